@@ -1,0 +1,72 @@
+//! What time a record arrives: the wall clock's, or the one that its own bytes tell.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Reads a record's own time, in milliseconds since the Unix epoch, from its bytes; `None` when it tells none.
+pub type RecordTime = Arc<dyn Fn(&[u8]) -> Option<i64> + Send + Sync>;
+
+/// Which clock stamps `approximateArrivalTimestamp` on the records that functions receive.
+///
+/// With [`Clock::Data`] months of history pass in a minute and a function that takes arrival as "now" cannot tell.
+/// Invocation deadlines and latencies always go by the wall clock.
+#[derive(Clone, Default)]
+pub enum Clock {
+    /// A record arrives when it is put.
+    #[default]
+    Wall,
+    /// A record of one of `streams` arrives when its own bytes say; when they say nothing, and on every other
+    /// stream, when it is put.
+    Data {
+        /// Names of the streams whose records tell their own time.
+        streams: BTreeSet<String>,
+        /// Reads that time.
+        record_time: RecordTime,
+    },
+}
+
+impl Clock {
+    /// A data clock for `streams`.
+    pub fn data<S: Into<String>>(
+        streams: impl IntoIterator<Item = S>,
+        record_time: impl Fn(&[u8]) -> Option<i64> + Send + Sync + 'static,
+    ) -> Self {
+        Self::Data {
+            streams: streams.into_iter().map(Into::into).collect(),
+            record_time: Arc::new(record_time),
+        }
+    }
+
+    /// The function that reads the time of `stream`'s records, if this clock asks the records.
+    pub(crate) fn record_time_of(&self, stream: &str) -> Option<&RecordTime> {
+        match self {
+            Self::Data {
+                streams,
+                record_time,
+            } if streams.contains(stream) => Some(record_time),
+            Self::Data { .. } | Self::Wall => None,
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wall => formatter.write_str("Wall"),
+            Self::Data { streams, .. } => formatter
+                .debug_struct("Data")
+                .field("streams", streams)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+/// The wall clock in milliseconds since the Unix epoch.
+pub(crate) fn wall_clock_ms() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,43 @@
+//! A local cloud for Kinesis Lambdas.
+//!
+//! One process holds an embedded Kinesis and an embedded DynamoDB, serves the Lambda Runtime API, starts the real function
+//! binaries as child processes and runs the event source mappings of a SAM template the way AWS runs them. It knows nothing
+//! of Usher: any Lambda that reads a Kinesis stream can be tested with it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), usher_local::LocalError> {
+//! use usher_local::{FunctionSource, LocalCloud, LocalCloudOptions, Template, TemplateOptions};
+//!
+//! let template = Template::read("template.yaml", &TemplateOptions::default())?;
+//! let mut options = LocalCloudOptions::new(template);
+//! options.functions.insert("MyFunction".into(), FunctionSource::executable("target/debug/my-function"));
+//! let cloud = LocalCloud::start(options).await?;
+//! println!("export AWS_ENDPOINT_URL_KINESIS={}", cloud.endpoints().kinesis_url);
+//! // ... put records with any SDK ...
+//! cloud.drained().await?;
+//! println!("{:#?}", cloud.progress());
+//! cloud.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod clock;
+pub mod cloud;
+pub mod dynamodb;
+pub mod error;
+pub mod event_source_mapping;
+pub mod kinesis;
+pub mod process;
+pub mod runtime_api;
+pub mod template;
+
+pub use clock::Clock;
+pub use cloud::{
+    Endpoints, FunctionSource, LocalCloud, LocalCloudOptions, Progress, StageLatency,
+    StreamProgress,
+};
+pub use error::LocalError;
+pub use event_source_mapping::{DroppedRange, MappingProgress};
+pub use kinesis::StreamRecord;
+pub use process::{LogLine, LogSource};
+pub use template::{Template, TemplateOptions};
