@@ -42,10 +42,7 @@ impl Clock {
     /// The function that reads the time of `stream`'s records, if this clock asks the records.
     pub(crate) fn record_time_of(&self, stream: &str) -> Option<&RecordTime> {
         match self {
-            Self::Data {
-                streams,
-                record_time,
-            } if streams.contains(stream) => Some(record_time),
+            Self::Data { streams, record_time } if streams.contains(stream) => Some(record_time),
             Self::Data { .. } | Self::Wall => None,
         }
     }
@@ -65,8 +62,6 @@ impl fmt::Debug for Clock {
 
 /// The wall clock in milliseconds since the Unix epoch.
 pub(crate) fn wall_clock_ms() -> i64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,17 +1,24 @@
 //! The whole local cloud: starts the parts, waits until everything is drained, tells what happened, stops everything.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use hdrhistogram::Histogram;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::dynamodb::{DynamoDb, DynamoDbOptions};
 use crate::error::LocalError;
-use crate::event_source_mapping::MappingProgress;
-use crate::kinesis::{PutObserver, StreamRecord};
-use crate::process::LogObserver;
-use crate::template::Template;
+use crate::event_source_mapping::{Mapping, MappingOptions, MappingProgress};
+use crate::kinesis::{Kinesis, KinesisOptions, PutObserver, StreamRecord};
+use crate::process::{self, LogObserver, ProcessOptions};
+use crate::runtime_api::RuntimeApi;
+use crate::template::{Function, Template};
 
 /// A function has at most so many execution environments unless the caller says otherwise.
 pub const ENVIRONMENTS_PER_FUNCTION_MAX: usize = 16;
@@ -167,7 +174,19 @@ pub struct StageLatency {
 }
 
 /// A running local cloud. Dropping it kills the functions; [`LocalCloud::shutdown`] also waits for them.
-pub struct LocalCloud {}
+pub struct LocalCloud {
+    template: Template,
+    endpoints: Endpoints,
+    kinesis: Kinesis,
+    dynamodb: DynamoDb,
+    runtime: RuntimeApi,
+    mappings: Vec<Arc<Mapping>>,
+    stuck_after_failures: u32,
+    /// Raised to end the processes.
+    stop: watch::Sender<bool>,
+    processes: JoinSet<()>,
+    readers: JoinSet<()>,
+}
 
 impl LocalCloud {
     /// Makes the template's streams, consumers and tables, starts the functions and their mappings.
@@ -175,18 +194,115 @@ impl LocalCloud {
     /// # Errors
     /// When a port is taken, a resource is refused, or a function has no source. A function that fails to start is told by
     /// [`LocalCloud::failed`] and [`LocalCloud::drained`].
-    pub async fn start(_options: LocalCloudOptions) -> Result<Self, LocalError> {
-        unimplemented!()
+    pub async fn start(options: LocalCloudOptions) -> Result<Self, LocalError> {
+        check_functions(&options)?;
+        let template = options.template.clone();
+        for notice in &template.notices {
+            tracing::warn!(line = notice.line, "{}", notice.message);
+        }
+        let kinesis = Kinesis::start(KinesisOptions {
+            port: options.kinesis_port,
+            region: template.region.clone(),
+            shards: template.streams.iter().map(|stream| stream.shard_count).sum(),
+            clock: options.clock.clone(),
+            put_times_per_shard_max: options.put_times_per_shard_max,
+            on_put: options.on_put.clone(),
+        })
+        .await?;
+        for stream in &template.streams {
+            kinesis.create_stream(stream).await?;
+        }
+        for consumer in &template.consumers {
+            kinesis.register_consumer(consumer).await?;
+        }
+        let dynamodb = DynamoDb::start(DynamoDbOptions {
+            port: options.dynamodb_port,
+            sweep_ttl: options.sweep_ttl,
+        })
+        .await?;
+        for table in &template.tables {
+            dynamodb.create_table(table)?;
+        }
+        let runtime = RuntimeApi::start(options.runtime_port, &template.functions).await?;
+        let endpoints = Endpoints {
+            kinesis_url: kinesis.url().to_owned(),
+            dynamodb_url: dynamodb.url().to_owned(),
+            runtime_url: runtime.url().to_owned(),
+        };
+        let mut cloud = Self {
+            template,
+            endpoints,
+            kinesis,
+            dynamodb,
+            runtime,
+            mappings: Vec::new(),
+            stuck_after_failures: options.stuck_after_failures.max(1),
+            stop: watch::Sender::new(false),
+            processes: JoinSet::new(),
+            readers: JoinSet::new(),
+        };
+        cloud.start_processes(&options);
+        cloud.start_mappings(&options)?;
+        Ok(cloud)
+    }
+
+    fn start_processes(&mut self, options: &LocalCloudOptions) {
+        for function in &self.template.functions {
+            let Some(FunctionSource::Executable(executable)) = options.functions.get(&function.logical_id) else {
+                continue;
+            };
+            let Some(queue) = self.runtime.queue(&function.name) else {
+                continue;
+            };
+            let process = ProcessOptions {
+                executable: executable.clone(),
+                environment: environment_of(function, executable, &self.endpoints, options),
+                runtime_url: self.endpoints.runtime_url.clone(),
+                init_timeout: options.init_timeout,
+                init_attempts_max: options.init_attempts_max.max(1),
+                on_log: options.on_log.clone(),
+            };
+            let count =
+                concurrent_batches(&self.template, function).clamp(1, options.environments_per_function_max.max(1));
+            process::start(&mut self.processes, queue, process, count, &self.stop.subscribe());
+        }
+    }
+
+    fn start_mappings(&mut self, options: &LocalCloudOptions) -> Result<(), LocalError> {
+        let mapping_options = MappingOptions {
+            fanout_latency: options.fanout_latency,
+            retry_backoff_initial: options.retry_backoff_initial,
+            retry_backoff_max: options.retry_backoff_max,
+        };
+        for config in &self.template.mappings {
+            if options.functions.get(&config.function) == Some(&FunctionSource::Skip) {
+                continue;
+            }
+            let function = self.template.function(&config.function);
+            let Some(queue) = function.and_then(|function| self.runtime.queue(&function.name)) else {
+                continue;
+            };
+            let mapping = Mapping::new(
+                config.clone(),
+                Arc::clone(queue),
+                Arc::clone(self.kinesis.state()),
+                &mapping_options,
+            );
+            let mapping = Arc::new(mapping);
+            mapping.start(&mut self.readers);
+            self.mappings.push(mapping);
+        }
+        Ok(())
     }
 
     /// Where the servers listen.
     pub fn endpoints(&self) -> &Endpoints {
-        unimplemented!()
+        &self.endpoints
     }
 
     /// The template that runs.
     pub fn template(&self) -> &Template {
-        unimplemented!()
+        &self.template
     }
 
     /// Waits until every mapping has consumed all that is in its stream and nothing is in flight, through all stages.
@@ -196,43 +312,204 @@ impl LocalCloud {
     /// [`LocalError::Function`] when a function cannot start, [`LocalError::Stuck`] when a mapping keeps failing on the same
     /// records.
     pub async fn drained(&self) -> Result<(), LocalError> {
-        unimplemented!()
+        let mut activity = self.kinesis.state().activity.subscribe();
+        let until_drained = async {
+            loop {
+                activity.borrow_and_update();
+                let stuck: Vec<_> = self
+                    .mappings
+                    .iter()
+                    .flat_map(|mapping| mapping.stuck(self.stuck_after_failures))
+                    .collect();
+                if !stuck.is_empty() {
+                    return Err(LocalError::Stuck(stuck));
+                }
+                let drained = self.mappings.iter().all(|mapping| mapping.is_drained());
+                // A stage may have put records for another while this looked at them one after the other.
+                let moved = activity.has_changed().unwrap_or(false);
+                if drained && !moved {
+                    return Ok(());
+                }
+                if !moved && activity.changed().await.is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            error = self.failed() => Err(error),
+            done = until_drained => done,
+        }
     }
 
     /// Waits until a function cannot go on, for callers that run until interrupted.
     pub async fn failed(&self) -> LocalError {
-        unimplemented!()
+        let mut waits: FuturesUnordered<_> = self
+            .runtime
+            .queues()
+            .map(|queue| async move {
+                let mut failure = queue.failure();
+                let found = failure
+                    .wait_for(Option::is_some)
+                    .await
+                    .ok()
+                    .and_then(|failure| failure.clone());
+                match found {
+                    Some(failure) => failure,
+                    None => std::future::pending().await,
+                }
+            })
+            .collect();
+        match waits.next().await {
+            Some(failure) => failure.into(),
+            // No functions at all.
+            None => std::future::pending().await,
+        }
     }
 
     /// What happened so far; cheap enough for a progress bar.
     pub fn progress(&self) -> Progress {
-        unimplemented!()
+        let streams = self
+            .kinesis
+            .records_put()
+            .into_iter()
+            .map(|(name, by_shard)| {
+                (
+                    name,
+                    StreamProgress {
+                        records_put: by_shard.values().sum(),
+                        records_put_by_shard: by_shard,
+                    },
+                )
+            })
+            .collect();
+        Progress {
+            streams,
+            mappings: self.mappings.iter().map(|mapping| mapping.progress()).collect(),
+        }
     }
 
     /// Latency of each mapping so far.
     pub fn latencies(&self) -> Vec<StageLatency> {
-        unimplemented!()
+        self.mappings
+            .iter()
+            .map(|mapping| StageLatency {
+                mapping: mapping.config.name.clone(),
+                function: mapping.config.function.clone(),
+                stream: mapping.config.stream.clone(),
+                put_to_done_us: mapping.put_to_done_us(),
+            })
+            .collect()
     }
 
     /// Every record that the stream still holds: shard by shard, each in order.
     ///
     /// # Errors
     /// When there is no such stream.
-    pub async fn read_all(&self, _stream: &str) -> Result<Vec<StreamRecord>, LocalError> {
-        unimplemented!()
+    pub async fn read_all(&self, stream: &str) -> Result<Vec<StreamRecord>, LocalError> {
+        self.kinesis.read_all(stream).await
     }
 
     /// When a record was put; `None` when it is unknown or forgotten
     /// ([`LocalCloudOptions::put_times_per_shard_max`]).
-    pub fn put_instant(
-        &self,
-        _stream: &str,
-        _shard_id: &str,
-        _sequence_number: &str,
-    ) -> Option<Instant> {
-        unimplemented!()
+    pub fn put_instant(&self, stream: &str, shard_id: &str, sequence_number: &str) -> Option<Instant> {
+        self.kinesis.put_instant(stream, shard_id, sequence_number)
+    }
+
+    /// The last lines that a function wrote, by its logical id: standard error, or standard output when there are none.
+    pub fn log_tail(&self, logical_id: &str) -> Vec<String> {
+        let function = self.template.function(logical_id);
+        let queue = function.and_then(|function| self.runtime.queue(&function.name));
+        queue.map(|queue| queue.log_tail()).unwrap_or_default()
     }
 
     /// Stops the mappings, kills the functions, waits for them, closes the servers.
-    pub async fn shutdown(self) {}
+    pub async fn shutdown(mut self) {
+        self.readers.shutdown().await;
+        self.stop.send_replace(true);
+        while self.processes.join_next().await.is_some() {}
+        self.runtime.close();
+        self.kinesis.close().await;
+        self.dynamodb.close().await;
+    }
+}
+
+/// Every function has a source, and every source a function.
+fn check_functions(options: &LocalCloudOptions) -> Result<(), LocalError> {
+    let template = &options.template;
+    for function in &template.functions {
+        if !options.functions.contains_key(&function.logical_id) {
+            return Err(LocalError::FunctionMissing {
+                logical_id: function.logical_id.clone(),
+                function_name: function.name.clone(),
+            });
+        }
+    }
+    for logical_id in options.functions.keys() {
+        if template.function(logical_id).is_none() {
+            let known: Vec<_> = template
+                .functions
+                .iter()
+                .map(|function| function.logical_id.as_str())
+                .collect();
+            return Err(LocalError::FunctionUnknown {
+                logical_id: logical_id.clone(),
+                known: known.join(", "),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// As many processes as batches may be in flight at once.
+fn concurrent_batches(template: &Template, function: &Function) -> usize {
+    let shards = template
+        .mappings
+        .iter()
+        .filter(|mapping| mapping.function == function.logical_id)
+        .filter_map(|mapping| template.streams.iter().find(|stream| stream.name == mapping.stream))
+        .map(|stream| stream.shard_count as usize);
+    shards.sum()
+}
+
+/// A function's environment: the template's variables, what Lambda sets, where the emulators are, and the caller's own.
+fn environment_of(
+    function: &Function,
+    executable: &Path,
+    endpoints: &Endpoints,
+    options: &LocalCloudOptions,
+) -> BTreeMap<String, String> {
+    let task_root = executable.parent().unwrap_or(Path::new(".")).display().to_string();
+    let region = &options.template.region;
+    let lambda = [
+        ("AWS_LAMBDA_FUNCTION_NAME", function.name.clone()),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", function.memory_mb.to_string()),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
+        ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", function.name)),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
+        ("_HANDLER", function.handler.clone()),
+        ("LAMBDA_TASK_ROOT", task_root),
+        ("TZ", ":UTC".to_owned()),
+        ("AWS_REGION", region.clone()),
+        ("AWS_DEFAULT_REGION", region.clone()),
+        // Credentials that open nothing, and no other place to look for some.
+        ("AWS_ACCESS_KEY_ID", "local".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "local".to_owned()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
+        ("AWS_ENDPOINT_URL_KINESIS", endpoints.kinesis_url.clone()),
+        ("AWS_ENDPOINT_URL_DYNAMODB", endpoints.dynamodb_url.clone()),
+    ];
+    let mut environment = function.environment.clone();
+    environment.extend(lambda.map(|(name, value)| (name.to_owned(), value)));
+    environment.extend(options.environment.clone());
+    environment.extend(
+        options
+            .function_environment
+            .get(&function.logical_id)
+            .cloned()
+            .unwrap_or_default(),
+    );
+    environment
 }

@@ -34,9 +34,7 @@ pub enum LocalError {
         source: io::Error,
     },
     /// The embedded Kinesis refused to make a stream or a consumer of the template.
-    #[error(
-        "the embedded Kinesis refused {operation} for {resource}: {message}; correct the resource in the template"
-    )]
+    #[error("the embedded Kinesis refused {operation} for {resource}: {message}; correct the resource in the template")]
     Kinesis {
         /// The Kinesis API call.
         operation: &'static str,
@@ -96,9 +94,7 @@ pub enum LocalError {
 }
 
 fn display_stuck(mappings: &[StuckMapping]) -> String {
-    let mut text = String::from(
-        "the streams do not drain, because a function keeps failing on the same records:",
-    );
+    let mut text = String::from("the streams do not drain, because a function keeps failing on the same records:");
     for mapping in mappings {
         text.push_str("\n  ");
         text.push_str(&mapping.to_string());

@@ -32,12 +32,19 @@ pub mod runtime_api;
 pub mod template;
 
 pub use clock::Clock;
-pub use cloud::{
-    Endpoints, FunctionSource, LocalCloud, LocalCloudOptions, Progress, StageLatency,
-    StreamProgress,
-};
+pub use cloud::{Endpoints, FunctionSource, LocalCloud, LocalCloudOptions, Progress, StageLatency, StreamProgress};
 pub use error::LocalError;
 pub use event_source_mapping::{DroppedRange, MappingProgress};
 pub use kinesis::StreamRecord;
 pub use process::{LogLine, LogSource};
 pub use template::{Template, TemplateOptions};
+
+/// Binds a port of 127.0.0.1 and tells its URL.
+async fn listen(service: &'static str, port: u16) -> Result<(tokio::net::TcpListener, String), LocalError> {
+    let failed = |source| LocalError::Listen { service, port, source };
+    let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, format!("http://{address}")))
+}

@@ -1,17 +1,614 @@
-//! x
+//! The Lambda Runtime API: one port for all functions, a path for each, and below it one for each of their processes.
+//!
+//! `AWS_LAMBDA_RUNTIME_API=http://127.0.0.1:PORT/FUNCTION` is enough for a function that is started by hand.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::clock::wall_clock_ms;
+use crate::error::LocalError;
+use crate::template::Function;
+
+/// Lambda's limit on a request's payload in bytes.
+pub const REQUEST_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// Lambda's limit on a response in bytes: a little more than on a request, as its own error message says.
+pub const RESPONSE_BYTES_MAX: usize = 6 * 1024 * 1024 + 100;
+/// Lines kept of what a function wrote, to show when it fails.
+const LOG_TAIL_LINES: usize = 40;
+/// An error report is a message and a stack trace.
+const ERROR_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why a function cannot run at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the function {function} does not start: {message}{}", display_tail(.stderr_tail))]
+#[error("the function {function} does not start: {message}{}", display_tail(.log_tail))]
 pub struct FunctionFailure {
     /// Logical id of the function.
     pub function: String,
     /// What it said, or how its process ended.
     pub message: String,
-    /// The last lines of its standard error.
-    pub stderr_tail: Vec<String>,
+    /// The last lines that it wrote.
+    pub log_tail: Vec<String>,
 }
 
 pub(crate) fn display_tail(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n    | {line}")).collect()
+}
+
+/// Why one invocation failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvocationError {
+    /// The function answered with an error.
+    #[error("{error_type}: {message}")]
+    Function {
+        /// What the function calls it.
+        error_type: String,
+        /// What the function says.
+        message: String,
+    },
+    /// It took longer than the function's timeout.
+    #[error("task timed out after {} seconds", .0.as_secs_f64())]
+    Timeout(Duration),
+    /// Its process ended.
+    #[error("the process ended during the invocation: {0}")]
+    Crash(String),
+    /// The response is larger than Lambda takes.
+    #[error("the response exceeds {RESPONSE_BYTES_MAX} bytes")]
+    ResponseTooLarge,
+    /// The function does not start, so no invocation will ever succeed.
+    #[error("the function does not start")]
+    Unavailable,
+}
+
+/// One execution environment: a process that takes one invocation at a time.
+pub(crate) struct Environment {
+    /// Its path below the function's.
+    pub id: String,
+    /// True from its first request for an invocation.
+    pub ready: watch::Sender<bool>,
+    /// Rings when the process must end.
+    pub kill: Notify,
+    state: Mutex<EnvironmentState>,
+}
+
+#[derive(Default)]
+struct EnvironmentState {
+    /// The invocation it works on.
+    request_id: Option<String>,
+    /// What it posted instead of asking for its first invocation.
+    init_error: Option<String>,
+}
+
+impl Environment {
+    fn new(id: String) -> Self {
+        Self {
+            id,
+            ready: watch::Sender::new(false),
+            kill: Notify::new(),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, EnvironmentState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it posted to `/init/error`.
+    pub fn init_error(&self) -> Option<String> {
+        self.state().init_error.clone()
+    }
+}
+
+/// A function's invocations: those that wait for a process, and those in flight.
+pub(crate) struct FunctionQueue {
+    pub function: Function,
+    state: Mutex<QueueState>,
+    failure: watch::Sender<Option<FunctionFailure>>,
+    log_tail: Mutex<LogTail>,
+    /// Processes that failed to start, in a row.
+    pub init_failures: AtomicU32,
+    environments_made: AtomicU32,
+}
+
+#[derive(Default)]
+struct QueueState {
+    waiting: VecDeque<Invocation>,
+    idle: VecDeque<Idle>,
+    in_flight: HashMap<String, InFlight>,
+    environments: HashMap<String, Arc<Environment>>,
+    /// The last work of each environment, so that the same work finds its warm caches.
+    affinities: HashMap<String, String>,
+}
+
+#[derive(Default)]
+struct LogTail {
+    stdout: VecDeque<String>,
+    stderr: VecDeque<String>,
+}
+
+struct Invocation {
+    request_id: String,
+    payload: Bytes,
+    affinity: String,
+    taken: oneshot::Sender<Arc<Environment>>,
+    result: oneshot::Sender<Result<Bytes, InvocationError>>,
+}
+
+/// A process that waits for an invocation.
+struct Idle {
+    environment: Arc<Environment>,
+    offer: oneshot::Sender<Invocation>,
+}
+
+struct InFlight {
+    environment: Arc<Environment>,
+    result: oneshot::Sender<Result<Bytes, InvocationError>>,
+}
+
+impl FunctionQueue {
+    pub fn new(function: Function) -> Self {
+        Self {
+            function,
+            state: Mutex::default(),
+            failure: watch::Sender::new(None),
+            log_tail: Mutex::default(),
+            init_failures: AtomicU32::new(0),
+            environments_made: AtomicU32::new(0),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one invocation to its end. `affinity` names the work: a process that did the same work last gets it if it is
+    /// idle, as it would most often in Lambda.
+    ///
+    /// # Errors
+    /// As [`InvocationError`] says.
+    pub async fn invoke(&self, payload: Bytes, affinity: &str) -> Result<Bytes, InvocationError> {
+        loop {
+            if self.failure.borrow().is_some() {
+                return Err(InvocationError::Unavailable);
+            }
+            let (taken, when_taken) = oneshot::channel();
+            let (result, when_done) = oneshot::channel();
+            let request_id = random_request_id();
+            self.offer(Invocation {
+                request_id: request_id.clone(),
+                payload: payload.clone(),
+                affinity: affinity.to_owned(),
+                taken,
+                result,
+            });
+            let Ok(environment) = when_taken.await else {
+                // The process went away as it was about to take it, or the function failed for good.
+                continue;
+            };
+            return match tokio::time::timeout(self.function.timeout, when_done).await {
+                Ok(Ok(done)) => done,
+                Ok(Err(_)) => Err(InvocationError::Crash("its connection was lost".to_owned())),
+                Err(_) => {
+                    self.state().in_flight.remove(&request_id);
+                    environment.kill.notify_one();
+                    Err(InvocationError::Timeout(self.function.timeout))
+                }
+            };
+        }
+    }
+
+    fn offer(&self, mut invocation: Invocation) {
+        let mut state = self.state();
+        while !state.idle.is_empty() {
+            let same = state
+                .idle
+                .iter()
+                .position(|idle| state.affinities.get(&idle.environment.id) == Some(&invocation.affinity));
+            let Some(idle) = state.idle.remove(same.unwrap_or(0)) else {
+                break;
+            };
+            match idle.offer.send(invocation) {
+                Ok(()) => return,
+                // It hung up; try the next.
+                Err(returned) => invocation = returned,
+            }
+        }
+        state.waiting.push_back(invocation);
+    }
+
+    /// A path for a new process.
+    pub fn new_environment(&self, index: usize) -> Arc<Environment> {
+        let serial = self.environments_made.fetch_add(1, Ordering::Relaxed);
+        let environment = Arc::new(Environment::new(format!("{index}-{serial}")));
+        self.state()
+            .environments
+            .insert(environment.id.clone(), Arc::clone(&environment));
+        environment
+    }
+
+    /// A process ended; its invocation, if any, failed.
+    pub fn environment_gone(&self, environment: &Environment, reason: &str) {
+        let mut state = self.state();
+        state.environments.remove(&environment.id);
+        state.affinities.remove(&environment.id);
+        state.idle.retain(|idle| idle.environment.id != environment.id);
+        let request_id = environment.state().request_id.take();
+        if let Some(lost) = request_id.and_then(|request_id| state.in_flight.remove(&request_id)) {
+            let _ = lost.result.send(Err(InvocationError::Crash(reason.to_owned())));
+        }
+    }
+
+    /// The function cannot run: every invocation fails from now on.
+    pub fn fail(&self, message: String) {
+        let failure = FunctionFailure {
+            function: self.function.logical_id.clone(),
+            message,
+            log_tail: self.log_tail(),
+        };
+        self.failure.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert(failure);
+            first
+        });
+        self.state().waiting.clear();
+    }
+
+    /// Tells when the function has failed for good.
+    pub fn failure(&self) -> watch::Receiver<Option<FunctionFailure>> {
+        self.failure.subscribe()
+    }
+
+    pub fn note_line(&self, stderr: bool, line: &str) {
+        let mut tail = self.log_tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = if stderr { &mut tail.stderr } else { &mut tail.stdout };
+        if lines.len() == LOG_TAIL_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line.to_owned());
+    }
+
+    /// The last lines of standard error, or of standard output when there are none.
+    pub fn log_tail(&self) -> Vec<String> {
+        let tail = self.log_tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = if tail.stderr.is_empty() {
+            &tail.stdout
+        } else {
+            &tail.stderr
+        };
+        lines.iter().cloned().collect()
+    }
+
+    /// The next invocation for this process; waits for one.
+    async fn next(&self, environment: &Arc<Environment>) -> Option<Invocation> {
+        environment.ready.send_replace(true);
+        self.init_failures.store(0, Ordering::Relaxed);
+        let (offer, offered) = oneshot::channel();
+        {
+            let mut state = self.state();
+            // A process that asks again without an answer has lost the last one.
+            let unanswered = environment.state().request_id.take();
+            if let Some(lost) = unanswered.and_then(|request_id| state.in_flight.remove(&request_id)) {
+                let _ = lost.result.send(Err(InvocationError::Crash(
+                    "it asked for the next invocation without an answer".to_owned(),
+                )));
+            }
+            match state.waiting.pop_front() {
+                Some(invocation) => return Some(invocation),
+                None => state.idle.push_back(Idle {
+                    environment: Arc::clone(environment),
+                    offer,
+                }),
+            }
+        }
+        offered.await.ok()
+    }
+
+    /// Marks the invocation as taken; false when nobody waits for it any more.
+    fn take(
+        &self,
+        environment: &Arc<Environment>,
+        request_id: &str,
+        affinity: String,
+        invocation: TakenInvocation,
+    ) -> bool {
+        let mut state = self.state();
+        state.affinities.insert(environment.id.clone(), affinity);
+        environment.state().request_id = Some(request_id.to_owned());
+        let in_flight = InFlight {
+            environment: Arc::clone(environment),
+            result: invocation.result,
+        };
+        state.in_flight.insert(request_id.to_owned(), in_flight);
+        invocation.taken.send(Arc::clone(environment)).is_ok()
+    }
+
+    fn finish(&self, request_id: &str, result: Result<Bytes, InvocationError>) -> bool {
+        let Some(in_flight) = self.state().in_flight.remove(request_id) else {
+            return false;
+        };
+        in_flight.environment.state().request_id = None;
+        in_flight.result.send(result).is_ok()
+    }
+}
+
+struct TakenInvocation {
+    taken: oneshot::Sender<Arc<Environment>>,
+    result: oneshot::Sender<Result<Bytes, InvocationError>>,
+}
+
+/// The server.
+pub(crate) struct RuntimeApi {
+    queues: Arc<HashMap<String, Arc<FunctionQueue>>>,
+    url: String,
+    server: JoinHandle<()>,
+}
+
+type Queues = State<Arc<HashMap<String, Arc<FunctionQueue>>>>;
+
+impl RuntimeApi {
+    /// Serves these functions.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub async fn start(port: u16, functions: &[Function]) -> Result<Self, LocalError> {
+        let queues: HashMap<_, _> = functions
+            .iter()
+            .map(|function| (function.name.clone(), Arc::new(FunctionQueue::new(function.clone()))))
+            .collect();
+        let queues = Arc::new(queues);
+        let mut app = Router::new();
+        for prefix in ["/{function}", "/{function}/{environment}"] {
+            let path = |rest: &str| format!("{prefix}/2018-06-01/runtime/{rest}");
+            app = app
+                .route(&path("invocation/next"), get(next))
+                .route(&path("invocation/{request_id}/response"), post(response))
+                .route(&path("invocation/{request_id}/error"), post(error))
+                .route(&path("init/error"), post(init_error));
+        }
+        let app = app.with_state(Arc::clone(&queues));
+        let (listener, url) = crate::listen("the Lambda Runtime API", port).await?;
+        let server = tokio::spawn(async move {
+            use axum::serve::ListenerExt;
+            let listener = listener.tap_io(|stream| {
+                let _ = stream.set_nodelay(true);
+            });
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::error!(%error, "the lambda runtime api ended");
+            }
+        });
+        Ok(Self { queues, url, server })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The queue of the function with this physical name.
+    pub fn queue(&self, function_name: &str) -> Option<&Arc<FunctionQueue>> {
+        self.queues.get(function_name)
+    }
+
+    pub fn queues(&self) -> impl Iterator<Item = &Arc<FunctionQueue>> {
+        self.queues.values()
+    }
+
+    pub fn close(&self) {
+        self.server.abort();
+    }
+}
+
+impl Drop for RuntimeApi {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[derive(Deserialize)]
+struct CallPath {
+    function: String,
+    environment: Option<String>,
+    request_id: Option<String>,
+}
+
+impl CallPath {
+    fn queue<'queues>(
+        &self,
+        queues: &'queues HashMap<String, Arc<FunctionQueue>>,
+    ) -> Result<&'queues Arc<FunctionQueue>, Response> {
+        queues.get(&self.function).ok_or_else(|| {
+            let known: Vec<_> = queues.keys().map(String::as_str).collect();
+            refuse(
+                StatusCode::NOT_FOUND,
+                "UnknownFunction",
+                &format!("there is no function {}; there is: {}", self.function, known.join(", ")),
+            )
+        })
+    }
+
+    fn environment(&self, queue: &FunctionQueue) -> Result<Arc<Environment>, Response> {
+        match &self.environment {
+            // Started by hand: nobody to kill, and each request stands for itself.
+            None => Ok(Arc::new(Environment::new("external".to_owned()))),
+            Some(id) => queue.state().environments.get(id).cloned().ok_or_else(|| {
+                refuse(
+                    StatusCode::GONE,
+                    "UnknownEnvironment",
+                    "this process was given up; end it",
+                )
+            }),
+        }
+    }
+}
+
+fn refuse(status: StatusCode, error_type: &str, message: &str) -> Response {
+    let body = serde_json::json!({ "errorType": error_type, "errorMessage": message });
+    (status, axum::Json(body)).into_response()
+}
+
+fn accepted() -> Response {
+    (StatusCode::ACCEPTED, axum::Json(serde_json::json!({ "status": "OK" }))).into_response()
+}
+
+async fn next(State(queues): Queues, Path(path): Path<CallPath>) -> Response {
+    let found = path
+        .queue(&queues)
+        .and_then(|queue| Ok((queue, path.environment(queue)?)));
+    let (queue, environment) = match found {
+        Ok(found) => found,
+        Err(refused) => return refused,
+    };
+    loop {
+        let Some(Invocation {
+            request_id,
+            payload,
+            affinity,
+            taken,
+            result,
+        }) = queue.next(&environment).await
+        else {
+            return refuse(
+                StatusCode::GONE,
+                "UnknownEnvironment",
+                "this process was given up; end it",
+            );
+        };
+        if queue.take(&environment, &request_id, affinity, TakenInvocation { taken, result }) {
+            return invocation_response(&queue.function, &request_id, payload);
+        }
+        queue.finish(&request_id, Err(InvocationError::Unavailable));
+    }
+}
+
+fn invocation_response(function: &Function, request_id: &str, payload: Bytes) -> Response {
+    let deadline_ms = wall_clock_ms().saturating_add(i64::try_from(function.timeout.as_millis()).unwrap_or(i64::MAX));
+    let trace_id = format!(
+        "Root=1-{:08x}-{:024x};Sampled=0",
+        wall_clock_ms() / 1_000,
+        u128::from(random_number())
+    );
+    let mut response = Response::new(Body::from(payload));
+    let headers = response.headers_mut();
+    set(headers, "content-type", "application/json");
+    set(headers, "lambda-runtime-aws-request-id", request_id);
+    set(headers, "lambda-runtime-deadline-ms", &deadline_ms.to_string());
+    set(headers, "lambda-runtime-invoked-function-arn", &function.arn);
+    set(headers, "lambda-runtime-trace-id", &trace_id);
+    response
+}
+
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(value) => {
+            headers.insert(name, value);
+        }
+        Err(error) => tracing::warn!(%error, name, "a runtime api header cannot be sent"),
+    }
+}
+
+async fn response(State(queues): Queues, Path(path): Path<CallPath>, request: Request) -> Response {
+    let queue = match path.queue(&queues) {
+        Ok(queue) => queue,
+        Err(refused) => return refused,
+    };
+    let request_id = path.request_id.unwrap_or_default();
+    match axum::body::to_bytes(request.into_body(), RESPONSE_BYTES_MAX).await {
+        Ok(body) => acknowledge(queue.finish(&request_id, Ok(body))),
+        Err(_) => {
+            queue.finish(&request_id, Err(InvocationError::ResponseTooLarge));
+            refuse(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "RequestEntityTooLarge",
+                &format!("exceeded maximum allowed payload size ({RESPONSE_BYTES_MAX} bytes)"),
+            )
+        }
+    }
+}
+
+fn acknowledge(known: bool) -> Response {
+    if known {
+        accepted()
+    } else {
+        refuse(
+            StatusCode::BAD_REQUEST,
+            "InvalidRequestID",
+            "no invocation with this request id is in flight",
+        )
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ErrorReport {
+    error_message: String,
+    error_type: String,
+}
+
+async fn read_error(request: Request) -> ErrorReport {
+    let body = axum::body::to_bytes(request.into_body(), ERROR_BYTES_MAX)
+        .await
+        .unwrap_or_default();
+    serde_json::from_slice(&body).unwrap_or_else(|_| ErrorReport {
+        error_message: String::from_utf8_lossy(&body).into_owned(),
+        error_type: "Unknown".to_owned(),
+    })
+}
+
+async fn error(State(queues): Queues, Path(path): Path<CallPath>, request: Request) -> Response {
+    let report = read_error(request).await;
+    let queue = match path.queue(&queues) {
+        Ok(queue) => queue,
+        Err(refused) => return refused,
+    };
+    let failure = InvocationError::Function {
+        error_type: report.error_type,
+        message: report.error_message,
+    };
+    acknowledge(queue.finish(&path.request_id.unwrap_or_default(), Err(failure)))
+}
+
+async fn init_error(State(queues): Queues, Path(path): Path<CallPath>, request: Request) -> Response {
+    let report = read_error(request).await;
+    let found = path.queue(&queues).and_then(|queue| path.environment(queue));
+    match found {
+        Ok(environment) => {
+            tracing::warn!(
+                function = path.function,
+                error = report.error_message,
+                "a function failed to start"
+            );
+            environment.state().init_error = Some(format!("{}: {}", report.error_type, report.error_message));
+            accepted()
+        }
+        Err(refused) => refused,
+    }
+}
+
+fn random_number() -> u64 {
+    // Each RandomState is seeded anew, and that is all the randomness an identifier needs here.
+    RandomState::new().hash_one(())
+}
+
+/// In the form of a version 4 UUID, as Lambda's are.
+fn random_request_id() -> String {
+    let (high, low) = (random_number(), random_number());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0xfff,
+        low >> 52,
+        low & 0xffff_ffff_ffff
+    )
 }

@@ -217,10 +217,7 @@ pub struct TemplateProblem {
 fn display_problems(source_name: &str, problems: &[TemplateProblem]) -> String {
     let mut text = format!("{source_name} cannot be run locally:");
     for problem in problems {
-        text.push_str(&format!(
-            "\n  {source_name}:{}: {}",
-            problem.line, problem.message
-        ));
+        text.push_str(&format!("\n  {source_name}:{}: {}", problem.line, problem.message));
     }
     text
 }
@@ -243,18 +240,12 @@ impl Template {
     ///
     /// # Errors
     /// With every problem in it.
-    pub fn parse(
-        source_name: &str,
-        text: &str,
-        options: &TemplateOptions,
-    ) -> Result<Self, TemplateProblems> {
+    pub fn parse(source_name: &str, text: &str, options: &TemplateOptions) -> Result<Self, TemplateProblems> {
         resources::read(source_name, text, options)
     }
 
     /// The function with this logical id.
     pub fn function(&self, logical_id: &str) -> Option<&Function> {
-        self.functions
-            .iter()
-            .find(|function| function.logical_id == logical_id)
+        self.functions.iter().find(|function| function.logical_id == logical_id)
     }
 }
