@@ -1,0 +1,148 @@
+//! Running the typed form of a condition.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use super::Slot;
+use super::lower::{Comparison, Node};
+use crate::event::Event;
+use crate::journey::Journey;
+use crate::profile::Profile;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// What a condition can see: an event and the profile it belongs to, as of a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'s> {
+    /// The journey that the condition belongs to.
+    pub journey: &'s Journey,
+    /// The event, already folded into the profile.
+    pub event: &'s Event<'s>,
+    /// The profile.
+    pub profile: &'s Profile,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+/// Why a condition has no answer, which counts as not met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluationError {
+    /// It reads something that the event or the profile doesn't have.
+    #[error("it reads a value that isn't there")]
+    Missing,
+    /// It compares or combines values of kinds that don't go together, or its result is neither true nor false.
+    #[error("it compares values of kinds that don't go together")]
+    Mismatch,
+    /// The interpreter failed otherwise.
+    #[error("it can't be evaluated")]
+    Other,
+}
+
+impl<'s> Scope<'s> {
+    /// The value of a slot; nothing where there is none.
+    pub fn read(&self, slot: &Slot) -> Option<Value<'s>> {
+        let latest_session = self.profile.sessions.latest();
+        Some(match slot {
+            Slot::Event(field) => return self.event.field(field),
+            Slot::Feature(index) => self.profile.feature(self.journey, *index, self.now),
+            Slot::StepDone(index) => Value::Bool(self.profile.steps.get(*index).is_some_and(Option::is_some)),
+            Slot::StepAt(index) => {
+                let done_at = self.profile.steps.get(*index).copied().flatten();
+                done_at.map_or(Value::Null, |at| Value::Int(at.epoch_ms()))
+            }
+            Slot::Trait(index) => Value::from(&self.profile.traits.get(*index)?.as_ref()?.value),
+            Slot::SessionCount => Value::Int(self.profile.sessions.count() as i64),
+            Slot::SessionEvents => Value::Int(latest_session.map_or(0, |session| session.events as i64)),
+            Slot::SessionDuration => Value::Int(latest_session.map_or(0, |session| session.duration_ms())),
+        })
+    }
+}
+
+type Evaluated<'s> = Result<Value<'s>, EvaluationError>;
+
+/// Whether a typed condition is met.
+pub(super) fn is_met(node: &Node, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
+    truth(evaluate(node, scope))
+}
+
+fn truth(value: Evaluated<'_>) -> Result<bool, EvaluationError> {
+    match value? {
+        Value::Bool(value) => Ok(value),
+        _ => Err(EvaluationError::Mismatch),
+    }
+}
+
+fn evaluate<'s>(node: &'s Node, scope: &Scope<'s>) -> Evaluated<'s> {
+    let value = match node {
+        Node::Null => return Ok(Value::Null),
+        Node::Literal(scalar) => return Ok(Value::from(scalar)),
+        Node::Slot(slot) => return scope.read(slot).ok_or(EvaluationError::Missing),
+        Node::Has(slot) => scope.read(slot).is_some(),
+        Node::Not(inner) => !truth(evaluate(inner, scope))?,
+        Node::And(left, right) => logic(left, right, scope, false)?,
+        Node::Or(left, right) => logic(left, right, scope, true)?,
+        Node::Compare(comparison, left, right) => {
+            compare(*comparison, &evaluate(left, scope)?, &evaluate(right, scope)?)?
+        }
+        Node::InLiterals(needle, scalars) => {
+            let needle = evaluate(needle, scope)?;
+            scalars.iter().any(|scalar| equal(&needle, &Value::from(scalar)))
+        }
+        Node::InSlot(needle, slot) => {
+            let needle = evaluate(needle, scope)?;
+            match scope.read(slot).ok_or(EvaluationError::Missing)? {
+                Value::List(values) => values.iter().any(|value| equal(&needle, value)),
+                _ => return Err(EvaluationError::Mismatch),
+            }
+        }
+    };
+    Ok(Value::Bool(value))
+}
+
+/// CEL's logic: a side that decides wins over an error on the other side. `deciding` is true for "or".
+fn logic(left: &Node, right: &Node, scope: &Scope<'_>, deciding: bool) -> Result<bool, EvaluationError> {
+    let left = truth(evaluate(left, scope));
+    if left == Ok(deciding) {
+        return Ok(deciding);
+    }
+    let right = truth(evaluate(right, scope));
+    if right == Ok(deciding) {
+        return Ok(deciding);
+    }
+    left.and(right)
+}
+
+fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
+    match (left, right) {
+        (Value::Int(left), Value::Float(right)) => *left as f64 == *right,
+        (Value::Float(left), Value::Int(right)) => *left == *right as f64,
+        (left, right) => left == right,
+    }
+}
+
+fn compare(comparison: Comparison, left: &Value<'_>, right: &Value<'_>) -> Result<bool, EvaluationError> {
+    let ordering = match comparison {
+        Comparison::Equal => return Ok(equal(left, right)),
+        Comparison::NotEqual => return Ok(!equal(left, right)),
+        _ => order(left, right).ok_or(EvaluationError::Mismatch)?,
+    };
+    Ok(match comparison {
+        Comparison::Less => ordering == Ordering::Less,
+        Comparison::LessOrEqual => ordering != Ordering::Greater,
+        Comparison::Greater => ordering == Ordering::Greater,
+        Comparison::GreaterOrEqual => ordering != Ordering::Less,
+        Comparison::Equal | Comparison::NotEqual => unreachable!("answered above"),
+    })
+}
+
+fn order(left: &Value<'_>, right: &Value<'_>) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Int(left), Value::Int(right)) => Some(left.cmp(right)),
+        (Value::Float(left), Value::Float(right)) => left.partial_cmp(right),
+        (Value::Int(left), Value::Float(right)) => (*left as f64).partial_cmp(right),
+        (Value::Float(left), Value::Int(right)) => left.partial_cmp(&(*right as f64)),
+        (Value::Text(left), Value::Text(right)) => Some(Cow::as_ref(left).cmp(Cow::as_ref(right))),
+        (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
+        _ => None,
+    }
+}

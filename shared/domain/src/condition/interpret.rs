@@ -1,0 +1,125 @@
+//! Running a condition in the library's interpreter: whatever CEL can say beyond the typed form.
+
+use std::collections::HashMap;
+
+use cel::objects::{Key, Map};
+use cel::{Context, Program, Value as CelValue};
+
+use super::{EvaluationError, Scope, Slot};
+use crate::event::Field;
+use crate::json;
+use crate::value::Value;
+
+/// Whether the condition is met.
+pub(super) fn is_met(program: &Program, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
+    match run(program, scope)? {
+        CelValue::Bool(value) => Ok(value),
+        _ => Err(EvaluationError::Mismatch),
+    }
+}
+
+fn run(program: &Program, scope: &Scope<'_>) -> Result<CelValue, EvaluationError> {
+    let references = program.references();
+    let mut context = Context::default();
+    for (root, build) in ROOTS {
+        if references.has_variable(root) {
+            context.add_variable_from_value(root, build(scope));
+        }
+    }
+    program.execute(&context).map_err(|error| match error {
+        cel::ExecutionError::NoSuchKey(_) | cel::ExecutionError::UndeclaredReference(_) => EvaluationError::Missing,
+        cel::ExecutionError::NoSuchOverload(_) => EvaluationError::Mismatch,
+        _ => EvaluationError::Other,
+    })
+}
+
+type Build = fn(&Scope<'_>) -> CelValue;
+const ROOTS: [(&str, Build); 5] =
+    [("event", event), ("features", features), ("steps", steps), ("traits", traits), ("session", session)];
+
+fn map(entries: impl IntoIterator<Item = (String, CelValue)>) -> CelValue {
+    let map: HashMap<Key, CelValue> =
+        entries.into_iter().map(|(name, value)| (Key::String(name.into()), value)).collect();
+    CelValue::Map(Map { map: map.into() })
+}
+
+fn event(scope: &Scope<'_>) -> CelValue {
+    let mut members = HashMap::new();
+    let mut location = HashMap::new();
+    for (name, field) in Field::NAMED {
+        let Some(value) = scope.event.field(&field) else { continue };
+        match name.strip_prefix("location.") {
+            Some(part) => location.insert(part.to_owned(), cel_value(&value)),
+            None => members.insert(name.to_owned(), cel_value(&value)),
+        };
+    }
+    let own = scope.event.properties.object.map(json::members).unwrap_or_default();
+    // The event's own properties come last, so they win over an unknown top-level member of the same name.
+    let all = scope.event.properties.unknown.iter().cloned().chain(own);
+    let properties: HashMap<_, _> = all.map(|(name, text)| (name.into_owned(), cel_value(&json::read(text)))).collect();
+    members.insert("location".to_owned(), map(location));
+    members.insert("properties".to_owned(), map(properties));
+    map(members)
+}
+
+fn features(scope: &Scope<'_>) -> CelValue {
+    let features = scope.journey.features.iter().enumerate();
+    map(features.map(|(index, feature)| {
+        (feature.name.clone(), cel_value(&scope.profile.feature(scope.journey, index, scope.now)))
+    }))
+}
+
+fn steps(scope: &Scope<'_>) -> CelValue {
+    map(scope.journey.steps.iter().enumerate().map(|(index, step)| {
+        let member = |name: &str, slot| (name.to_owned(), slot_value(scope, &slot));
+        (step.id.clone(), map([member("done", Slot::StepDone(index)), member("at", Slot::StepAt(index))]))
+    }))
+}
+
+fn traits(scope: &Scope<'_>) -> CelValue {
+    let names = scope.journey.traits.iter().enumerate();
+    map(names.filter_map(|(index, name)| {
+        scope.read(&Slot::Trait(index)).map(|value| (name.clone(), cel_value(&value)))
+    }))
+}
+
+fn session(scope: &Scope<'_>) -> CelValue {
+    let member = |name: &str, slot| (name.to_owned(), slot_value(scope, &slot));
+    map([
+        member("count", Slot::SessionCount),
+        member("events", Slot::SessionEvents),
+        member("duration_ms", Slot::SessionDuration),
+    ])
+}
+
+fn slot_value(scope: &Scope<'_>, slot: &Slot) -> CelValue {
+    scope.read(slot).map_or(CelValue::Null, |value| cel_value(&value))
+}
+
+fn cel_value(value: &Value<'_>) -> CelValue {
+    match value {
+        Value::Null => CelValue::Null,
+        Value::Bool(value) => CelValue::Bool(*value),
+        Value::Int(value) => CelValue::Int(*value),
+        Value::Float(value) => CelValue::Float(*value),
+        Value::Text(text) => CelValue::String(text.to_string().into()),
+        Value::List(values) => CelValue::List(values.iter().map(cel_value).collect::<Vec<_>>().into()),
+        Value::Json(text) => serde_json::from_str(text).map_or(CelValue::Null, |json| from_json(&json)),
+    }
+}
+
+/// Numbers become what they become in [`json::read`], so that both forms of a condition see the same.
+fn from_json(json: &serde_json::Value) -> CelValue {
+    match json {
+        serde_json::Value::Null => CelValue::Null,
+        serde_json::Value::Bool(value) => CelValue::Bool(*value),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => CelValue::Int(whole),
+            (None, Some(float)) => CelValue::Float(float),
+            (None, None) => CelValue::Null,
+        },
+        serde_json::Value::String(text) => CelValue::String(text.clone().into()),
+        serde_json::Value::Array(values) => CelValue::List(values.iter().map(from_json).collect::<Vec<_>>().into()),
+        serde_json::Value::Object(members) => map(members.iter().map(|(name, value)| (name.clone(), from_json(value)))),
+    }
+}

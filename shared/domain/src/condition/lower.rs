@@ -1,0 +1,386 @@
+//! From CEL text to a checked, typed program.
+
+use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
+
+use super::{ConditionError, Names, Slot};
+use crate::event::Field;
+use crate::journey::did_you_mean;
+use crate::limits::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, IDENTIFIER_BYTES_MAX, TRAITS_MAX};
+use crate::value::Scalar;
+
+/// The names that every condition knows.
+const ROOTS: [&str; 5] = ["event", "features", "steps", "traits", "session"];
+const SESSION_MEMBERS: [(&str, Slot); 3] = [
+    ("count", Slot::SessionCount),
+    ("events", Slot::SessionEvents),
+    ("duration_ms", Slot::SessionDuration),
+];
+
+/// A comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// The typed program.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Node {
+    Null,
+    Literal(Scalar),
+    Slot(Slot),
+    Has(Slot),
+    Not(Box<Node>),
+    And(Box<Node>, Box<Node>),
+    Or(Box<Node>, Box<Node>),
+    Compare(Comparison, Box<Node>, Box<Node>),
+    InLiterals(Box<Node>, Vec<Scalar>),
+    InSlot(Box<Node>, Slot),
+}
+
+/// What compiling gives.
+pub(super) struct Compiled {
+    /// The typed program, where every part can be typed.
+    pub typed: Option<Node>,
+    /// The library's program.
+    pub program: cel::Program,
+    /// What it reads, each once, in the order of reading.
+    pub reads: Vec<(String, Slot)>,
+    /// The event types without which it can't be met.
+    pub event_types: Option<Vec<String>>,
+}
+
+/// Parses, checks and lowers a condition.
+pub(super) fn compile(source: &str, names: &mut Names) -> Result<Compiled, Vec<ConditionError>> {
+    let one = |message: String| vec![ConditionError { message, suggestion: None }];
+    if source.len() > CONDITION_BYTES_MAX {
+        return Err(one(format!("the condition has {} bytes, at most {CONDITION_BYTES_MAX} are allowed", source.len())));
+    }
+    // The parser recurses, so what nests too deeply must not reach it.
+    if nesting(source) > CONDITION_DEPTH_MAX {
+        return Err(one(format!("the condition nests deeper than {CONDITION_DEPTH_MAX}")));
+    }
+    let program = cel::Program::compile(source).map_err(|errors| {
+        let messages = errors.errors.iter().map(|error| error.msg.clone());
+        messages.map(|message| ConditionError { message, suggestion: None }).collect::<Vec<_>>()
+    })?;
+    let mut checker = Checker { names, reads: Vec::new(), errors: Vec::new(), variables: Vec::new() };
+    checker.check(program.expression());
+    let Checker { reads, errors, .. } = checker;
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let typed = lower(program.expression(), names);
+    let event_types = event_types(program.expression());
+    Ok(Compiled { typed, program, reads, event_types })
+}
+
+/// An upper bound of how deeply a condition's parts nest.
+fn nesting(source: &str) -> usize {
+    let (mut depth, mut deepest, mut conditionals) = (0usize, 0usize, 0usize);
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'?' | b'!' | b'-' => conditionals += 1,
+            _ => {}
+        }
+    }
+    deepest.max(conditionals)
+}
+
+/// The members that an expression such as `event.properties.plan` or `features["clicks"]` walks, root first.
+fn path(expr: &Expr) -> Option<Vec<&str>> {
+    match expr {
+        Expr::Ident(name) => Some(vec![name]),
+        Expr::Select(select) if !select.test => {
+            let mut names = path(&select.operand.expr)?;
+            names.push(&select.field);
+            Some(names)
+        }
+        Expr::Call(call) if call.func_name == operators::INDEX && call.args.len() == 2 => {
+            let Expr::Literal(LiteralValue::String(name)) = &call.args[1].expr else { return None };
+            let mut names = path(&call.args[0].expr)?;
+            names.push(name.inner());
+            Some(names)
+        }
+        _ => None,
+    }
+}
+
+/// The slot that a path names. Nothing for a path that is right but is no slot, such as `event.location`.
+fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionError> {
+    let unknown = |what: &str, name: &str, known: &mut dyn Iterator<Item = &str>| ConditionError {
+        message: format!("there is no {what} `{name}`"),
+        suggestion: did_you_mean(name, known),
+    };
+    let of_no_part = |whole: &str| ConditionError { message: format!("`{whole}` has no parts"), suggestion: None };
+    match path {
+        ["event"] | ["event", "location" | "properties"] | ["features" | "steps" | "traits" | "session"] => Ok(None),
+        ["event", rest @ ..] => {
+            let named = rest.join(".");
+            if rest[0] == "properties" {
+                let names = rest[1..].iter().map(|name| (*name).to_owned()).collect();
+                return Ok(Some(Slot::Event(Field::Property(names))));
+            }
+            match Field::parse(&named) {
+                Some(field) => Ok(Some(Slot::Event(field))),
+                None => {
+                    let mut error = unknown("event member", &named, &mut Field::NAMED.iter().map(|(name, _)| *name));
+                    if error.suggestion.is_none() && rest.len() == 1 {
+                        error.suggestion = Some(format!("event.properties.{named}"));
+                    }
+                    Err(error)
+                }
+            }
+        }
+        ["features", name] => match names.features.iter().position(|feature| feature == name) {
+            Some(index) => Ok(Some(Slot::Feature(index))),
+            None => Err(unknown("feature", name, &mut names.features.iter().map(String::as_str))),
+        },
+        ["steps", name] => match names.steps.iter().position(|step| step == name) {
+            Some(_) => Ok(None),
+            None => Err(unknown("step", name, &mut names.steps.iter().map(String::as_str))),
+        },
+        ["steps", name, member] => {
+            let Some(index) = names.steps.iter().position(|step| step == name) else {
+                return Err(unknown("step", name, &mut names.steps.iter().map(String::as_str)));
+            };
+            match *member {
+                "done" => Ok(Some(Slot::StepDone(index))),
+                "at" => Ok(Some(Slot::StepAt(index))),
+                other => Err(unknown("step member", other, &mut ["done", "at"].into_iter())),
+            }
+        }
+        ["traits", name] => {
+            if let Some(index) = names.traits.iter().position(|known| known == name) {
+                return Ok(Some(Slot::Trait(index)));
+            }
+            if names.traits.len() >= TRAITS_MAX || name.len() > IDENTIFIER_BYTES_MAX {
+                return Err(ConditionError {
+                    message: format!("a journey reads at most {TRAITS_MAX} traits of at most {IDENTIFIER_BYTES_MAX} bytes"),
+                    suggestion: None,
+                });
+            }
+            names.traits.push((*name).to_owned());
+            Ok(Some(Slot::Trait(names.traits.len() - 1)))
+        }
+        ["session", member] => match SESSION_MEMBERS.iter().find(|(name, _)| name == member) {
+            Some((_, slot)) => Ok(Some(slot.clone())),
+            None => Err(unknown("session member", member, &mut SESSION_MEMBERS.iter().map(|(name, _)| *name))),
+        },
+        ["features" | "traits" | "session" | "steps", ..] => Err(of_no_part(&path[..path.len() - 1].join("."))),
+        [root, ..] => Err(unknown("name", root, &mut ROOTS.into_iter())),
+        [] => Ok(None),
+    }
+}
+
+/// Walks every part of an expression: collects what it reads and what is wrong.
+struct Checker<'n> {
+    names: &'n mut Names,
+    reads: Vec<(String, Slot)>,
+    errors: Vec<ConditionError>,
+    /// The variables of the macros that the walk is in.
+    variables: Vec<String>,
+}
+
+impl Checker<'_> {
+    fn check(&mut self, expr: &IdedExpr) {
+        if let Some(path) = path(&expr.expr) {
+            self.check_path(&path);
+            return;
+        }
+        match &expr.expr {
+            Expr::Select(select) => match path(&select.operand.expr) {
+                // has(a.b): the whole path is what is asked for.
+                Some(mut names) if select.test => {
+                    names.push(&select.field);
+                    self.check_path(&names);
+                }
+                _ => self.check(&select.operand),
+            },
+            Expr::Call(call) => {
+                self.check_type_literals(call);
+                call.target.iter().for_each(|target| self.check(target));
+                call.args.iter().for_each(|arg| self.check(arg));
+            }
+            Expr::List(list) => list.elements.iter().for_each(|element| self.check(element)),
+            Expr::Comprehension(comprehension) => {
+                self.check(&comprehension.iter_range);
+                let depth = self.variables.len();
+                self.variables.push(comprehension.iter_var.clone());
+                self.variables.extend(comprehension.iter_var2.clone());
+                self.variables.push(comprehension.accu_var.clone());
+                self.check(&comprehension.accu_init);
+                self.check(&comprehension.loop_cond);
+                self.check(&comprehension.loop_step);
+                self.check(&comprehension.result);
+                self.variables.truncate(depth);
+            }
+            Expr::Map(map) => {
+                for entry in &map.entries {
+                    if let cel::common::ast::EntryExpr::MapEntry(entry) = &entry.expr {
+                        self.check(&entry.key);
+                        self.check(&entry.value);
+                    }
+                }
+            }
+            Expr::Struct(message) => self.errors.push(ConditionError {
+                message: format!("a condition can't make a `{}`", message.type_name),
+                suggestion: None,
+            }),
+            Expr::Literal(_) | Expr::Ident(_) | Expr::Unspecified => {}
+        }
+    }
+
+    fn check_path(&mut self, path: &[&str]) {
+        if self.variables.iter().any(|variable| variable == path[0]) {
+            return;
+        }
+        match resolve(path, self.names) {
+            Ok(Some(slot)) => {
+                if !self.reads.iter().any(|(_, read)| *read == slot) {
+                    self.reads.push((path.join("."), slot));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// Event types are kept in lower case, so a comparison with anything else can't be true.
+    fn check_type_literals(&mut self, call: &CallExpr) {
+        for literal in type_literals(call).unwrap_or_default() {
+            let lower = literal.trim().to_lowercase();
+            if lower != literal {
+                self.errors.push(ConditionError {
+                    message: format!("event types are kept in lower case, so none is ever `{literal}`"),
+                    suggestion: Some(lower),
+                });
+            }
+        }
+    }
+}
+
+fn text(expr: &IdedExpr) -> Option<&str> {
+    match &expr.expr {
+        Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
+        _ => None,
+    }
+}
+
+fn is_event_type(expr: &IdedExpr) -> bool {
+    path(&expr.expr).is_some_and(|path| path == ["event", "type"])
+}
+
+/// The types in `event.type == "x"` or `event.type in ["x", "y"]`.
+fn type_literals(call: &CallExpr) -> Option<Vec<String>> {
+    let [left, right] = call.args.as_slice() else { return None };
+    match call.func_name.as_str() {
+        operators::EQUALS if is_event_type(left) => Some(vec![text(right)?.to_owned()]),
+        operators::EQUALS if is_event_type(right) => Some(vec![text(left)?.to_owned()]),
+        operators::IN if is_event_type(left) => {
+            let Expr::List(list) = &right.expr else { return None };
+            list.elements.iter().map(|element| text(element).map(str::to_owned)).collect()
+        }
+        _ => None,
+    }
+}
+
+/// The event types without which an expression can't be true; nothing where it may be true on any.
+fn event_types(expr: &IdedExpr) -> Option<Vec<String>> {
+    let Expr::Call(call) = &expr.expr else { return None };
+    if let Some(types) = type_literals(call) {
+        return Some(types);
+    }
+    let [left, right] = call.args.as_slice() else { return None };
+    match call.func_name.as_str() {
+        operators::LOGICAL_AND => match (event_types(left), event_types(right)) {
+            (Some(left), Some(right)) => Some(left.into_iter().filter(|name| right.contains(name)).collect()),
+            (one, other) => one.or(other),
+        },
+        operators::LOGICAL_OR => {
+            let mut types = event_types(left)?;
+            types.extend(event_types(right)?);
+            Some(types)
+        }
+        _ => None,
+    }
+}
+
+fn literal(value: &LiteralValue) -> Option<Scalar> {
+    Some(match value {
+        LiteralValue::Boolean(value) => Scalar::Bool(*value.inner()),
+        LiteralValue::Int(value) => Scalar::Int(*value.inner()),
+        LiteralValue::Double(value) => Scalar::Float(*value.inner()),
+        LiteralValue::String(value) => Scalar::Text(value.inner().to_owned()),
+        LiteralValue::UInt(_) | LiteralValue::Bytes(_) | LiteralValue::Null => return None,
+    })
+}
+
+/// The typed form of an expression that the checker passed; nothing where only the interpreter knows it.
+fn lower(expr: &IdedExpr, names: &mut Names) -> Option<Node> {
+    if let Some(path) = path(&expr.expr) {
+        return Some(Node::Slot(resolve(&path, names).ok()??));
+    }
+    match &expr.expr {
+        Expr::Literal(LiteralValue::Null) => Some(Node::Null),
+        Expr::Literal(value) => Some(Node::Literal(literal(value)?)),
+        Expr::Select(select) if select.test => {
+            let mut asked = path(&select.operand.expr)?;
+            asked.push(&select.field);
+            Some(Node::Has(resolve(&asked, names).ok()??))
+        }
+        Expr::Call(call) if call.target.is_none() => lower_call(call, names),
+        _ => None,
+    }
+}
+
+fn lower_call(call: &CallExpr, names: &mut Names) -> Option<Node> {
+    if let [argument] = call.args.as_slice() {
+        return match call.func_name.as_str() {
+            operators::LOGICAL_NOT => Some(Node::Not(Box::new(lower(argument, names)?))),
+            _ => None,
+        };
+    }
+    let [left, right] = call.args.as_slice() else { return None };
+    if call.func_name == operators::IN {
+        let needle = Box::new(lower(left, names)?);
+        return match &right.expr {
+            Expr::List(list) if list.optional_indices.is_empty() => {
+                let scalars = list.elements.iter().map(|element| match &element.expr {
+                    Expr::Literal(value) => literal(value),
+                    _ => None,
+                });
+                Some(Node::InLiterals(needle, scalars.collect::<Option<_>>()?))
+            }
+            _ => match lower(right, names)? {
+                Node::Slot(slot @ Slot::Feature(_)) => Some(Node::InSlot(needle, slot)),
+                _ => None,
+            },
+        };
+    }
+    let comparison = match call.func_name.as_str() {
+        operators::EQUALS => Some(Comparison::Equal),
+        operators::NOT_EQUALS => Some(Comparison::NotEqual),
+        operators::LESS => Some(Comparison::Less),
+        operators::LESS_EQUALS => Some(Comparison::LessOrEqual),
+        operators::GREATER => Some(Comparison::Greater),
+        operators::GREATER_EQUALS => Some(Comparison::GreaterOrEqual),
+        _ => None,
+    };
+    let (left, right) = (Box::new(lower(left, names)?), Box::new(lower(right, names)?));
+    match (comparison, call.func_name.as_str()) {
+        (Some(comparison), _) => Some(Node::Compare(comparison, left, right)),
+        (None, operators::LOGICAL_AND) => Some(Node::And(left, right)),
+        (None, operators::LOGICAL_OR) => Some(Node::Or(left, right)),
+        (None, _) => None,
+    }
+}

@@ -1,0 +1,195 @@
+//! What happened: one interaction event, decoded, validated and normalised.
+//!
+//! An event borrows from the batch that it came with; only a normalised or unescaped part is owned.
+
+use std::borrow::Cow;
+
+use crate::guard::ShardKey;
+use crate::json;
+use crate::sequence_number::Position;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// What a user key starts with that stands for an anonymous id, so that it can't be mistaken for a user id.
+pub const ANONYMOUS_PREFIX: &str = "anonymous:";
+
+/// How an event's timestamp came to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClockMark {
+    /// As the producer wrote it.
+    #[default]
+    AsWritten,
+    /// Put back by as much as `sent_at` was ahead of the arrival: the producer's clock runs ahead.
+    Corrected,
+    /// Over [`crate::limits::CLOCK_AHEAD_MS_MAX`] ahead of its arrival, so taken as the arrival.
+    Clamped,
+}
+
+/// Where the user was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Location<'a> {
+    /// ISO 3166 alpha-2, where it could be told.
+    pub country: Option<Cow<'a, str>>,
+    /// A part of the country.
+    pub region: Option<Cow<'a, str>>,
+    /// A town.
+    pub city: Option<Cow<'a, str>>,
+    /// An IANA time zone, such as `Europe/London`.
+    pub timezone: Option<Cow<'a, str>>,
+}
+
+/// The members that Usher has no name for, as JSON text: `properties`, and whatever else the event had at its top level.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties<'a> {
+    /// The text of the `properties` object, where there is one.
+    pub object: Option<&'a str>,
+    /// Unknown top-level members: name and JSON text.
+    pub unknown: Vec<(Cow<'a, str>, &'a str)>,
+}
+
+impl<'a> Properties<'a> {
+    /// The value at a path. The event's own `properties` win over an unknown top-level member of the same name.
+    pub fn find(&self, path: &[String]) -> Option<Value<'a>> {
+        if let Some(value) = self.object.and_then(|object| json::find(object, path)) {
+            return Some(value);
+        }
+        let (name, rest) = path.split_first()?;
+        let (_, text) = self.unknown.iter().find(|(unknown, _)| unknown == name)?;
+        if rest.is_empty() { Some(json::read(text)) } else { json::find(text, rest) }
+    }
+}
+
+/// An interaction event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event<'a> {
+    /// The producer's id of the event, 1 to 64 bytes.
+    pub id: Cow<'a, str>,
+    /// The 64-bit hash of the id.
+    pub id_hash: u64,
+    /// What kind of interaction, trimmed and in lower case.
+    pub event_type: Cow<'a, str>,
+    /// When it happened, by the producer's clock unless [`Event::clock`] says otherwise.
+    pub at: Timestamp,
+    /// How [`Event::at`] came to be.
+    pub clock: ClockMark,
+    /// Whose profile it belongs to: the user id, or [`ANONYMOUS_PREFIX`] and the anonymous id.
+    pub user: Cow<'a, str>,
+    /// The producer's session, for its own use: Usher's sessions go by time.
+    pub session_id: Option<Cow<'a, str>>,
+    /// The content item that was touched.
+    pub content_id: Option<Cow<'a, str>>,
+    /// The content's category.
+    pub category: Option<Cow<'a, str>>,
+    /// `desktop`, `mobile`, `tablet`, or what the producer says, in lower case.
+    pub device_type: Option<Cow<'a, str>>,
+    /// The browser's or app's user agent.
+    pub user_agent: Option<Cow<'a, str>>,
+    /// Where the user was.
+    pub location: Location<'a>,
+    /// Everything that has no name of its own.
+    pub properties: Properties<'a>,
+    /// The JSON text of `traits`, on `identify`.
+    pub traits: Option<&'a str>,
+}
+
+/// A member of an event that features and conditions can name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// `event.id`
+    Id,
+    /// `event.type`
+    Type,
+    /// `event.user_id`
+    UserId,
+    /// `event.session_id`
+    SessionId,
+    /// `event.content_id`
+    ContentId,
+    /// `event.category`
+    Category,
+    /// `event.device_type`
+    DeviceType,
+    /// `event.user_agent`
+    UserAgent,
+    /// `event.location.country`
+    Country,
+    /// `event.location.region`
+    Region,
+    /// `event.location.city`
+    City,
+    /// `event.location.timezone`
+    Timezone,
+    /// `event.properties.…`: a path of member names.
+    Property(Vec<String>),
+}
+
+impl Field {
+    /// Every field with a fixed name, by the path after `event.`.
+    pub const NAMED: [(&'static str, Field); 12] = [
+        ("id", Field::Id),
+        ("type", Field::Type),
+        ("user_id", Field::UserId),
+        ("session_id", Field::SessionId),
+        ("content_id", Field::ContentId),
+        ("category", Field::Category),
+        ("device_type", Field::DeviceType),
+        ("user_agent", Field::UserAgent),
+        ("location.country", Field::Country),
+        ("location.region", Field::Region),
+        ("location.city", Field::City),
+        ("location.timezone", Field::Timezone),
+    ];
+
+    /// The field that a path such as `category` or `properties.plan.name` names.
+    pub fn parse(path: &str) -> Option<Field> {
+        if let Some(rest) = path.strip_prefix("properties.") {
+            let names: Vec<String> = rest.split('.').map(str::to_owned).collect();
+            return names.iter().all(|name| !name.is_empty()).then_some(Field::Property(names));
+        }
+        Field::NAMED.into_iter().find(|(name, _)| *name == path).map(|(_, field)| field)
+    }
+}
+
+impl<'a> Event<'a> {
+    /// The value of a field; nothing where the event doesn't have it.
+    pub fn field<'v>(&'v self, field: &Field) -> Option<Value<'v>> {
+        let optional = match field {
+            Field::Id => Some(&self.id),
+            Field::Type => Some(&self.event_type),
+            Field::UserId => Some(&self.user),
+            Field::SessionId => self.session_id.as_ref(),
+            Field::ContentId => self.content_id.as_ref(),
+            Field::Category => self.category.as_ref(),
+            Field::DeviceType => self.device_type.as_ref(),
+            Field::UserAgent => self.user_agent.as_ref(),
+            Field::Country => self.location.country.as_ref(),
+            Field::Region => self.location.region.as_ref(),
+            Field::City => self.location.city.as_ref(),
+            Field::Timezone => self.location.timezone.as_ref(),
+            Field::Property(path) => return self.properties.find(path),
+        };
+        optional.map(|text| Value::Text(Cow::Borrowed(text.as_ref())))
+    }
+}
+
+/// A shard that a batch came from: its key for the guard, its id for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// The name that the guard keeps.
+    pub key: ShardKey,
+    /// The shard id, such as `shardId-000000000003`.
+    pub id: String,
+}
+
+/// An event with where and when its record arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArrivedEvent<'a> {
+    /// What happened.
+    pub event: Event<'a>,
+    /// When Kinesis took the record: the *now* of planning (P7).
+    pub arrived_at: Timestamp,
+    /// The shard it came from.
+    pub shard: &'a Shard,
+    /// Where in the shard it was.
+    pub position: Position,
+}

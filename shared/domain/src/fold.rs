@@ -1,0 +1,75 @@
+//! Applying one event to one profile.
+
+use crate::condition::Scope;
+use crate::event::ArrivedEvent;
+use crate::feature::{apply_trait, short_shard};
+use crate::journey::Journey;
+use crate::profile::Profile;
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventOutcome {
+    /// It was folded into the profile.
+    Applied,
+    /// Its record, or a later one of its shard, was applied before: Kinesis or Lambda delivered it again (P2).
+    Redelivered,
+    /// Its id is among the last that the profile remembers: the producer sent it again (P2).
+    Duplicate,
+    /// The journey ignores its type.
+    Ignored,
+}
+
+/// Decides whether an event takes effect, without changing anything.
+pub fn outcome(journey: &Journey, profile: &Profile, arrived: &ArrivedEvent<'_>) -> EventOutcome {
+    if profile.is_redelivery(arrived) {
+        EventOutcome::Redelivered
+    } else if journey.dispatch(&arrived.event.event_type).ignored {
+        EventOutcome::Ignored
+    } else if profile.recent_event_ids.contains(arrived.event.id_hash) {
+        EventOutcome::Duplicate
+    } else {
+        EventOutcome::Applied
+    }
+}
+
+/// Folds an event into the profile: guard, ids, sessions, traits, features and steps. Rules come after, in
+/// [`crate::rules`]. The event must be one whose [`outcome`] is [`EventOutcome::Applied`].
+pub fn apply(journey: &Journey, profile: &mut Profile, arrived: &ArrivedEvent<'_>) {
+    let event = &arrived.event;
+    let shard = short_shard(arrived.shard.key);
+    profile.guard.advance(arrived.shard.key, arrived.position);
+    profile.recent_event_ids.remember(event.id_hash, journey.dedupe_last);
+    profile.applied_events += 1;
+    // Records of two shards may come in either order; the profile's now never goes back.
+    profile.now = profile.now.max(arrived.arrived_at);
+    let now = profile.now;
+    profile.sessions.add(event.at, journey.idle_timeout_ms);
+    if event.traits.is_some() {
+        for (name, known) in journey.traits.iter().zip(&mut profile.traits) {
+            apply_trait(known, name, event, shard);
+        }
+    }
+    let dispatch = journey.dispatch(&event.event_type);
+    for index in &dispatch.features {
+        let feature = &journey.features[*index];
+        let looked_at = feature
+            .when
+            .as_ref()
+            .is_none_or(|when| when.is_met(&Scope { journey, event, profile, now }) == Ok(true));
+        if looked_at {
+            feature.computation.apply(&mut profile.features[*index], event, shard, now);
+        }
+    }
+    for index in &dispatch.steps {
+        let step = &journey.steps[*index];
+        // Once done, only an earlier event can change when it was.
+        if profile.steps[*index].is_some_and(|done_at| done_at <= event.at) {
+            continue;
+        }
+        let done =
+            step.when.as_ref().is_none_or(|when| when.is_met(&Scope { journey, event, profile, now }) == Ok(true));
+        if done {
+            profile.steps[*index] = Some(event.at);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The redelivery guard: how far each shard has been applied to a profile (P2).
+
+use crate::limits::GUARD_SHARDS_MAX;
+use crate::sequence_number::Position;
+
+/// A 64-bit name of a (stream, shard) pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardKey(pub u64);
+
+impl ShardKey {
+    /// The key of a shard of a stream (its ARN, or its name: the same one for as long as profiles live).
+    pub fn of(stream: &str, shard_id: &str) -> ShardKey {
+        ShardKey(crate::hash::hash_parts(&[stream.as_bytes(), shard_id.as_bytes()]) as u64)
+    }
+}
+
+/// The highest position applied, for each shard; the most recently advanced shard last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    shards: Vec<(ShardKey, Position)>,
+}
+
+impl Guard {
+    /// A guard from stored entries, oldest first. The newest [`GUARD_SHARDS_MAX`] are kept.
+    pub fn from_entries(mut shards: Vec<(ShardKey, Position)>) -> Guard {
+        if shards.len() > GUARD_SHARDS_MAX {
+            shards.drain(..shards.len() - GUARD_SHARDS_MAX);
+        }
+        Guard { shards }
+    }
+
+    /// The entries, the most recently advanced last.
+    pub fn entries(&self) -> &[(ShardKey, Position)] {
+        &self.shards
+    }
+
+    /// Whether this position, or a later one of the same shard, was applied.
+    pub fn covers(&self, shard: ShardKey, position: Position) -> bool {
+        self.shards.iter().rev().any(|(key, applied)| *key == shard && position <= *applied)
+    }
+
+    /// Marks everything of the shard up to `position` as applied. A lower position changes nothing.
+    pub fn advance(&mut self, shard: ShardKey, position: Position) {
+        // Nearly always the last entry: a user's events come from one shard.
+        if let Some((key, applied)) = self.shards.last_mut()
+            && *key == shard
+        {
+            *applied = (*applied).max(position);
+            return;
+        }
+        let mut advanced = position;
+        if let Some(index) = self.shards.iter().position(|(key, _)| *key == shard) {
+            let (_, applied) = self.shards.remove(index);
+            advanced = advanced.max(applied);
+        } else if self.shards.len() >= GUARD_SHARDS_MAX {
+            self.shards.remove(0);
+        }
+        self.shards.push((shard, advanced));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(number: u64) -> Position {
+        Position { sequence_number: number.into(), sub_sequence_number: 0 }
+    }
+
+    #[test]
+    fn p2_a_position_is_covered_up_to_the_highest_applied_of_its_own_shard() {
+        let (a, b) = (ShardKey(1), ShardKey(2));
+        let mut guard = Guard::default();
+        assert!(!guard.covers(a, at(1)));
+        guard.advance(a, at(10));
+        guard.advance(b, at(3));
+        guard.advance(a, at(7)); // A lower one changes nothing.
+        for (shard, number, covered) in [(a, 1, true), (a, 10, true), (a, 11, false), (b, 3, true), (b, 4, false)] {
+            assert_eq!(guard.covers(shard, at(number)), covered, "{shard:?} {number}");
+        }
+        let within = Position { sequence_number: 10u64.into(), sub_sequence_number: 1 };
+        assert!(!guard.covers(a, within), "a later user record of the same aggregated record");
+    }
+
+    #[test]
+    fn p8_the_guard_is_bounded_and_forgets_the_shard_least_recently_advanced() {
+        let mut guard = Guard::default();
+        for shard in 0..GUARD_SHARDS_MAX as u64 {
+            guard.advance(ShardKey(shard), at(1));
+        }
+        guard.advance(ShardKey(0), at(2));
+        guard.advance(ShardKey(1000), at(1));
+        assert_eq!(guard.entries().len(), GUARD_SHARDS_MAX);
+        assert!(guard.covers(ShardKey(0), at(2)));
+        assert!(!guard.covers(ShardKey(1), at(1)));
+    }
+}

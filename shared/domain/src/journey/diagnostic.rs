@@ -1,0 +1,72 @@
+//! What is wrong with a journey file: every error at once, each with its place.
+
+use std::fmt;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+    /// Where in the file's structure, such as `triggers[2].when`.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead, where that can be told.
+    pub suggestion: Option<String>,
+}
+
+/// Everything that is wrong with a journey file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostics {
+    /// At least one, in the order of the file.
+    pub errors: Vec<Diagnostic>,
+}
+
+impl Diagnostics {
+    /// The errors for people: file, line and column, the offending line of text, a marker, and the suggestion.
+    pub fn render(&self, file: &str, text: &str) -> String {
+        let lines: Vec<&str> = text.lines().collect();
+        let mut rendered = String::new();
+        for error in &self.errors {
+            rendered.push_str(&format!("{file}:{}:{}: {}\n", error.line, error.column, error.message));
+            let gutter = error.line.to_string();
+            if let Some(line) = lines.get(error.line.saturating_sub(1)) {
+                let margin = " ".repeat(error.column.saturating_sub(1));
+                rendered.push_str(&format!("  {gutter} | {line}\n"));
+                rendered.push_str(&format!("  {} | {margin}^ {}\n", " ".repeat(gutter.len()), error.path));
+            }
+            if let Some(suggestion) = &error.suggestion {
+                rendered.push_str(&format!("  {} = did you mean `{suggestion}`?\n", " ".repeat(gutter.len())));
+            }
+        }
+        rendered
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.errors.len() == 1 { "error" } else { "errors" };
+        write!(formatter, "the journey has {} {plural}", self.errors.len())?;
+        for error in &self.errors {
+            write!(formatter, "; line {}: {}: {}", error.line, error.path, error.message)?;
+            if let Some(suggestion) = &error.suggestion {
+                write!(formatter, " (did you mean `{suggestion}`?)")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// How alike two names must be, from 0 to 1, for one to be suggested for the other (Jaro-Winkler).
+const SUGGESTION_LIKENESS_MIN: f64 = 0.75;
+
+/// The known name that is most like a wrong one.
+pub fn did_you_mean<'n>(wrong: &str, known: &mut dyn Iterator<Item = &'n str>) -> Option<String> {
+    let scored = known.map(|name| (strsim::jaro_winkler(wrong, name), name));
+    let (likeness, name) = scored.max_by(|left, right| left.0.total_cmp(&right.0))?;
+    (likeness >= SUGGESTION_LIKENESS_MIN).then(|| name.to_owned())
+}

@@ -1,0 +1,203 @@
+//! The journey: what an operator asks for, from one YAML file, checked before anything runs.
+
+mod diagnostic;
+mod read;
+
+use hashbrown::HashMap;
+
+pub use diagnostic::{Diagnostic, Diagnostics, did_you_mean};
+
+use crate::condition::Condition;
+use crate::feature::Computation;
+
+/// A step of the onboarding: done at the first event (by event time) on which its condition holds.
+#[derive(Debug)]
+pub struct Step {
+    /// Its id.
+    pub id: String,
+    /// What its state in a profile is found by.
+    pub fingerprint: u32,
+    /// When it is done.
+    pub when: Option<Condition>,
+    on: EventTypes,
+}
+
+/// A feature.
+#[derive(Debug)]
+pub struct Feature {
+    /// Its name.
+    pub name: String,
+    /// What its state in a profile is found by: it changes with the definition, so a changed feature starts anew.
+    pub fingerprint: u32,
+    /// How it is computed.
+    pub computation: Computation,
+    /// Which events it looks at, beyond their type.
+    pub when: Option<Condition>,
+    on: EventTypes,
+}
+
+/// Something that can be offered.
+#[derive(Debug)]
+pub struct Content {
+    /// Its id.
+    pub id: String,
+    /// Only offered while this holds.
+    pub when: Option<Condition>,
+    /// Not offered while this holds.
+    pub unless: Option<Condition>,
+}
+
+/// A rule: on which events to offer what.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its id.
+    pub id: String,
+    /// What its state in a profile is found by.
+    pub fingerprint: u32,
+    /// Only fires when this holds.
+    pub when: Option<Condition>,
+    /// Does not fire when this holds.
+    pub unless: Option<Condition>,
+    /// The index of the content that it offers.
+    pub offer: usize,
+    /// Where the offer is shown.
+    pub slot: String,
+    /// How long it stays silent after firing, in milliseconds.
+    pub cooldown_ms: Option<i64>,
+    /// How often it fires for one user at most.
+    pub limit: Option<u64>,
+    /// Among rules that fire on one event for one slot, the one with the highest priority wins.
+    pub priority: i64,
+    on: EventTypes,
+}
+
+/// Which types of events something looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum EventTypes {
+    Any,
+    These(Vec<String>),
+}
+
+impl EventTypes {
+    fn includes(&self, event_type: &str) -> bool {
+        match self {
+            EventTypes::Any => true,
+            EventTypes::These(types) => types.iter().any(|name| name == event_type),
+        }
+    }
+}
+
+/// What an event of a certain type touches: indices into the journey's lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dispatch {
+    /// The journey drops events of this type.
+    pub ignored: bool,
+    /// The features that look at it.
+    pub features: Vec<usize>,
+    /// The steps that it may complete.
+    pub steps: Vec<usize>,
+    /// The rules that it may fire, the highest priority first.
+    pub rules: Vec<usize>,
+}
+
+/// A checked and compiled journey.
+#[derive(Debug)]
+pub struct Journey {
+    /// Its name.
+    pub name: String,
+    /// Its version: a hash of the file, so every change is another one.
+    pub version: String,
+    /// After how long without an event a session ends, in milliseconds.
+    pub idle_timeout_ms: i64,
+    /// How many event ids a profile remembers (P2).
+    pub dedupe_last: usize,
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// The features.
+    pub features: Vec<Feature>,
+    /// The traits that conditions read.
+    pub traits: Vec<String>,
+    /// The contents.
+    pub contents: Vec<Content>,
+    /// The rules.
+    pub rules: Vec<Rule>,
+    by_type: HashMap<String, Dispatch>,
+    otherwise: Dispatch,
+}
+
+/// The default of [`Journey::idle_timeout_ms`]: 30 minutes, as web analytics has it.
+pub const IDLE_TIMEOUT_MS_DEFAULT: i64 = 30 * 60 * 1000;
+
+impl Journey {
+    /// Reads and checks a journey file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its place.
+    pub fn parse(text: &str) -> Result<Journey, Diagnostics> {
+        read::read(text)
+    }
+
+    /// What an event of this type touches.
+    pub fn dispatch(&self, event_type: &str) -> &Dispatch {
+        self.by_type.get(event_type).unwrap_or(&self.otherwise)
+    }
+
+    /// The conditions that run in the interpreter, with where they are.
+    pub fn interpreted_conditions(&self) -> Vec<(String, &str)> {
+        let steps = self.steps.iter().map(|step| (format!("steps.{}", step.id), &step.when));
+        let features = self.features.iter().map(|feature| (format!("features.{}", feature.name), &feature.when));
+        let contents = self.contents.iter().flat_map(|content| {
+            let place = format!("contents.{}", content.id);
+            [(place.clone(), &content.when), (place, &content.unless)]
+        });
+        let rules = self.rules.iter().flat_map(|rule| {
+            let place = format!("triggers.{}", rule.id);
+            [(place.clone(), &rule.when), (place, &rule.unless)]
+        });
+        let all = steps.chain(features).chain(contents).chain(rules);
+        all.filter_map(|(place, condition)| {
+            condition.as_ref().filter(|condition| condition.is_interpreted()).map(|condition| (place, condition.source()))
+        })
+        .collect()
+    }
+
+    /// Works out which types of events touch what.
+    fn index(mut self, ignored: &[String]) -> Journey {
+        let of = |on: &EventTypes| match on {
+            EventTypes::Any => Vec::new(),
+            EventTypes::These(types) => types.clone(),
+        };
+        let mut types: Vec<String> = ignored.to_vec();
+        types.extend(self.steps.iter().flat_map(|step| of(&step.on)));
+        types.extend(self.features.iter().flat_map(|feature| of(&feature.on)));
+        types.extend(self.rules.iter().flat_map(|rule| of(&rule.on)));
+        self.otherwise = self.dispatch_of(None, ignored);
+        self.by_type = types
+            .into_iter()
+            .map(|event_type| {
+                let dispatch = self.dispatch_of(Some(&event_type), ignored);
+                (event_type, dispatch)
+            })
+            .collect();
+        self
+    }
+
+    fn dispatch_of(&self, event_type: Option<&str>, ignored: &[String]) -> Dispatch {
+        let looks_at = |on: &EventTypes| match event_type {
+            Some(event_type) => on.includes(event_type),
+            None => *on == EventTypes::Any,
+        };
+        let mut rules: Vec<usize> =
+            (0..self.rules.len()).filter(|index| looks_at(&self.rules[*index].on)).collect();
+        rules.sort_by_key(|index| (std::cmp::Reverse(self.rules[*index].priority), *index));
+        Dispatch {
+            ignored: event_type.is_some_and(|event_type| ignored.iter().any(|name| name == event_type)),
+            features: (0..self.features.len()).filter(|index| looks_at(&self.features[*index].on)).collect(),
+            steps: (0..self.steps.len()).filter(|index| looks_at(&self.steps[*index].on)).collect(),
+            rules,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,514 @@
+//! From YAML text to a checked journey, collecting every error on the way.
+
+use saphyr::{LoadableYamlNode, MarkedYaml, Scalar as YamlScalar, YamlData};
+
+use super::{
+    Content, Diagnostic, Diagnostics, EventTypes, Feature, IDLE_TIMEOUT_MS_DEFAULT, Journey, Rule, Step, did_you_mean,
+};
+use crate::condition::{Condition, Names};
+use crate::event::Field;
+use crate::feature::Computation;
+use crate::hash::{fingerprint, hash_bytes};
+use crate::limits::*;
+use crate::window::WindowLength;
+
+type Node<'y> = MarkedYaml<'y>;
+type Entry<'n, 'y> = (String, &'n Node<'y>, &'n Node<'y>);
+
+const TOP_LEVEL: &[&str] =
+    &["journey", "sessions", "dedupe", "events", "ignore", "steps", "features", "contents", "triggers"];
+const FEATURE_KINDS: &[&str] = &["count", "sum", "last", "recent", "first_seen", "last_seen", "sessions"];
+const ANY_EVENT: &str = "any";
+
+/// Reads and checks a journey file.
+pub(super) fn read(text: &str) -> Result<Journey, Diagnostics> {
+    let mut reader = Reader::default();
+    if text.len() > JOURNEY_BYTES_MAX {
+        reader.error_at(1, 1, "", format!("the file has {} bytes, at most {JOURNEY_BYTES_MAX} are read", text.len()), None);
+        return Err(reader.into_diagnostics());
+    }
+    let documents = match MarkedYaml::load_from_str(text) {
+        Ok(documents) => documents,
+        Err(error) => {
+            let marker = error.marker();
+            reader.error_at(marker.line(), marker.col() + 1, "", format!("this is not YAML: {error}"), None);
+            return Err(reader.into_diagnostics());
+        }
+    };
+    let [document] = documents.as_slice() else {
+        reader.error_at(1, 1, "", format!("expected one YAML document, found {}", documents.len()), None);
+        return Err(reader.into_diagnostics());
+    };
+    let version = format!("{:016x}", hash_bytes(text.as_bytes()));
+    match reader.journey(document, version) {
+        Some(journey) if reader.errors.is_empty() => Ok(journey),
+        _ => Err(reader.into_diagnostics()),
+    }
+}
+
+/// Collects errors, and what names the file defines.
+#[derive(Default)]
+struct Reader {
+    errors: Vec<Diagnostic>,
+    names: Names,
+    /// The event types that the file declares, where it does.
+    declared: Option<Vec<String>>,
+}
+
+impl Reader {
+    fn into_diagnostics(mut self) -> Diagnostics {
+        self.errors.sort_by_key(|error| (error.line, error.column));
+        Diagnostics { errors: self.errors }
+    }
+
+    fn error_at(&mut self, line: usize, column: usize, path: &str, message: String, suggestion: Option<String>) {
+        self.errors.push(Diagnostic { line: line.max(1), column, path: path.to_owned(), message, suggestion });
+    }
+
+    fn error(&mut self, node: &Node<'_>, path: &str, message: impl Into<String>) {
+        self.error_at(node.span.start.line(), node.span.start.col() + 1, path, message.into(), None);
+    }
+
+    fn error_suggesting(&mut self, node: &Node<'_>, path: &str, message: String, suggestion: Option<String>) {
+        self.error_at(node.span.start.line(), node.span.start.col() + 1, path, message, suggestion);
+    }
+
+    fn journey(&mut self, document: &Node<'_>, version: String) -> Option<Journey> {
+        let top = self.mapping(document, "the file", TOP_LEVEL)?;
+        let get = |name: &str| top.iter().find(|(key, ..)| key == name).map(|(_, _, value)| *value);
+        let name = match get("journey") {
+            Some(node) => self.identifier(node, "journey").unwrap_or_default(),
+            None => {
+                self.error(document, "journey", "the journey has no name: add `journey: NAME` at the top");
+                String::new()
+            }
+        };
+        let idle_timeout_ms = get("sessions").map_or(IDLE_TIMEOUT_MS_DEFAULT, |node| self.sessions(node));
+        let dedupe_last = get("dedupe").map_or(DEDUPE_LAST_DEFAULT, |node| self.dedupe(node));
+        if let Some(node) = get("events") {
+            self.declared = self.strings(node, "events").map(|types| types.into_iter().map(|(name, _)| name).collect());
+        }
+        let ignored: Vec<String> = get("ignore").map_or_else(Vec::new, |node| match self.event_types(node, "ignore") {
+            EventTypes::These(types) => types,
+            EventTypes::Any => {
+                self.error(node, "ignore", "a journey that ignores every event does nothing");
+                Vec::new()
+            }
+        });
+
+        // Conditions may name features and steps that are defined further down, so collect the names first.
+        let steps = get("steps").map_or_else(Vec::new, |node| self.items(node, "steps", "id", STEPS_MAX));
+        self.names.steps = steps.iter().map(|(id, ..)| id.clone()).collect();
+        let features = get("features").map_or_else(Vec::new, |node| self.named(node, "features", FEATURES_MAX));
+        self.names.features = features.iter().map(|(name, ..)| name.clone()).collect();
+
+        let contents = get("contents").map_or_else(Vec::new, |node| self.items(node, "contents", "id", CONTENTS_MAX));
+        let content_ids: Vec<String> = contents.iter().map(|(id, ..)| id.clone()).collect();
+        let rules = get("triggers").map_or_else(Vec::new, |node| self.items(node, "triggers", "id", RULES_MAX));
+
+        let features = features.iter().filter_map(|(name, path, node)| self.feature(name, path, node)).collect();
+        let steps = steps.iter().filter_map(|(id, path, node)| self.step(id, path, node)).collect();
+        let contents = contents.iter().filter_map(|(id, path, node)| self.content(id, path, node)).collect();
+        let rules = rules.iter().filter_map(|(id, path, node)| self.rule(id, path, node, &content_ids)).collect();
+        let journey = Journey {
+            name,
+            version,
+            idle_timeout_ms,
+            dedupe_last,
+            steps,
+            features,
+            traits: self.names.traits.clone(),
+            contents,
+            rules,
+            by_type: Default::default(),
+            otherwise: Default::default(),
+        };
+        Some(journey.index(&ignored))
+    }
+
+    // ---- the parts of the file
+
+    fn sessions(&mut self, node: &Node<'_>) -> i64 {
+        let Some(entries) = self.mapping(node, "sessions", &["idle_timeout"]) else { return IDLE_TIMEOUT_MS_DEFAULT };
+        let timeout = entries.iter().find(|(key, ..)| key == "idle_timeout");
+        timeout
+            .and_then(|(_, _, value)| self.duration_ms(value, "sessions.idle_timeout", 1000, SESSION_IDLE_MS_MAX))
+            .unwrap_or(IDLE_TIMEOUT_MS_DEFAULT)
+    }
+
+    fn dedupe(&mut self, node: &Node<'_>) -> usize {
+        let Some(entries) = self.mapping(node, "dedupe", &["last"]) else { return DEDUPE_LAST_DEFAULT };
+        let last = entries.iter().find(|(key, ..)| key == "last");
+        last.and_then(|(_, _, value)| self.whole(value, "dedupe.last", 1, DEDUPE_LAST_MAX as i64))
+            .map_or(DEDUPE_LAST_DEFAULT, |last| last as usize)
+    }
+
+    fn step(&mut self, id: &str, path: &str, node: &Node<'_>) -> Option<Step> {
+        let entries = self.mapping(node, path, &["id", "on", "when"])?;
+        let on = self.optional_event_types(&entries, path);
+        let when = self.condition(&entries, path, "when");
+        if on.is_none() && when.is_none() {
+            self.error(node, path, "a step needs `on` (event types) or `when` (a condition), or both");
+        }
+        let on = narrowed(on, when.as_ref());
+        Some(Step { id: id.to_owned(), fingerprint: fingerprint(&["step", id]), when, on })
+    }
+
+    fn content(&mut self, id: &str, path: &str, node: &Node<'_>) -> Option<Content> {
+        let entries = self.mapping(node, path, &["id", "when", "unless"])?;
+        let when = self.condition(&entries, path, "when");
+        let unless = self.condition(&entries, path, "unless");
+        Some(Content { id: id.to_owned(), when, unless })
+    }
+
+    fn rule(&mut self, id: &str, path: &str, node: &Node<'_>, content_ids: &[String]) -> Option<Rule> {
+        let allowed = ["id", "on", "when", "unless", "offer", "slot", "cooldown", "limit", "priority"];
+        let entries = self.mapping(node, path, &allowed)?;
+        let on = self.optional_event_types(&entries, path);
+        let when = self.condition(&entries, path, "when");
+        let unless = self.condition(&entries, path, "unless");
+        if on.is_none() && when.is_none() {
+            self.error(node, path, "a trigger needs `on` (event types) or `when` (a condition), or both");
+        }
+        let get = |name: &str| entries.iter().find(|(key, ..)| key == name).map(|(_, _, value)| *value);
+        let offer = match get("offer") {
+            Some(value) => self.content_index(value, &format!("{path}.offer"), content_ids),
+            None => {
+                self.error(node, path, "a trigger needs `offer`: the id of one of the `contents`");
+                None
+            }
+        };
+        let slot = match get("slot") {
+            Some(value) => self.identifier(value, &format!("{path}.slot")),
+            None => {
+                self.error(node, path, "a trigger needs `slot`: where the offer is shown, such as `in_app`");
+                None
+            }
+        };
+        let cooldown_ms =
+            get("cooldown").and_then(|value| self.duration_ms(value, &format!("{path}.cooldown"), 1, WINDOW_MS_MAX * 10));
+        let limit = get("limit").and_then(|value| self.whole(value, &format!("{path}.limit"), 1, i64::MAX));
+        let priority = get("priority").and_then(|value| self.whole(value, &format!("{path}.priority"), i64::MIN, i64::MAX));
+        let on = narrowed(on, when.as_ref());
+        Some(Rule {
+            id: id.to_owned(),
+            fingerprint: fingerprint(&["rule", id]),
+            when,
+            unless,
+            offer: offer?,
+            slot: slot?,
+            cooldown_ms,
+            limit: limit.map(|limit| limit as u64),
+            priority: priority.unwrap_or(0),
+            on,
+        })
+    }
+
+    fn content_index(&mut self, node: &Node<'_>, path: &str, content_ids: &[String]) -> Option<usize> {
+        let id = self.identifier(node, path)?;
+        let index = content_ids.iter().position(|known| *known == id);
+        if index.is_none() {
+            let suggestion = did_you_mean(&id, &mut content_ids.iter().map(String::as_str));
+            self.error_suggesting(node, path, format!("there is no content `{id}` under `contents`"), suggestion);
+        }
+        index
+    }
+
+    fn feature(&mut self, name: &str, path: &str, node: &Node<'_>) -> Option<Feature> {
+        let entries = self.mapping(node, path, &[FEATURE_KINDS, &["on", "when", "within", "limit"]].concat())?;
+        let get = |name: &str| entries.iter().find(|(key, ..)| key == name).map(|(_, _, value)| *value);
+        let kinds: Vec<&Entry> = entries.iter().filter(|(key, ..)| FEATURE_KINDS.contains(&key.as_str())).collect();
+        let [(kind, _, argument)] = kinds.as_slice() else {
+            let message = format!("a feature is one of {}; this one says {}", FEATURE_KINDS.join(", "), kinds.len());
+            self.error(node, path, message);
+            return None;
+        };
+        let kind_path = format!("{path}.{kind}");
+        let within = get("within").and_then(|value| {
+            self.duration_ms(value, &format!("{path}.within"), WINDOW_MS_MIN, WINDOW_MS_MAX).map(WindowLength::of_ms)
+        });
+        let when = self.condition(&entries, path, "when");
+        // What events it looks at: `count`, `first_seen` and `last_seen` say so themselves, the others with `on`.
+        let takes_types = matches!(kind.as_str(), "count" | "first_seen" | "last_seen");
+        let on = if takes_types {
+            if let Some(value) = get("on") {
+                self.error(value, &format!("{path}.on"), format!("`{kind}` names its event types itself"));
+            }
+            Some(self.event_types(argument, &kind_path))
+        } else {
+            self.optional_event_types(&entries, path)
+        };
+        let takes = |option: &str| match option {
+            "within" => matches!(kind.as_str(), "count" | "sum" | "recent"),
+            "limit" => kind == "recent",
+            _ => kind != "sessions",
+        };
+        for option in ["within", "limit", "on", "when"] {
+            if let Some(value) = get(option).filter(|_| !takes(option)) {
+                self.error(value, &format!("{path}.{option}"), format!("`{kind}` has no `{option}`"));
+            }
+        }
+        let computation = match (kind.as_str(), within) {
+            ("count", None) => Computation::Count,
+            ("count", Some(length)) => Computation::CountWithin(length),
+            ("sum", None) => Computation::Sum(self.field(argument, &kind_path)?),
+            ("sum", Some(length)) => Computation::SumWithin(self.field(argument, &kind_path)?, length),
+            ("last", _) => Computation::Last(self.field(argument, &kind_path)?),
+            ("recent", within) => {
+                let limit = get("limit")
+                    .and_then(|value| self.whole(value, &format!("{path}.limit"), 1, RECENT_ENTRIES_MAX as i64));
+                Computation::Recent {
+                    field: self.field(argument, &kind_path)?,
+                    limit: limit.map_or(RECENT_ENTRIES_DEFAULT, |limit| limit as usize),
+                    within_ms: within.map(WindowLength::within_ms),
+                }
+            }
+            ("first_seen", _) => Computation::FirstSeen,
+            ("last_seen", _) => Computation::LastSeen,
+            _ => self.session_feature(argument, &kind_path)?,
+        };
+        let on = narrowed(on, when.as_ref());
+        let condition = when.as_ref().map_or("", Condition::source);
+        let definition = format!("{computation:?} {on:?}");
+        Some(Feature {
+            name: name.to_owned(),
+            fingerprint: fingerprint(&["feature", name, &definition, condition]),
+            computation,
+            when,
+            on,
+        })
+    }
+
+    fn session_feature(&mut self, node: &Node<'_>, path: &str) -> Option<Computation> {
+        let what = self.text(node, path)?;
+        match what.as_str() {
+            "count" => Some(Computation::SessionCount),
+            "duration" => Some(Computation::SessionDuration),
+            _ => {
+                let suggestion = did_you_mean(&what, &mut ["count", "duration"].into_iter());
+                let message = format!("`{what}` is nothing that sessions have: write `count` or `duration`");
+                self.error_suggesting(node, path, message, suggestion);
+                None
+            }
+        }
+    }
+
+    fn field(&mut self, node: &Node<'_>, path: &str) -> Option<Field> {
+        let text = self.text(node, path)?;
+        let field = Field::parse(text.strip_prefix("event.").unwrap_or(&text));
+        if field.is_none() {
+            let known = Field::NAMED.iter().map(|(name, _)| *name);
+            let suggestion = did_you_mean(&text, &mut known.clone());
+            let message =
+                format!("an event has no `{text}`: write one of {}, or `properties.NAME`", known.collect::<Vec<_>>().join(", "));
+            self.error_suggesting(node, path, message, suggestion.or_else(|| Some(format!("properties.{text}"))));
+        }
+        field
+    }
+
+    fn condition(&mut self, entries: &[Entry<'_, '_>], path: &str, key: &str) -> Option<Condition> {
+        let (_, _, node) = entries.iter().find(|(name, ..)| name == key)?;
+        let path = format!("{path}.{key}");
+        let source = match &node.data {
+            // `when: true` is YAML's own boolean, and a condition all the same.
+            YamlData::Value(YamlScalar::Boolean(value)) => value.to_string(),
+            _ => self.text(node, &path)?,
+        };
+        match Condition::compile(&source, &mut self.names) {
+            Ok(condition) => {
+                for event_type in condition.event_types().unwrap_or_default() {
+                    self.check_declared(node, &path, event_type);
+                }
+                Some(condition)
+            }
+            Err(errors) => {
+                for error in errors {
+                    self.error_suggesting(node, &path, error.message, error.suggestion);
+                }
+                None
+            }
+        }
+    }
+
+    fn optional_event_types(&mut self, entries: &[Entry<'_, '_>], path: &str) -> Option<EventTypes> {
+        let (_, _, node) = entries.iter().find(|(name, ..)| name == "on")?;
+        Some(self.event_types(node, &format!("{path}.on")))
+    }
+
+    /// One event type, a list of them, or `any`.
+    fn event_types(&mut self, node: &Node<'_>, path: &str) -> EventTypes {
+        let Some(names) = self.strings(node, path) else { return EventTypes::These(Vec::new()) };
+        if names.iter().any(|(name, _)| name == ANY_EVENT) {
+            return EventTypes::Any;
+        }
+        let mut types = Vec::new();
+        for (name, place) in names {
+            let lower = name.trim().to_lowercase();
+            if lower != name {
+                let message = format!("event types are kept in lower case, so none is ever `{name}`");
+                self.error_suggesting(place, path, message, Some(lower));
+            } else if name.is_empty() || name.len() > EVENT_TYPE_BYTES_MAX {
+                self.error(place, path, format!("an event type has 1 to {EVENT_TYPE_BYTES_MAX} bytes"));
+            } else {
+                self.check_declared(place, path, &name);
+                types.push(name);
+            }
+        }
+        EventTypes::These(types)
+    }
+
+    fn check_declared(&mut self, node: &Node<'_>, path: &str, event_type: &str) {
+        let Some(declared) = self.declared.clone() else { return };
+        if !declared.iter().any(|known| known == event_type) {
+            let suggestion = did_you_mean(event_type, &mut declared.iter().map(String::as_str));
+            self.error_suggesting(node, path, format!("`events` does not list the event type `{event_type}`"), suggestion);
+        }
+    }
+
+    // ---- YAML values
+
+    /// The entries of a mapping, with unknown and repeated keys reported.
+    fn mapping<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str, allowed: &[&str]) -> Option<Vec<Entry<'n, 'y>>> {
+        let entries = self.entries(node, path)?;
+        for (name, key, _) in &entries {
+            if !allowed.contains(&name.as_str()) {
+                let suggestion = did_you_mean(name, &mut allowed.iter().copied());
+                let message = format!("there is no key `{name}` here; the keys are {}", allowed.join(", "));
+                self.error_suggesting(key, path, message, suggestion);
+            }
+        }
+        Some(entries)
+    }
+
+    fn entries<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str) -> Option<Vec<Entry<'n, 'y>>> {
+        let YamlData::Mapping(mapping) = &node.data else {
+            self.error(node, path, "expected `key: value` pairs here");
+            return None;
+        };
+        let mut entries = Vec::with_capacity(mapping.len());
+        for (key, value) in mapping {
+            if let Some(name) = self.text(key, path) {
+                entries.push((name, key, value));
+            }
+        }
+        Some(entries)
+    }
+
+    /// A list of mappings, each with an id of its own: id, path and node.
+    fn items<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str, key: &str, most: usize) -> Vec<Entry3<'n, 'y>> {
+        let YamlData::Sequence(sequence) = &node.data else {
+            self.error(node, path, format!("`{path}` is a list: each item starts with `- {key}: NAME`"));
+            return Vec::new();
+        };
+        if sequence.len() > most {
+            self.error(node, path, format!("{} items, at most {most} are allowed", sequence.len()));
+        }
+        let mut items: Vec<Entry3<'n, 'y>> = Vec::new();
+        for (index, item) in sequence.iter().enumerate() {
+            let place = format!("{path}[{index}]");
+            let Some(entries) = self.entries(item, &place) else { continue };
+            let Some((_, _, value)) = entries.iter().find(|(name, ..)| name == key) else {
+                self.error(item, &place, format!("it has no `{key}`"));
+                continue;
+            };
+            let Some(id) = self.identifier(value, &format!("{place}.{key}")) else { continue };
+            if items.iter().any(|(known, ..)| *known == id) {
+                self.error(value, &place, format!("`{id}` is there twice"));
+                continue;
+            }
+            items.push((id.clone(), format!("{path}.{id}"), item));
+        }
+        items
+    }
+
+    /// The entries of a mapping whose keys are names: name, path and value.
+    fn named<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str, most: usize) -> Vec<Entry3<'n, 'y>> {
+        let entries = self.entries(node, path).unwrap_or_default();
+        if entries.len() > most {
+            self.error(node, path, format!("{} of them, at most {most} are allowed", entries.len()));
+        }
+        let mut named = Vec::new();
+        for (name, key, value) in entries {
+            if self.check_identifier(key, path, &name) {
+                named.push((name.clone(), format!("{path}.{name}"), value));
+            }
+        }
+        named
+    }
+
+    fn text(&mut self, node: &Node<'_>, path: &str) -> Option<String> {
+        match &node.data {
+            YamlData::Value(YamlScalar::String(text)) => Some(text.to_string()),
+            YamlData::Value(YamlScalar::Integer(number)) => Some(number.to_string()),
+            YamlData::Representation(text, ..) => Some(text.to_string()),
+            _ => {
+                self.error(node, path, "expected text here");
+                None
+            }
+        }
+    }
+
+    fn identifier(&mut self, node: &Node<'_>, path: &str) -> Option<String> {
+        let text = self.text(node, path)?;
+        self.check_identifier(node, path, &text).then_some(text)
+    }
+
+    fn check_identifier(&mut self, node: &Node<'_>, path: &str, text: &str) -> bool {
+        let right = !text.is_empty()
+            && text.len() <= IDENTIFIER_BYTES_MAX
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+        if !right {
+            let message =
+                format!("`{text}` is no name: use letters, digits, `_`, `-` and `.`, at most {IDENTIFIER_BYTES_MAX}");
+            self.error(node, path, message);
+        }
+        right
+    }
+
+    /// One text or a list of texts, each with its node.
+    fn strings<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str) -> Option<Vec<(String, &'n Node<'y>)>> {
+        match &node.data {
+            YamlData::Sequence(sequence) => {
+                Some(sequence.iter().filter_map(|item| Some((self.text(item, path)?, item))).collect())
+            }
+            _ => Some(vec![(self.text(node, path)?, node)]),
+        }
+    }
+
+    fn whole(&mut self, node: &Node<'_>, path: &str, least: i64, most: i64) -> Option<i64> {
+        match &node.data {
+            YamlData::Value(YamlScalar::Integer(number)) if (least..=most).contains(number) => Some(*number),
+            _ => {
+                self.error(node, path, format!("expected a whole number from {least} to {most}"));
+                None
+            }
+        }
+    }
+
+    fn duration_ms(&mut self, node: &Node<'_>, path: &str, least_ms: i64, most_ms: i64) -> Option<i64> {
+        let text = self.text(node, path)?;
+        let parsed = humantime::parse_duration(&text);
+        let Ok(duration) = parsed else {
+            self.error(node, path, format!("`{text}` is no duration: write it like 90s, 30m, 24h or 7d"));
+            return None;
+        };
+        let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        if !(least_ms..=most_ms).contains(&ms) {
+            let shown = |ms: i64| humantime::format_duration(std::time::Duration::from_millis(ms as u64)).to_string();
+            self.error(node, path, format!("`{text}` is not between {} and {}", shown(least_ms), shown(most_ms)));
+            return None;
+        }
+        Some(ms)
+    }
+}
+
+type Entry3<'n, 'y> = (String, String, &'n Node<'y>);
+
+/// The event types of `on`, or where there is no `on`, those that the condition can hold for.
+fn narrowed(on: Option<EventTypes>, when: Option<&Condition>) -> EventTypes {
+    let of_condition = when.and_then(|condition| condition.event_types().map(<[String]>::to_vec));
+    match (on.unwrap_or(EventTypes::Any), of_condition) {
+        (EventTypes::Any, Some(types)) => EventTypes::These(types),
+        (on, _) => on,
+    }
+}

@@ -1,0 +1,29 @@
+//! The pure core of Usher.
+//!
+//! Everything here is a function of its arguments (P7): no clock, randomness, environment or I/O. *Now* is always the
+//! arrival time of the record at hand, so a redelivered record plans as it did the first time.
+//!
+//! The way through, one module a step:
+//! [`event`] is what happened, [`profile`] what is known of a user, [`journey`] what the operator asked for,
+//! [`fold`] applies one event to one profile, [`rules`] decides what fires, and [`plan`] does all of that for one
+//! user's events of a batch and returns what to write and what to emit.
+
+pub mod condition;
+pub mod event;
+pub mod feature;
+pub mod fold;
+pub mod guard;
+pub mod hash;
+pub mod journey;
+pub mod json;
+pub mod limits;
+pub mod plan;
+pub mod profile;
+pub mod recent_event_ids;
+pub mod rules;
+pub mod sequence_number;
+pub mod sessions;
+pub mod time;
+pub mod trigger;
+pub mod value;
+pub mod window;

@@ -1,0 +1,65 @@
+//! Every limit of the core, by name. A collection in a profile without an entry here is a bug (P8).
+
+/// Longest event id, in bytes, after trimming.
+pub const EVENT_ID_BYTES_MAX: usize = 64;
+/// Longest event type, in bytes, after trimming.
+pub const EVENT_TYPE_BYTES_MAX: usize = 64;
+/// Longest user id, anonymous id, session id, content id, category or location part, in bytes. A Kinesis partition key
+/// holds 256 characters, and the user id is one.
+pub const IDENTIFIER_BYTES_MAX: usize = 256;
+/// Deepest nesting of arrays and objects in an event. Deeper ones are rejected, so nothing downstream recurses further.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Largest event, in bytes, after decompression: the size of the largest Kinesis record (10 MiB).
+pub const EVENT_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// How far ahead of its arrival an event's timestamp may be before it is clamped to the arrival.
+pub const CLOCK_AHEAD_MS_MAX: i64 = 5 * 60 * 1000;
+/// How far ahead of its arrival a timestamp is believed to be a wrong clock. Beyond it the record is rejected: no clock
+/// is a day off by accident, and a bad unit (microseconds, say) would otherwise be filed as now.
+pub const CLOCK_AHEAD_REJECT_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Event ids that a profile remembers, unless the journey says otherwise (P2).
+pub const DEDUPE_LAST_DEFAULT: usize = 64;
+/// The most event ids that a journey may ask a profile to remember: 32 KB of the item.
+pub const DEDUPE_LAST_MAX: usize = 4096;
+/// Shards whose position a profile keeps. A user's events come from one shard, or two around a reshard; producers with
+/// another partition key may need more. The one least recently applied leaves first.
+pub const GUARD_SHARDS_MAX: usize = 32;
+/// Triggers that one stored profile may hold unsent (P5). When full, planning stops and goes on after the next write.
+pub const OUTBOX_TRIGGERS_MAX: usize = 32;
+/// Sessions kept as intervals, so that late events can still join them; older ones only count.
+pub const OPEN_SESSIONS_MAX: usize = 4;
+/// Values that a rule's reason reports at most.
+pub const REASON_VALUES_MAX: usize = 16;
+/// Longest text that a profile stores for a feature or trait, in bytes; a longer one is left out and counted.
+pub const STORED_TEXT_BYTES_MAX: usize = 256;
+
+/// Shortest window that a feature may ask for: 1 minute.
+pub const WINDOW_MS_MIN: i64 = 60 * 1000;
+/// Longest window that a feature may ask for: 90 days.
+pub const WINDOW_MS_MAX: i64 = 90 * 24 * 60 * 60 * 1000;
+/// Longest idle time after which a session ends: 24 hours.
+pub const SESSION_IDLE_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+/// Longest list that a `recent` feature may keep.
+pub const RECENT_ENTRIES_MAX: usize = 50;
+/// Length of a `recent` list that does not say.
+pub const RECENT_ENTRIES_DEFAULT: usize = 10;
+/// Largest number that a `sum` takes from one event; what is beyond it is left out, as an infinity would be.
+pub const SUM_VALUE_MAX: f64 = 1e15;
+
+/// Features that a journey may define.
+pub const FEATURES_MAX: usize = 64;
+/// Steps that a journey may define.
+pub const STEPS_MAX: usize = 64;
+/// Triggers (rules) that a journey may define.
+pub const RULES_MAX: usize = 64;
+/// Contents that a journey may define.
+pub const CONTENTS_MAX: usize = 1024;
+/// Traits that the conditions of a journey may read.
+pub const TRAITS_MAX: usize = 64;
+/// Longest condition, in bytes.
+pub const CONDITION_BYTES_MAX: usize = 4096;
+/// Deepest nesting of a condition.
+pub const CONDITION_DEPTH_MAX: usize = 64;
+/// Largest journey file, in bytes.
+pub const JOURNEY_BYTES_MAX: usize = 1024 * 1024;

@@ -1,0 +1,53 @@
+//! Planning: what a user's events of a batch do to their profile (P7).
+
+use crate::event::ArrivedEvent;
+use crate::fold::{self, EventOutcome};
+use crate::journey::Journey;
+use crate::limits::OUTBOX_TRIGGERS_MAX;
+use crate::profile::Profile;
+use crate::rules::{self, RuleCounts};
+
+/// What is to be done for one user.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserPlan {
+    /// The profile as it is to be: state, guard and outbox change in one write (P4).
+    pub profile: Profile,
+    /// Whether it must be written. An outbox alone needs no write: it is stored already.
+    pub changed: bool,
+    /// What became of each event, in order. Fewer than were given where the outbox is full: the rest is planned again
+    /// after this plan was carried out.
+    pub outcomes: Vec<EventOutcome>,
+    /// What became of each rule.
+    pub rules: RuleCounts,
+}
+
+/// Plans one user's events, in stream order, on the profile as it was read.
+///
+/// A pure function: the same journey, profile and events give the same plan, whoever runs it and whenever (P7). Events
+/// that were applied before change nothing, so a redelivered batch plans to nothing but its unsent triggers (P2, P5).
+pub fn plan_user<'e, 'a: 'e>(
+    journey: &Journey,
+    mut profile: Profile,
+    events: impl IntoIterator<Item = &'e ArrivedEvent<'a>>,
+) -> UserPlan {
+    let events = events.into_iter();
+    let mut outcomes = Vec::with_capacity(events.size_hint().0);
+    let mut rule_counts = RuleCounts::new(journey);
+    let mut changed = false;
+    for arrived in events {
+        if profile.outbox.len() >= OUTBOX_TRIGGERS_MAX {
+            break;
+        }
+        let outcome = fold::outcome(journey, &profile, arrived);
+        if outcome == EventOutcome::Applied {
+            fold::apply(journey, &mut profile, arrived);
+            rules::run(journey, &mut profile, arrived, &mut rule_counts);
+            changed = true;
+        }
+        outcomes.push(outcome);
+    }
+    UserPlan { profile, changed, outcomes, rules: rule_counts }
+}
+
+#[cfg(test)]
+mod tests;

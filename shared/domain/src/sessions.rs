@@ -1,0 +1,132 @@
+//! Sessions by event time: a session ends when nothing happened for the journey's idle time (P11).
+
+use crate::limits::OPEN_SESSIONS_MAX;
+use crate::time::Timestamp;
+
+/// One session: from its first event to its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The time of its first event.
+    pub start: Timestamp,
+    /// The time of its last event.
+    pub end: Timestamp,
+    /// How many events it has.
+    pub events: u64,
+}
+
+impl Session {
+    /// From its first event to its last, in milliseconds.
+    pub fn duration_ms(&self) -> i64 {
+        self.end.ms_since(self.start)
+    }
+}
+
+/// A user's sessions: the last few as intervals, so that late events join, extend or bridge them; the older ones as
+/// totals.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sessions {
+    /// Sessions that are no longer kept as intervals.
+    pub closed_count: u64,
+    /// The sum of their durations in milliseconds.
+    pub closed_duration_ms: i64,
+    /// The kept intervals, oldest first; at most [`OPEN_SESSIONS_MAX`].
+    pub recent: Vec<Session>,
+}
+
+impl Sessions {
+    /// How many sessions there were.
+    pub fn count(&self) -> u64 {
+        self.closed_count + self.recent.len() as u64
+    }
+
+    /// The sum of the durations of all sessions, in milliseconds.
+    pub fn total_duration_ms(&self) -> i64 {
+        self.recent.iter().fold(self.closed_duration_ms, |total, session| total.saturating_add(session.duration_ms()))
+    }
+
+    /// The latest session by event time.
+    pub fn latest(&self) -> Option<&Session> {
+        self.recent.last()
+    }
+
+    /// Takes in an event. One from before every kept interval, when older sessions are already closed, belongs to one
+    /// of those and changes nothing.
+    pub fn add(&mut self, at: Timestamp, idle_timeout_ms: i64) {
+        let before = at.minus_ms(idle_timeout_ms);
+        let after = at.plus_ms(idle_timeout_ms);
+        // The kept sessions that the event belongs to: one, or two that it bridges.
+        let first = self.recent.iter().position(|session| session.end >= before);
+        match first {
+            Some(index) if self.recent[index].start <= after => {
+                let mut joined = self.recent[index];
+                joined.start = joined.start.min(at);
+                joined.end = joined.end.max(at);
+                joined.events += 1;
+                if let Some(next) = self.recent.get(index + 1).copied()
+                    && next.start.ms_since(joined.end) <= idle_timeout_ms
+                {
+                    joined.end = joined.end.max(next.end);
+                    joined.events += next.events;
+                    self.recent.remove(index + 1);
+                }
+                self.recent[index] = joined;
+            }
+            _ => {
+                let index = first.unwrap_or(self.recent.len());
+                if index == 0 && self.closed_count > 0 {
+                    return;
+                }
+                self.recent.insert(index, Session { start: at, end: at, events: 1 });
+                if self.recent.len() > OPEN_SESSIONS_MAX {
+                    let oldest = self.recent.remove(0);
+                    self.closed_count += 1;
+                    self.closed_duration_ms = self.closed_duration_ms.saturating_add(oldest.duration_ms());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MINUTE_MS: i64 = 60_000;
+    const IDLE_MS: i64 = 30 * MINUTE_MS;
+
+    fn fold(minutes: &[i64]) -> Sessions {
+        let mut sessions = Sessions::default();
+        for minute in minutes {
+            sessions.add(Timestamp::from_epoch_ms(minute * MINUTE_MS), IDLE_MS);
+        }
+        sessions
+    }
+
+    #[test]
+    fn p11_a_session_ends_by_event_time_and_late_events_extend_and_bridge() {
+        for (minutes, count, duration_min) in [
+            (&[0, 10, 40][..], 1, 40),
+            (&[0, 31], 2, 0),
+            (&[0, 50, 25], 1, 50),      // a late event bridges two sessions
+            (&[100, 90, 200, 95], 2, 10), // a late one extends the earlier
+            (&[0, 100, 200, 300, 400, 500], 6, 0),
+            (&[0, 10, 100, 200, 300, 400, 5], 5, 10), // one for a closed session changes nothing
+        ] {
+            let sessions = fold(minutes);
+            assert_eq!((sessions.count(), sessions.total_duration_ms()), (count, duration_min * MINUTE_MS), "{minutes:?}");
+            assert!(sessions.recent.len() <= OPEN_SESSIONS_MAX);
+        }
+    }
+
+    proptest! {
+        /// P11: while the disorder stays within the kept intervals, the order of coming makes no difference.
+        #[test]
+        fn p11_order_of_coming_makes_no_difference(mut minutes in prop::collection::vec(0i64..110, 1..40), rotation: usize) {
+            let expected = fold(&minutes);
+            let rotation = rotation % minutes.len();
+            minutes.rotate_left(rotation);
+            prop_assert_eq!(fold(&minutes), expected);
+        }
+    }
+}

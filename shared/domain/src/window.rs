@@ -1,0 +1,185 @@
+//! Sliding windows over event time, kept as tiles (P11, P12).
+//!
+//! A window of length `W` is cut into tiles of a fixed width. An event adds to the tile of its own time, whenever it
+//! comes. The answer as of *now* adds every tile that reaches into `(now - W, now]`: no event within the window is ever
+//! missed, and one that left it less than one tile ago may still be counted. So the answer is exact to one tile.
+
+use crate::time::Timestamp;
+
+const SECOND_MS: i64 = 1000;
+const MINUTE_MS: i64 = 60 * SECOND_MS;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const DAY_MS: i64 = 24 * HOUR_MS;
+/// Tiles in a window of at most an hour.
+const FINE_TILES: i64 = 60;
+/// Tiles in a window of over a day.
+const COARSE_TILES: i64 = 1440;
+
+/// The length of a window and the width of its tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowLength {
+    within_ms: i64,
+    tile_ms: i64,
+}
+
+impl WindowLength {
+    /// The tiles for a window: a 60th of it up to an hour, a minute up to a day, and beyond that as many whole minutes
+    /// as keep it to 1,440 tiles.
+    pub fn of_ms(within_ms: i64) -> WindowLength {
+        let tile_ms = if within_ms <= HOUR_MS {
+            (within_ms / FINE_TILES / SECOND_MS).max(1) * SECOND_MS
+        } else if within_ms <= DAY_MS {
+            MINUTE_MS
+        } else {
+            (within_ms as u64).div_ceil((COARSE_TILES * MINUTE_MS) as u64) as i64 * MINUTE_MS
+        };
+        WindowLength { within_ms, tile_ms }
+    }
+
+    /// Its length in milliseconds.
+    pub fn within_ms(self) -> i64 {
+        self.within_ms
+    }
+
+    /// The width of a tile in milliseconds: how exact an answer is.
+    pub fn tile_ms(self) -> i64 {
+        self.tile_ms
+    }
+
+    fn tile_of(self, at: Timestamp) -> i64 {
+        at.epoch_ms().div_euclid(self.tile_ms)
+    }
+
+    /// The oldest tile that reaches into the window as of `now`.
+    fn oldest_tile(self, now: Timestamp) -> i64 {
+        (now.epoch_ms() - self.within_ms + 1).div_euclid(self.tile_ms)
+    }
+}
+
+/// The tiles of a sliding window that hold something, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    tiles: Vec<Tile>,
+}
+
+/// One tile: its number since 1970 and what was added to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// The tile's start divided by its width.
+    pub index: i64,
+    /// A count, or a sum in millionths.
+    pub amount: i128,
+}
+
+impl Window {
+    /// From stored tiles, in any order; two of the same tile add up.
+    pub fn from_tiles(mut tiles: Vec<Tile>) -> Window {
+        tiles.sort_unstable_by_key(|tile| tile.index);
+        tiles.dedup_by(|later, earlier| {
+            let same = later.index == earlier.index;
+            if same {
+                earlier.amount = earlier.amount.saturating_add(later.amount);
+            }
+            same
+        });
+        Window { tiles }
+    }
+
+    /// The tiles, oldest first.
+    pub fn tiles(&self) -> &[Tile] {
+        &self.tiles
+    }
+
+    /// Adds to the tile of `at`, if the window as of `now` still has it.
+    pub fn add(&mut self, length: WindowLength, at: Timestamp, now: Timestamp, amount: i128) {
+        let index = length.tile_of(at);
+        if index < length.oldest_tile(now) {
+            return;
+        }
+        // Nearly always the newest tile, so look from the back.
+        let place = self.tiles.iter().rposition(|tile| tile.index <= index);
+        match place {
+            Some(found) if self.tiles[found].index == index => {
+                self.tiles[found].amount = self.tiles[found].amount.saturating_add(amount);
+            }
+            Some(before) => self.tiles.insert(before + 1, Tile { index, amount }),
+            None => self.tiles.insert(0, Tile { index, amount }),
+        }
+    }
+
+    /// Drops the tiles that have left the window as of `now`.
+    pub fn prune(&mut self, length: WindowLength, now: Timestamp) {
+        let oldest = length.oldest_tile(now);
+        let gone = self.tiles.iter().take_while(|tile| tile.index < oldest).count();
+        if gone > 0 {
+            self.tiles.drain(..gone);
+        }
+    }
+
+    /// What the window holds as of `now`.
+    pub fn total(&self, length: WindowLength, now: Timestamp) -> i128 {
+        let oldest = length.oldest_tile(now);
+        let kept = self.tiles.iter().rev().take_while(|tile| tile.index >= oldest);
+        kept.fold(0i128, |total, tile| total.saturating_add(tile.amount))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_width_of_a_tile_follows_from_the_window() {
+        for (within_ms, tile_ms) in [
+            (MINUTE_MS, SECOND_MS),
+            (10 * MINUTE_MS, 10 * SECOND_MS),
+            (HOUR_MS, MINUTE_MS),
+            (HOUR_MS + 1, MINUTE_MS),
+            (DAY_MS, MINUTE_MS),
+            (7 * DAY_MS, 7 * MINUTE_MS),
+            (90 * DAY_MS, 90 * MINUTE_MS),
+        ] {
+            assert_eq!(WindowLength::of_ms(within_ms).tile_ms(), tile_ms, "{within_ms}");
+        }
+    }
+
+    #[test]
+    fn p12_a_window_decays_although_no_event_comes() {
+        let length = WindowLength::of_ms(10 * MINUTE_MS);
+        let start = Timestamp::from_epoch_ms(100 * DAY_MS);
+        let mut window = Window::default();
+        window.add(length, start, start, 1);
+        window.add(length, start.plus_ms(5 * MINUTE_MS), start.plus_ms(5 * MINUTE_MS), 1);
+        for (minutes, expected) in [(5, 2), (9, 2), (11, 1), (14, 1), (16, 0)] {
+            assert_eq!(window.total(length, start.plus_ms(minutes * MINUTE_MS)), expected, "after {minutes} min");
+        }
+    }
+
+    proptest! {
+        /// P11: every event within the window counts, none counts that left it over a tile ago, in any order of coming.
+        #[test]
+        fn p11_exact_to_one_tile(within_min in 1i64..3000, mut ats in prop::collection::vec(0i64..DAY_MS * 3, 0..60), seed: u64) {
+            let length = WindowLength::of_ms(within_min * MINUTE_MS);
+            let now = Timestamp::from_epoch_ms(10 * DAY_MS);
+            let base = now.epoch_ms() - 3 * DAY_MS;
+            let fill = |ats: &[i64]| {
+                let mut window = Window::default();
+                for at in ats {
+                    window.add(length, Timestamp::from_epoch_ms(base + at), now, 1);
+                    window.prune(length, now);
+                }
+                window
+            };
+            let window = fill(&ats);
+            let certain = ats.iter().filter(|at| base + **at > now.epoch_ms() - length.within_ms()).count() as i128;
+            let possible = ats.iter().filter(|at| base + **at > now.epoch_ms() - length.within_ms() - length.tile_ms()).count() as i128;
+            let total = window.total(length, now);
+            prop_assert!(certain <= total && total <= possible, "{} <= {} <= {}", certain, total, possible);
+            prop_assert!(window.tiles().len() as i64 <= length.within_ms() / length.tile_ms() + 1);
+            let rotation = if ats.is_empty() { 0 } else { seed as usize % ats.len() };
+            ats.rotate_left(rotation);
+            prop_assert_eq!(fill(&ats), window);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What the flows need from the outside: one trait for each thing, each method one call with no retry of its own.
+//!
+//! Retrying, splitting and taking partial failures apart is the flows' work, so that it is written and tested once.
+//! Errors are sorted by what the caller does with them: [`CallError::Retry`] or [`CallError::Refused`].
+
+use std::error::Error;
+use std::future::Future;
+
+use usher_domain::time::Timestamp;
+
+/// The source of a failed call.
+pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
+
+/// A call that failed as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Trying again may help: throttling, a timeout, a lost connection, an internal error of the service. Whether the
+    /// call took effect is not known.
+    #[error("{call} failed for now")]
+    Retry {
+        /// Such as `dynamodb:PutItem on profiles`.
+        call: String,
+        /// The SDK's error.
+        #[source]
+        source: BoxError,
+    },
+    /// Trying again won't help: a missing table, no permission, an item over the size limit.
+    #[error("{call} was refused")]
+    Refused {
+        /// Such as `dynamodb:PutItem on profiles`.
+        call: String,
+        /// The SDK's error.
+        #[source]
+        source: BoxError,
+    },
+}
+
+/// A profile as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileItem {
+    /// The table's key.
+    pub user_id: String,
+    /// Counts the writes, from 1. A write is conditional on the version that was read (P4).
+    pub version: u64,
+    /// The profile itself, as `usher_wire::profile_state` writes it.
+    pub state: Vec<u8>,
+    /// The latest arrival in it, for people who look at the table.
+    pub updated_at: Timestamp,
+}
+
+/// What a batched read gives: some of the keys may be left over.
+#[derive(Debug, Default)]
+pub struct GetAnswer {
+    /// The items that exist.
+    pub items: Vec<ProfileItem>,
+    /// Users whose stored item is not one that [`ProfileItem`] can hold, with what is wrong.
+    pub unreadable: Vec<(String, String)>,
+    /// Keys that the table did not get to; ask again for these (`UnprocessedKeys`).
+    pub unprocessed: Vec<String>,
+    /// Read capacity units that it took.
+    pub read_units: f64,
+}
+
+/// What a conditional write gives.
+#[derive(Debug)]
+pub enum PutAnswer {
+    /// It was written.
+    Written {
+        /// Write capacity units that it took.
+        write_units: f64,
+    },
+    /// The stored version is another. Nothing was written.
+    Conflict {
+        /// The item that is stored (`ALL_OLD`); none where there is none.
+        current: Option<ProfileItem>,
+        /// Write capacity units that it took all the same.
+        write_units: f64,
+    },
+    /// The stored version is another, and the stored item can't be read.
+    Unreadable {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Users that one [`ProfileTable::get`] may name: the limit of `BatchGetItem`.
+pub const GET_USERS_MAX: usize = 100;
+
+/// The `profiles` table.
+pub trait ProfileTable: Send + Sync {
+    /// Reads up to [`GET_USERS_MAX`] profiles, strongly consistent. No user may be named twice.
+    fn get(&self, users: &[&str]) -> impl Future<Output = Result<GetAnswer, CallError>> + Send;
+
+    /// Writes a profile if the stored version is `expected_version`; 0 means that none may be stored.
+    fn put(
+        &self,
+        item: &ProfileItem,
+        expected_version: u64,
+    ) -> impl Future<Output = Result<PutAnswer, CallError>> + Send;
+}
+
+/// A record to put on a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamRecord {
+    /// Decides the shard; 1 to 256 characters.
+    pub partition_key: String,
+    /// The bytes.
+    pub data: Vec<u8>,
+}
+
+/// What became of one record of a put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// It is on the stream.
+    Stored {
+        /// Its shard.
+        shard_id: String,
+        /// Its sequence number, as Kinesis wrote it.
+        sequence_number: String,
+    },
+    /// It is not; trying again may help.
+    Failed {
+        /// Kinesis' code, such as `ProvisionedThroughputExceededException`.
+        code: String,
+        /// Kinesis' message.
+        message: String,
+    },
+}
+
+/// Records that one [`RecordStream::put`] may hold: the limit of `PutRecords`.
+pub const PUT_RECORDS_MAX: usize = 500;
+/// Bytes that one [`RecordStream::put`] may hold, partition keys included: 5 MiB, the limit of `PutRecords`.
+pub const PUT_BYTES_MAX: usize = 5 * 1024 * 1024;
+
+/// A Kinesis stream to put records on.
+pub trait RecordStream: Send + Sync {
+    /// Puts up to [`PUT_RECORDS_MAX`] records of up to [`PUT_BYTES_MAX`] together. Gives one outcome a record, in order.
+    fn put(&self, records: &[StreamRecord]) -> impl Future<Output = Result<Vec<PutOutcome>, CallError>> + Send;
+}
+
+/// How far the delivery of a decision has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionStatus {
+    /// It is recorded; whether it was delivered is not known.
+    Pending,
+    /// It was delivered.
+    Delivered,
+    /// The receiver refused it for good.
+    Undeliverable,
+}
+
+impl DecisionStatus {
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            DecisionStatus::Pending => "pending",
+            DecisionStatus::Delivered => "delivered",
+            DecisionStatus::Undeliverable => "undeliverable",
+        }
+    }
+
+    /// The status with this name.
+    pub fn from_name(name: &str) -> Option<DecisionStatus> {
+        let all = [DecisionStatus::Pending, DecisionStatus::Delivered, DecisionStatus::Undeliverable];
+        all.into_iter().find(|status| status.name() == name)
+    }
+}
+
+/// A decision as it is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionItem {
+    /// The table's partition key.
+    pub user_id: String,
+    /// The table's sort key: 32 hexadecimal digits.
+    pub trigger_id: String,
+    /// The rule that fired.
+    pub rule: String,
+    /// Where it is shown.
+    pub slot: String,
+    /// What is offered.
+    pub offer: String,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+    /// The whole trigger, as it came on the stream (JSON).
+    pub trigger: String,
+    /// When the table may forget it, in seconds since 1970 (TTL).
+    pub expires_at_epoch_s: i64,
+}
+
+/// What recording a decision gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordAnswer {
+    /// It is new.
+    New,
+    /// It was there already, with this status.
+    Known(DecisionStatus),
+}
+
+/// The `decisions` table.
+pub trait DecisionTable: Send + Sync {
+    /// Records a decision with a status, unless one with its keys is there.
+    fn record(
+        &self,
+        decision: &DecisionItem,
+        status: DecisionStatus,
+    ) -> impl Future<Output = Result<RecordAnswer, CallError>> + Send;
+
+    /// Sets the status of a recorded decision.
+    fn set_status(
+        &self,
+        user_id: &str,
+        trigger_id: &str,
+        status: DecisionStatus,
+    ) -> impl Future<Output = Result<(), CallError>> + Send;
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryAnswer {
+    /// The receiver took it.
+    Accepted,
+    /// The receiver will never take it (HTTP 4xx other than 408, 409, 425 and 429).
+    RefusedForGood {
+        /// The HTTP status.
+        status: u16,
+    },
+}
+
+/// Where decisions go.
+pub trait Delivery: Send + Sync {
+    /// Whether a delivery is a step of its own whose success must be remembered. Without it, recording is delivering.
+    fn needs_receipt(&self) -> bool;
+
+    /// Delivers one decision. It may come again with the same trigger id, which the receiver uses to act once.
+    fn deliver(&self, decision: &DecisionItem) -> impl Future<Output = Result<DeliveryAnswer, CallError>> + Send;
+}
+
+/// The wall clock: for latency metrics and time budgets only, never for planning (P7).
+pub trait WallClock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// Where telemetry lines go: the standard output, which Lambda sends to CloudWatch.
+pub trait TelemetrySink: Send + Sync {
+    /// Takes one line of JSON without its end of line.
+    fn line(&self, json: &str);
+}

@@ -1,0 +1,339 @@
+//! The native JSON event, version 1: decode, validate, normalise, correct the clock.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{Deserializer as _, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use usher_domain::event::{ANONYMOUS_PREFIX, ClockMark, Event, Location, Properties};
+use usher_domain::hash::hash_bytes;
+use usher_domain::json::{self, Text};
+use usher_domain::limits::{
+    CLOCK_AHEAD_MS_MAX, CLOCK_AHEAD_REJECT_MS, EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX,
+    IDENTIFIER_BYTES_MAX, JSON_DEPTH_MAX,
+};
+use usher_domain::time::Timestamp;
+
+use crate::normalise;
+use crate::reject::{Reject, RejectReason};
+use crate::text::OptionalText;
+
+/// The only `schema_version` there is.
+pub const SCHEMA_VERSION: u64 = 1;
+/// Unknown members that an event may have at its top level.
+pub const UNKNOWN_MEMBERS_MAX: usize = 256;
+
+/// Reads an event as of its arrival.
+///
+/// # Errors
+/// Why it can't be used, naming the member at fault.
+pub fn decode(bytes: &[u8], arrived_at: Timestamp) -> Result<Event<'_>, Reject> {
+    if bytes.len() > EVENT_BYTES_MAX {
+        let detail = format!("it has {} bytes, at most {EVENT_BYTES_MAX} are read", bytes.len());
+        return Err(Reject::new(RejectReason::TooLarge, "", detail));
+    }
+    let text = simdutf8::compat::from_utf8(bytes)
+        .map_err(|error| Reject::new(RejectReason::NotUtf8, "", format!("not UTF-8 from byte {}", error.valid_up_to())))?;
+    let raw = parse(text)?;
+    validate(raw, arrived_at)
+}
+
+/// The time of an event without reading the rest, for a clock that follows the data: `sent_at` where there is one
+/// (an event that was sent later than it happened arrived then), otherwise `timestamp`.
+pub fn time_of(bytes: &[u8]) -> Option<Timestamp> {
+    let raw = parse(simdutf8::basic::from_utf8(bytes).ok()?).ok()?;
+    let text = raw.sent_at.or(raw.timestamp)?;
+    text.trim().parse().ok()
+}
+
+/// The user key of an event without validating the rest: what partitions it.
+pub fn user_of(bytes: &[u8]) -> Option<String> {
+    let raw = parse(simdutf8::basic::from_utf8(bytes).ok()?).ok()?;
+    user_key(raw.user_id, raw.anonymous_id).ok().map(Cow::into_owned)
+}
+
+/// The members as they came.
+#[derive(Default)]
+struct RawEvent<'a> {
+    schema_version: Option<u64>,
+    event_id: Option<Cow<'a, str>>,
+    event_type: Option<Cow<'a, str>>,
+    timestamp: Option<Cow<'a, str>>,
+    sent_at: Option<Cow<'a, str>>,
+    user_id: Option<Cow<'a, str>>,
+    anonymous_id: Option<Cow<'a, str>>,
+    session_id: Option<Cow<'a, str>>,
+    content_id: Option<Cow<'a, str>>,
+    category: Option<Cow<'a, str>>,
+    device_type: Option<Cow<'a, str>>,
+    user_agent: Option<Cow<'a, str>>,
+    location: Location<'a>,
+    properties: Option<&'a str>,
+    traits: Option<&'a str>,
+    unknown: Vec<(Cow<'a, str>, &'a str)>,
+}
+
+fn parse(text: &str) -> Result<RawEvent<'_>, Reject> {
+    let at_fault = Cell::new((RejectReason::WrongType, ""));
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let parsed = deserializer
+        .deserialize_map(EventVisitor { at_fault: &at_fault })
+        .and_then(|event| deserializer.end().map(|()| event));
+    parsed.map_err(|error| {
+        let (reason, field) = at_fault.get();
+        match error.classify() {
+            serde_json::error::Category::Data if !field.is_empty() => {
+                let mut message = error.to_string();
+                // The place in the line says nothing to who sent one line of JSON.
+                if let Some(place) = message.rfind(" at line ") {
+                    message.truncate(place);
+                }
+                Reject::new(reason, field, message)
+            }
+            _ => Reject::new(RejectReason::NotJson, field, error.to_string()),
+        }
+    })
+}
+
+struct EventVisitor<'c> {
+    /// The reason and the member that the visitor is at, for when reading it fails.
+    at_fault: &'c Cell<(RejectReason, &'static str)>,
+}
+
+impl EventVisitor<'_> {
+    fn text<'de, A: MapAccess<'de>>(&self, map: &mut A, field: &'static str) -> Result<Option<Cow<'de, str>>, A::Error> {
+        self.at_fault.set((RejectReason::WrongType, field));
+        let text = map.next_value::<OptionalText<'de>>()?.0;
+        self.at_fault.set((RejectReason::WrongType, ""));
+        Ok(text)
+    }
+
+    /// An object's text; null is none. What nests too deeply ends here.
+    fn object<'de, A: MapAccess<'de>>(&self, map: &mut A, field: &'static str) -> Result<Option<&'de str>, A::Error> {
+        self.at_fault.set((RejectReason::WrongType, field));
+        let text = map.next_value::<&'de RawValue>()?.get();
+        match text.as_bytes().first() {
+            Some(b'{') => {}
+            Some(b'n') => return Ok(None),
+            _ => return Err(A::Error::custom("expected an object")),
+        }
+        self.check_depth(text, field)?;
+        Ok(Some(text))
+    }
+
+    fn check_depth<E: Error>(&self, text: &str, field: &'static str) -> Result<(), E> {
+        // The event itself is one level.
+        if json::depth(text) >= JSON_DEPTH_MAX {
+            self.at_fault.set((RejectReason::TooDeep, field));
+            return Err(E::custom(format!("it nests deeper than {JSON_DEPTH_MAX}")));
+        }
+        self.at_fault.set((RejectReason::WrongType, ""));
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for EventVisitor<'_> {
+    type Value = RawEvent<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an event: a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut event = RawEvent::default();
+        while let Some(Text(name)) = map.next_key::<Text<'de>>()? {
+            match name.as_ref() {
+                "event_id" => event.event_id = self.text(&mut map, "event_id")?,
+                "event_type" => event.event_type = self.text(&mut map, "event_type")?,
+                "timestamp" => event.timestamp = self.text(&mut map, "timestamp")?,
+                "user_id" => event.user_id = self.text(&mut map, "user_id")?,
+                "anonymous_id" => event.anonymous_id = self.text(&mut map, "anonymous_id")?,
+                "session_id" => event.session_id = self.text(&mut map, "session_id")?,
+                "content_id" => event.content_id = self.text(&mut map, "content_id")?,
+                "category" => event.category = self.text(&mut map, "category")?,
+                "device_type" => event.device_type = self.text(&mut map, "device_type")?,
+                "user_agent" => event.user_agent = self.text(&mut map, "user_agent")?,
+                "sent_at" => event.sent_at = self.text(&mut map, "sent_at")?,
+                "schema_version" => {
+                    self.at_fault.set((RejectReason::WrongType, "schema_version"));
+                    event.schema_version = map.next_value()?;
+                    self.at_fault.set((RejectReason::WrongType, ""));
+                }
+                "location" => {
+                    self.at_fault.set((RejectReason::WrongType, "location"));
+                    event.location = map.next_value::<OptionalLocation<'de>>()?.0;
+                    self.at_fault.set((RejectReason::WrongType, ""));
+                }
+                "properties" => event.properties = self.object(&mut map, "properties")?,
+                "traits" => event.traits = self.object(&mut map, "traits")?,
+                _ => {
+                    if event.unknown.len() >= UNKNOWN_MEMBERS_MAX {
+                        self.at_fault.set((RejectReason::TooManyMembers, "properties"));
+                        let message = format!("over {UNKNOWN_MEMBERS_MAX} unknown members: put them into `properties`");
+                        return Err(A::Error::custom(message));
+                    }
+                    let text = map.next_value::<&'de RawValue>()?.get();
+                    self.check_depth(text, "properties")?;
+                    event.unknown.push((name, text));
+                }
+            }
+        }
+        Ok(event)
+    }
+}
+
+struct OptionalLocation<'a>(Location<'a>);
+
+impl<'de> serde::Deserialize<'de> for OptionalLocation<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LocationVisitor;
+        impl<'de> Visitor<'de> for LocationVisitor {
+            type Value = OptionalLocation<'de>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object with country, region, city and timezone")
+            }
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(OptionalLocation(Location::default()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut location = Location::default();
+                while let Some(Text(name)) = map.next_key::<Text<'de>>()? {
+                    let part = match name.as_ref() {
+                        "country" => &mut location.country,
+                        "region" => &mut location.region,
+                        "city" => &mut location.city,
+                        "timezone" => &mut location.timezone,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *part = map.next_value::<OptionalText<'de>>()?.0;
+                }
+                Ok(OptionalLocation(location))
+            }
+        }
+        deserializer.deserialize_any(LocationVisitor)
+    }
+}
+
+fn validate<'a>(raw: RawEvent<'a>, arrived_at: Timestamp) -> Result<Event<'a>, Reject> {
+    if let Some(version) = raw.schema_version.filter(|version| *version != SCHEMA_VERSION) {
+        let detail = format!("version {version}, but this reads version {SCHEMA_VERSION}");
+        return Err(Reject::new(RejectReason::UnknownSchemaVersion, "schema_version", detail));
+    }
+    let id = required(raw.event_id, "event_id", EVENT_ID_BYTES_MAX)?;
+    let event_type = required(raw.event_type, "event_type", EVENT_TYPE_BYTES_MAX)?;
+    let (at, clock) = corrected_time(raw.timestamp, raw.sent_at, arrived_at)?;
+    let user = user_key(raw.user_id, raw.anonymous_id)?;
+    let user_agent = raw.user_agent.map(normalise::trimmed).filter(|text| !text.is_empty());
+    let device_type = match optional(raw.device_type, "device_type")? {
+        Some(device_type) => Some(normalise::lower_case(device_type)),
+        None => user_agent.as_deref().and_then(normalise::device_type).map(Cow::Borrowed),
+    };
+    Ok(Event {
+        id_hash: hash_bytes(id.as_bytes()),
+        id,
+        event_type: normalise::lower_case(event_type),
+        at,
+        clock,
+        user,
+        session_id: optional(raw.session_id, "session_id")?,
+        content_id: optional(raw.content_id, "content_id")?,
+        category: optional(raw.category, "category")?,
+        device_type,
+        user_agent,
+        location: Location {
+            country: optional(raw.location.country, "location.country")?.and_then(normalise::country),
+            region: optional(raw.location.region, "location.region")?,
+            city: optional(raw.location.city, "location.city")?,
+            timezone: optional(raw.location.timezone, "location.timezone")?,
+        },
+        properties: Properties { object: raw.properties, unknown: raw.unknown },
+        traits: raw.traits,
+    })
+}
+
+fn required<'a>(text: Option<Cow<'a, str>>, field: &'static str, bytes_max: usize) -> Result<Cow<'a, str>, Reject> {
+    match text.map(normalise::trimmed) {
+        None => Err(Reject::new(RejectReason::MissingField, field, "it is required")),
+        Some(text) if text.is_empty() => Err(Reject::new(RejectReason::MissingField, field, "it is empty")),
+        Some(text) => within(text, field, bytes_max),
+    }
+}
+
+/// What is empty is as good as absent.
+fn optional<'a>(text: Option<Cow<'a, str>>, field: &'static str) -> Result<Option<Cow<'a, str>>, Reject> {
+    match text.map(normalise::trimmed) {
+        Some(text) if !text.is_empty() => within(text, field, IDENTIFIER_BYTES_MAX).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn within<'a>(text: Cow<'a, str>, field: &'static str, bytes_max: usize) -> Result<Cow<'a, str>, Reject> {
+    if text.len() <= bytes_max {
+        return Ok(text);
+    }
+    let detail = format!("it has {} bytes, at most {bytes_max} are allowed", text.len());
+    Err(Reject::new(RejectReason::TooLong, field, detail))
+}
+
+fn user_key<'a>(user_id: Option<Cow<'a, str>>, anonymous_id: Option<Cow<'a, str>>) -> Result<Cow<'a, str>, Reject> {
+    if let Some(user_id) = user_id.map(normalise::trimmed).filter(|text| !text.is_empty()) {
+        if user_id.starts_with(ANONYMOUS_PREFIX) {
+            let detail = format!("`{ANONYMOUS_PREFIX}` at its front is reserved for anonymous ids");
+            return Err(Reject::new(RejectReason::Reserved, "user_id", detail));
+        }
+        return within(user_id, "user_id", IDENTIFIER_BYTES_MAX);
+    }
+    let anonymous_id = anonymous_id.map(normalise::trimmed).filter(|text| !text.is_empty());
+    match anonymous_id {
+        Some(anonymous_id) => {
+            let longest = IDENTIFIER_BYTES_MAX - ANONYMOUS_PREFIX.len();
+            let anonymous_id = within(anonymous_id, "anonymous_id", longest)?;
+            Ok(Cow::Owned(format!("{ANONYMOUS_PREFIX}{anonymous_id}")))
+        }
+        None => {
+            let detail = "an event needs a `user_id` or an `anonymous_id` that is not empty";
+            Err(Reject::new(RejectReason::MissingField, "user_id", detail))
+        }
+    }
+}
+
+/// Corrects a producer's clock that runs ahead.
+///
+/// What was sent can't have arrived before: where `sent_at` is ahead of the arrival, the clock runs ahead by at least
+/// that much and the timestamp goes back by it. (A clock that runs behind can't be told from a slow network or from
+/// an event that was put again later, so it is left alone.) What is still ahead of its arrival is clamped to it, unless
+/// it is so far ahead that it can't be a clock.
+fn corrected_time(
+    timestamp: Option<Cow<'_, str>>,
+    sent_at: Option<Cow<'_, str>>,
+    arrived_at: Timestamp,
+) -> Result<(Timestamp, ClockMark), Reject> {
+    let read = |text: &str, field: &str| {
+        text.trim()
+            .parse::<Timestamp>()
+            .map_err(|error| Reject::new(RejectReason::BadTimestamp, field, error.to_string()))
+    };
+    let written = read(&required(timestamp, "timestamp", IDENTIFIER_BYTES_MAX)?, "timestamp")?;
+    let ahead_ms = match sent_at {
+        Some(text) => read(&text, "sent_at")?.ms_since(arrived_at),
+        None => 0,
+    };
+    let (at, mark) =
+        if ahead_ms > 0 { (written.minus_ms(ahead_ms), ClockMark::Corrected) } else { (written, ClockMark::AsWritten) };
+    let still_ahead_ms = at.ms_since(arrived_at);
+    if still_ahead_ms > CLOCK_AHEAD_REJECT_MS {
+        let detail = format!("{at} is more than a day ahead of its arrival at {arrived_at}");
+        return Err(Reject::new(RejectReason::BadTimestamp, "timestamp", detail));
+    }
+    if still_ahead_ms > CLOCK_AHEAD_MS_MAX {
+        return Ok((arrived_at, ClockMark::Clamped));
+    }
+    Ok((at, mark))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! Bytes to events and back.
+//!
+//! [`envelope`] reads what Lambda hands over, [`batch`] turns its records into plain bytes (base64, gzip), [`event`]
+//! turns those into validated, normalised events, and [`reject`] is what becomes of the ones that can't be used.
+//! [`profile_state`] is how a profile is stored, [`trigger`] how a decision looks on the stream.
+//!
+//! Everything borrows from the payload where it can: reading a typical record allocates nothing.
+
+pub mod batch;
+pub mod envelope;
+pub mod event;
+mod normalise;
+pub mod profile_state;
+pub mod reject;
+mod text;
+pub mod trigger;

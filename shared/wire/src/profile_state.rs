@@ -1,0 +1,502 @@
+//! A profile as it is stored: CBOR, laid out to stay within 1 KB for a typical user (P8).
+//!
+//! Fields are numbered, so a later layout can add some; times are milliseconds before the profile's own *now*, which
+//! makes most of them short. The state of a feature, step or rule is found by its fingerprint: what a new journey no
+//! longer has is dropped at the next write, what it adds starts from now, and what it changed starts anew.
+
+use minicbor::decode::Error as DecodeError;
+use minicbor::encode::{Error as EncodeError, Write};
+use minicbor::{Decode, Decoder, Encode, Encoder};
+use usher_domain::feature::{Dated, FeatureState};
+use usher_domain::guard::{Guard, ShardKey};
+use usher_domain::journey::Journey;
+use usher_domain::profile::{Profile, RuleState};
+use usher_domain::recent_event_ids::RecentEventIds;
+use usher_domain::sequence_number::{Position, SequenceNumber};
+use usher_domain::sessions::{Session, Sessions};
+use usher_domain::time::Timestamp;
+use usher_domain::trigger::{Cause, Reason, SeenValue, Trigger, TriggerId};
+use usher_domain::value::Scalar;
+use usher_domain::window::{Tile, Window};
+
+/// The number of this layout.
+pub const LAYOUT: u8 = 1;
+
+/// Why stored bytes are no profile.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileStateError {
+    /// They are not what this module writes.
+    #[error("the stored profile is damaged")]
+    Damaged(#[source] DecodeError),
+    /// They were written by a newer version.
+    #[error("the stored profile has layout {0}, but this version reads up to {LAYOUT}: deploy the newer version")]
+    NewerLayout(u8),
+}
+
+/// The bytes to store for a profile.
+pub fn encode(profile: &Profile, journey: &Journey) -> Vec<u8> {
+    let stored = StoredProfile::of(profile, journey);
+    let mut bytes = Vec::with_capacity(1024);
+    // Writing to memory can't fail.
+    if minicbor::encode(&stored, &mut bytes).is_err() {
+        bytes.clear();
+    }
+    bytes
+}
+
+/// The profile in stored bytes, for a journey. `version` is the stored item's, `user` whose profile it is.
+///
+/// # Errors
+/// When the bytes are no profile that this version can read.
+pub fn decode(bytes: &[u8], version: u64, user: &str, journey: &Journey) -> Result<Profile, ProfileStateError> {
+    let mut decoder = Decoder::new(bytes);
+    let layout = peek_layout(&mut decoder).map_err(ProfileStateError::Damaged)?;
+    if layout > LAYOUT {
+        return Err(ProfileStateError::NewerLayout(layout));
+    }
+    let stored: StoredProfile = minicbor::decode(bytes).map_err(ProfileStateError::Damaged)?;
+    stored.into_profile(version, user, journey).ok_or_else(|| {
+        ProfileStateError::Damaged(DecodeError::message("a part of it has an impossible length"))
+    })
+}
+
+fn peek_layout(decoder: &mut Decoder<'_>) -> Result<u8, DecodeError> {
+    decoder.array()?;
+    decoder.u8()
+}
+
+/// A whole number of any size: CBOR's own up to 64 bits, 16 bytes beyond.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Whole(i128);
+
+impl<C> Encode<C> for Whole {
+    fn encode<W: Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        match i64::try_from(self.0) {
+            Ok(short) => encoder.i64(short)?.ok(),
+            Err(_) => encoder.bytes(&self.0.to_be_bytes())?.ok(),
+        }
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Whole {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        if decoder.datatype()? == minicbor::data::Type::Bytes {
+            let bytes = decoder.bytes()?.try_into().map_err(|_| DecodeError::message("a number of a wrong size"))?;
+            return Ok(Whole(i128::from_be_bytes(bytes)));
+        }
+        Ok(Whole(i128::from(decoder.i64()?)))
+    }
+}
+
+#[derive(Encode, Decode)]
+struct StoredProfile {
+    #[n(0)]
+    layout: u8,
+    #[n(1)]
+    applied_events: u64,
+    #[n(2)]
+    now_ms: i64,
+    #[n(3)]
+    guard: Vec<StoredGuardEntry>,
+    #[cbor(n(4), with = "minicbor::bytes")]
+    recent_event_ids: Vec<u8>,
+    #[n(5)]
+    sessions: StoredSessions,
+    #[n(6)]
+    features: Vec<StoredFeature>,
+    #[n(7)]
+    steps: Vec<StoredStep>,
+    #[n(8)]
+    traits: Vec<StoredTrait>,
+    #[n(9)]
+    rules: Vec<StoredRule>,
+    #[n(10)]
+    outbox: Vec<StoredTrigger>,
+}
+
+#[derive(Encode, Decode)]
+struct StoredGuardEntry {
+    #[n(0)]
+    shard: u64,
+    /// Big-endian, without leading zeros.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    sequence_number: Vec<u8>,
+    #[n(2)]
+    sub_sequence_number: u64,
+}
+
+#[derive(Encode, Decode)]
+struct StoredSessions {
+    #[n(0)]
+    closed_count: u64,
+    #[n(1)]
+    closed_duration_ms: i64,
+    /// Start (before now), duration and events of each.
+    #[n(2)]
+    recent: Vec<(i64, i64, u64)>,
+}
+
+#[derive(Encode, Decode)]
+struct StoredFeature {
+    #[n(0)]
+    fingerprint: u32,
+    #[n(1)]
+    state: StoredState,
+}
+
+#[derive(Encode, Decode)]
+enum StoredState {
+    #[n(0)]
+    Total(#[n(0)] Whole),
+    /// The first tile's index and amount, then for each further tile how far it is from the one before, and its amount.
+    #[n(1)]
+    Window(#[n(0)] Vec<Whole>),
+    #[n(2)]
+    Last(#[n(0)] StoredDated),
+    #[n(3)]
+    Recent(#[n(0)] Vec<StoredDated>),
+    #[n(4)]
+    Seen(#[n(0)] i64),
+}
+
+#[derive(Encode, Decode)]
+struct StoredDated {
+    #[n(0)]
+    before_now_ms: i64,
+    #[n(1)]
+    shard: u16,
+    #[n(2)]
+    value: StoredScalar,
+}
+
+#[derive(Encode, Decode)]
+enum StoredScalar {
+    #[n(0)]
+    Bool(#[n(0)] bool),
+    #[n(1)]
+    Int(#[n(0)] i64),
+    #[n(2)]
+    Float(#[n(0)] f64),
+    #[n(3)]
+    Text(#[n(0)] String),
+}
+
+#[derive(Encode, Decode)]
+struct StoredStep {
+    #[n(0)]
+    fingerprint: u32,
+    #[n(1)]
+    before_now_ms: i64,
+}
+
+#[derive(Encode, Decode)]
+struct StoredTrait {
+    #[n(0)]
+    name: String,
+    #[n(1)]
+    value: StoredDated,
+}
+
+#[derive(Encode, Decode)]
+struct StoredRule {
+    #[n(0)]
+    fingerprint: u32,
+    #[n(1)]
+    fired: u64,
+    #[n(2)]
+    last_before_now_ms: Option<i64>,
+}
+
+#[derive(Encode, Decode)]
+struct StoredTrigger {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    id: Vec<u8>,
+    #[n(1)]
+    rule: String,
+    #[n(2)]
+    slot: String,
+    #[n(3)]
+    offer: String,
+    #[n(4)]
+    decided_before_now_ms: i64,
+    #[n(5)]
+    event_id: String,
+    #[n(6)]
+    event_type: String,
+    #[n(7)]
+    event_before_now_ms: i64,
+    #[n(8)]
+    shard_id: String,
+    #[cbor(n(9), with = "minicbor::bytes")]
+    sequence_number: Vec<u8>,
+    #[n(10)]
+    journey: String,
+    #[n(11)]
+    journey_version: String,
+    #[n(12)]
+    condition: Option<String>,
+    #[n(13)]
+    saw: Vec<(String, String)>,
+    #[n(14)]
+    won_over: Vec<String>,
+}
+
+/// Times of a profile, as milliseconds before its *now*.
+#[derive(Clone, Copy)]
+struct Times {
+    now: Timestamp,
+}
+
+impl Times {
+    fn before_now_ms(self, at: Timestamp) -> i64 {
+        self.now.ms_since(at)
+    }
+
+    fn at(self, before_now_ms: i64) -> Timestamp {
+        self.now.minus_ms(before_now_ms)
+    }
+
+    fn store_dated(self, dated: &Dated) -> StoredDated {
+        let value = match &dated.value {
+            Scalar::Bool(value) => StoredScalar::Bool(*value),
+            Scalar::Int(value) => StoredScalar::Int(*value),
+            Scalar::Float(value) => StoredScalar::Float(*value),
+            Scalar::Text(text) => StoredScalar::Text(text.clone()),
+        };
+        StoredDated { before_now_ms: self.before_now_ms(dated.at), shard: dated.shard, value }
+    }
+
+    fn load_dated(self, stored: StoredDated) -> Dated {
+        let value = match stored.value {
+            StoredScalar::Bool(value) => Scalar::Bool(value),
+            StoredScalar::Int(value) => Scalar::Int(value),
+            StoredScalar::Float(value) => Scalar::Float(value),
+            StoredScalar::Text(text) => Scalar::Text(text),
+        };
+        Dated { at: self.at(stored.before_now_ms), shard: stored.shard, value }
+    }
+}
+
+fn store_sequence_number(number: SequenceNumber) -> Vec<u8> {
+    let bytes: Vec<u8> = number.limbs().into_iter().flat_map(u64::to_be_bytes).collect();
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    bytes[zeros..].to_vec()
+}
+
+fn load_sequence_number(bytes: &[u8]) -> Option<SequenceNumber> {
+    let mut padded = [0u8; 24];
+    let start = padded.len().checked_sub(bytes.len())?;
+    padded[start..].copy_from_slice(bytes);
+    let mut limbs = [0u64; 3];
+    for (limb, chunk) in limbs.iter_mut().zip(padded.chunks_exact(8)) {
+        *limb = u64::from_be_bytes(chunk.try_into().ok()?);
+    }
+    Some(SequenceNumber::from_limbs(limbs))
+}
+
+impl StoredProfile {
+    fn of(profile: &Profile, journey: &Journey) -> StoredProfile {
+        let times = Times { now: profile.now };
+        let guard = profile.guard.entries().iter().map(|(shard, position)| StoredGuardEntry {
+            shard: shard.0,
+            sequence_number: store_sequence_number(position.sequence_number),
+            sub_sequence_number: position.sub_sequence_number,
+        });
+        let recent = profile
+            .sessions
+            .recent
+            .iter()
+            .map(|session| (times.before_now_ms(session.start), session.duration_ms(), session.events));
+        let features = journey.features.iter().zip(&profile.features).filter_map(|(feature, state)| {
+            let state = store_state(state, times)?;
+            Some(StoredFeature { fingerprint: feature.fingerprint, state })
+        });
+        let steps = journey.steps.iter().zip(&profile.steps).filter_map(|(step, done_at)| {
+            let before_now_ms = times.before_now_ms((*done_at)?);
+            Some(StoredStep { fingerprint: step.fingerprint, before_now_ms })
+        });
+        let traits = journey.traits.iter().zip(&profile.traits).filter_map(|(name, value)| {
+            Some(StoredTrait { name: name.clone(), value: times.store_dated(value.as_ref()?) })
+        });
+        let rules = journey.rules.iter().zip(&profile.rules).filter(|(_, state)| state.fired > 0).map(|(rule, state)| {
+            let last_before_now_ms = state.last_fired_at.map(|at| times.before_now_ms(at));
+            StoredRule { fingerprint: rule.fingerprint, fired: state.fired, last_before_now_ms }
+        });
+        StoredProfile {
+            layout: LAYOUT,
+            applied_events: profile.applied_events,
+            now_ms: profile.now.epoch_ms(),
+            guard: guard.collect(),
+            recent_event_ids: profile.recent_event_ids.hashes().flat_map(u64::to_be_bytes).collect(),
+            sessions: StoredSessions {
+                closed_count: profile.sessions.closed_count,
+                closed_duration_ms: profile.sessions.closed_duration_ms,
+                recent: recent.collect(),
+            },
+            features: features.collect(),
+            steps: steps.collect(),
+            traits: traits.collect(),
+            rules: rules.collect(),
+            outbox: profile.outbox.iter().map(|trigger| store_trigger(trigger, times)).collect(),
+        }
+    }
+
+    /// Nothing where a part has an impossible length.
+    fn into_profile(self, version: u64, user: &str, journey: &Journey) -> Option<Profile> {
+        let times = Times { now: Timestamp::from_epoch_ms(self.now_ms) };
+        let mut profile = Profile::new(journey);
+        profile.version = version;
+        profile.applied_events = self.applied_events;
+        profile.now = times.now;
+        let guard = self.guard.into_iter().map(|entry| {
+            let sequence_number = load_sequence_number(&entry.sequence_number)?;
+            let position = Position { sequence_number, sub_sequence_number: entry.sub_sequence_number };
+            Some((ShardKey(entry.shard), position))
+        });
+        profile.guard = Guard::from_entries(guard.collect::<Option<_>>()?);
+        let hashes = self.recent_event_ids.chunks_exact(8);
+        if !hashes.remainder().is_empty() {
+            return None;
+        }
+        // chunks_exact gives 8 bytes each, so the conversion can't fail.
+        profile.recent_event_ids =
+            RecentEventIds::from_hashes(hashes.map(|hash| u64::from_be_bytes(hash.try_into().unwrap_or_default())));
+        profile.sessions = Sessions {
+            closed_count: self.sessions.closed_count,
+            closed_duration_ms: self.sessions.closed_duration_ms,
+            recent: self
+                .sessions
+                .recent
+                .into_iter()
+                .map(|(before_now_ms, duration_ms, events)| {
+                    let start = times.at(before_now_ms);
+                    Session { start, end: start.plus_ms(duration_ms), events }
+                })
+                .collect(),
+        };
+        for stored in self.features {
+            let index = journey.features.iter().position(|feature| feature.fingerprint == stored.fingerprint);
+            if let Some(index) = index {
+                let state = load_state(stored.state, times)?;
+                if journey.features[index].computation.fits(&state) {
+                    profile.features[index] = state;
+                }
+            }
+        }
+        for stored in self.steps {
+            if let Some(index) = journey.steps.iter().position(|step| step.fingerprint == stored.fingerprint) {
+                profile.steps[index] = Some(times.at(stored.before_now_ms));
+            }
+        }
+        for stored in self.traits {
+            if let Some(index) = journey.traits.iter().position(|name| *name == stored.name) {
+                profile.traits[index] = Some(times.load_dated(stored.value));
+            }
+        }
+        for stored in self.rules {
+            if let Some(index) = journey.rules.iter().position(|rule| rule.fingerprint == stored.fingerprint) {
+                let last_fired_at = stored.last_before_now_ms.map(|ms| times.at(ms));
+                profile.rules[index] = RuleState { fired: stored.fired, last_fired_at };
+            }
+        }
+        let outbox = self.outbox.into_iter().map(|stored| load_trigger(stored, user, times));
+        profile.outbox = outbox.collect::<Option<_>>()?;
+        Some(profile)
+    }
+}
+
+/// The state to store; nothing for one that is as it was at the start.
+fn store_state(state: &FeatureState, times: Times) -> Option<StoredState> {
+    Some(match state {
+        FeatureState::Total(0) | FeatureState::Last(None) | FeatureState::Seen(None) | FeatureState::Derived => {
+            return None;
+        }
+        FeatureState::Total(total) => StoredState::Total(Whole(*total)),
+        FeatureState::Window(window) if window.tiles().is_empty() => return None,
+        FeatureState::Window(window) => {
+            let mut numbers = Vec::with_capacity(window.tiles().len() * 2);
+            let mut before = 0;
+            for tile in window.tiles() {
+                numbers.push(Whole(i128::from(tile.index) - before));
+                numbers.push(Whole(tile.amount));
+                before = i128::from(tile.index);
+            }
+            StoredState::Window(numbers)
+        }
+        FeatureState::Last(Some(last)) => StoredState::Last(times.store_dated(last)),
+        FeatureState::Recent(entries) if entries.is_empty() => return None,
+        FeatureState::Recent(entries) => {
+            StoredState::Recent(entries.iter().map(|entry| times.store_dated(entry)).collect())
+        }
+        FeatureState::Seen(Some(at)) => StoredState::Seen(times.before_now_ms(*at)),
+    })
+}
+
+fn load_state(stored: StoredState, times: Times) -> Option<FeatureState> {
+    Some(match stored {
+        StoredState::Total(total) => FeatureState::Total(total.0),
+        StoredState::Window(numbers) => {
+            let mut tiles = Vec::with_capacity(numbers.len() / 2);
+            let mut index = 0i128;
+            for pair in numbers.chunks(2) {
+                let [delta, amount] = pair else { return None };
+                index += delta.0;
+                tiles.push(Tile { index: i64::try_from(index).ok()?, amount: amount.0 });
+            }
+            FeatureState::Window(Window::from_tiles(tiles))
+        }
+        StoredState::Last(last) => FeatureState::Last(Some(times.load_dated(last))),
+        StoredState::Recent(entries) => {
+            FeatureState::Recent(entries.into_iter().map(|entry| times.load_dated(entry)).collect())
+        }
+        StoredState::Seen(before_now_ms) => FeatureState::Seen(Some(times.at(before_now_ms))),
+    })
+}
+
+fn store_trigger(trigger: &Trigger, times: Times) -> StoredTrigger {
+    StoredTrigger {
+        id: trigger.id.0.to_be_bytes().to_vec(),
+        rule: trigger.rule.clone(),
+        slot: trigger.slot.clone(),
+        offer: trigger.offer.clone(),
+        decided_before_now_ms: times.before_now_ms(trigger.decided_at),
+        event_id: trigger.cause.event_id.clone(),
+        event_type: trigger.cause.event_type.clone(),
+        event_before_now_ms: times.before_now_ms(trigger.cause.at),
+        shard_id: trigger.cause.shard_id.clone(),
+        sequence_number: store_sequence_number(trigger.cause.sequence_number),
+        journey: trigger.journey.clone(),
+        journey_version: trigger.journey_version.clone(),
+        condition: trigger.reason.condition.clone(),
+        saw: trigger.reason.saw.iter().map(|seen| (seen.name.clone(), seen.json.clone())).collect(),
+        won_over: trigger.reason.won_over.clone(),
+    }
+}
+
+fn load_trigger(stored: StoredTrigger, user: &str, times: Times) -> Option<Trigger> {
+    Some(Trigger {
+        id: TriggerId(u128::from_be_bytes(stored.id.try_into().ok()?)),
+        user: user.to_owned(),
+        rule: stored.rule,
+        slot: stored.slot,
+        offer: stored.offer,
+        decided_at: times.at(stored.decided_before_now_ms),
+        cause: Cause {
+            event_id: stored.event_id,
+            event_type: stored.event_type,
+            at: times.at(stored.event_before_now_ms),
+            shard_id: stored.shard_id,
+            sequence_number: load_sequence_number(&stored.sequence_number)?,
+        },
+        journey: stored.journey,
+        journey_version: stored.journey_version,
+        reason: Reason {
+            condition: stored.condition,
+            saw: stored.saw.into_iter().map(|(name, json)| SeenValue { name, json }).collect(),
+            won_over: stored.won_over,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests;
