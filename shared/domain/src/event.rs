@@ -55,7 +55,11 @@ impl<'a> Properties<'a> {
         }
         let (name, rest) = path.split_first()?;
         let (_, text) = self.unknown.iter().find(|(unknown, _)| unknown == name)?;
-        if rest.is_empty() { Some(json::read(text)) } else { json::find(text, rest) }
+        if rest.is_empty() {
+            Some(json::read(text))
+        } else {
+            json::find(text, rest)
+        }
     }
 }
 
@@ -144,9 +148,15 @@ impl Field {
     pub fn parse(path: &str) -> Option<Field> {
         if let Some(rest) = path.strip_prefix("properties.") {
             let names: Vec<String> = rest.split('.').map(str::to_owned).collect();
-            return names.iter().all(|name| !name.is_empty()).then_some(Field::Property(names));
+            return names
+                .iter()
+                .all(|name| !name.is_empty())
+                .then_some(Field::Property(names));
         }
-        Field::NAMED.into_iter().find(|(name, _)| *name == path).map(|(_, field)| field)
+        Field::NAMED
+            .into_iter()
+            .find(|(name, _)| *name == path)
+            .map(|(_, field)| field)
     }
 }
 

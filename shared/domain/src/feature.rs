@@ -127,10 +127,21 @@ impl Computation {
                 if last.as_ref().is_none_or(|last| last.is_superseded_by(event.at, shard))
                     && let Some(value) = event.field(field).as_ref().and_then(Value::to_scalar)
                 {
-                    *last = Some(Dated { at: event.at, shard, value });
+                    *last = Some(Dated {
+                        at: event.at,
+                        shard,
+                        value,
+                    });
                 }
             }
-            (Computation::Recent { field, limit, within_ms }, FeatureState::Recent(entries)) => {
+            (
+                Computation::Recent {
+                    field,
+                    limit,
+                    within_ms,
+                },
+                FeatureState::Recent(entries),
+            ) => {
                 if let Some(value) = event.field(field) {
                     remember_recent(entries, &value, event.at, shard, *limit);
                 }
@@ -209,7 +220,9 @@ fn remember_recent(entries: &mut Vec<Dated>, value: &Value<'_>, at: Timestamp, s
 }
 
 fn insert_recent(entries: &mut Vec<Dated>, entry: Dated) {
-    let place = entries.iter().position(|earlier| earlier.is_superseded_by(entry.at, entry.shard));
+    let place = entries
+        .iter()
+        .position(|earlier| earlier.is_superseded_by(entry.at, entry.shard));
     entries.insert(place.unwrap_or(entries.len()), entry);
 }
 
@@ -223,9 +236,17 @@ fn is_same(stored: &Scalar, value: &Value<'_>) -> bool {
 /// Takes a trait from the `traits` object of an `identify` event, unless a later value is known (P11).
 pub fn apply_trait(known: &mut Option<Dated>, name: &String, event: &Event<'_>, shard: u16) {
     let Some(traits) = event.traits else { return };
-    if known.as_ref().is_none_or(|known| known.is_superseded_by(event.at, shard))
-        && let Some(value) = crate::json::find(traits, std::slice::from_ref(name)).as_ref().and_then(Value::to_scalar)
+    if known
+        .as_ref()
+        .is_none_or(|known| known.is_superseded_by(event.at, shard))
+        && let Some(value) = crate::json::find(traits, std::slice::from_ref(name))
+            .as_ref()
+            .and_then(Value::to_scalar)
     {
-        *known = Some(Dated { at: event.at, shard, value });
+        *known = Some(Dated {
+            at: event.at,
+            shard,
+            value,
+        });
     }
 }

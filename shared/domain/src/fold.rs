@@ -52,12 +52,18 @@ pub fn apply(journey: &Journey, profile: &mut Profile, arrived: &ArrivedEvent<'_
     let dispatch = journey.dispatch(&event.event_type);
     for index in &dispatch.features {
         let feature = &journey.features[*index];
-        let looked_at = feature
-            .when
-            .as_ref()
-            .is_none_or(|when| when.is_met(&Scope { journey, event, profile, now }) == Ok(true));
+        let looked_at = feature.when.as_ref().is_none_or(|when| {
+            when.is_met(&Scope {
+                journey,
+                event,
+                profile,
+                now,
+            }) == Ok(true)
+        });
         if looked_at {
-            feature.computation.apply(&mut profile.features[*index], event, shard, now);
+            feature
+                .computation
+                .apply(&mut profile.features[*index], event, shard, now);
         }
     }
     for index in &dispatch.steps {
@@ -66,8 +72,14 @@ pub fn apply(journey: &Journey, profile: &mut Profile, arrived: &ArrivedEvent<'_
         if profile.steps[*index].is_some_and(|done_at| done_at <= event.at) {
             continue;
         }
-        let done =
-            step.when.as_ref().is_none_or(|when| when.is_met(&Scope { journey, event, profile, now }) == Ok(true));
+        let done = step.when.as_ref().is_none_or(|when| {
+            when.is_met(&Scope {
+                journey,
+                event,
+                profile,
+                now,
+            }) == Ok(true)
+        });
         if done {
             profile.steps[*index] = Some(event.at);
         }

@@ -36,7 +36,10 @@ impl Guard {
 
     /// Whether this position, or a later one of the same shard, was applied.
     pub fn covers(&self, shard: ShardKey, position: Position) -> bool {
-        self.shards.iter().rev().any(|(key, applied)| *key == shard && position <= *applied)
+        self.shards
+            .iter()
+            .rev()
+            .any(|(key, applied)| *key == shard && position <= *applied)
     }
 
     /// Marks everything of the shard up to `position` as applied. A lower position changes nothing.
@@ -64,7 +67,10 @@ mod tests {
     use super::*;
 
     fn at(number: u64) -> Position {
-        Position { sequence_number: number.into(), sub_sequence_number: 0 }
+        Position {
+            sequence_number: number.into(),
+            sub_sequence_number: 0,
+        }
     }
 
     #[test]
@@ -78,8 +84,14 @@ mod tests {
         for (shard, number, covered) in [(a, 1, true), (a, 10, true), (a, 11, false), (b, 3, true), (b, 4, false)] {
             assert_eq!(guard.covers(shard, at(number)), covered, "{shard:?} {number}");
         }
-        let within = Position { sequence_number: 10u64.into(), sub_sequence_number: 1 };
-        assert!(!guard.covers(a, within), "a later user record of the same aggregated record");
+        let within = Position {
+            sequence_number: 10u64.into(),
+            sub_sequence_number: 1,
+        };
+        assert!(
+            !guard.covers(a, within),
+            "a later user record of the same aggregated record"
+        );
     }
 
     #[test]

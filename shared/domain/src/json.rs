@@ -14,7 +14,11 @@ pub fn find<'a>(object: &'a str, path: &[String]) -> Option<Value<'a>> {
     let (name, rest) = path.split_first()?;
     let mut deserializer = serde_json::Deserializer::from_str(object);
     let raw = (&mut deserializer).deserialize_any(MemberVisitor { name }).ok()??;
-    if rest.is_empty() { Some(read(raw.get())) } else { find(raw.get(), rest) }
+    if rest.is_empty() {
+        Some(read(raw.get()))
+    } else {
+        find(raw.get(), rest)
+    }
 }
 
 /// One JSON value: scalars as such, arrays and objects as their text. The text must be valid JSON.
@@ -200,7 +204,14 @@ mod tests {
 
     #[test]
     fn depth_counts_only_what_nests() {
-        for (text, expected) in [("1", 0), ("[]", 1), (r#"{"a":[{}]}"#, 3), (r#"{"a":"[[[["}"#, 1), (r#"["\"[["]"#, 1), ("]]][", 1)] {
+        for (text, expected) in [
+            ("1", 0),
+            ("[]", 1),
+            (r#"{"a":[{}]}"#, 3),
+            (r#"{"a":"[[[["}"#, 1),
+            (r#"["\"[["]"#, 1),
+            ("]]][", 1),
+        ] {
             assert_eq!(depth(text), expected, "{text}");
         }
     }

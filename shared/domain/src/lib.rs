@@ -4,10 +4,11 @@
 //! arrival time of the record at hand, so a redelivered record plans as it did the first time.
 //!
 //! The way through, one module a step:
-//! [`event`] is what happened, [`profile`] what is known of a user, [`journey`] what the operator asked for,
-//! [`fold`] applies one event to one profile, [`rules`] decides what fires, and [`plan`] does all of that for one
-//! user's events of a batch and returns what to write and what to emit.
+//! [`event`] is what happened, [`batch`] sorts a batch's events by user, [`profile`] is what is known of a user,
+//! [`journey`] what the operator asked for, [`fold`] applies one event to one profile, [`rules`] decides what fires, and
+//! [`plan`] does all of that for one user's events of a batch and returns what to write and what to emit.
 
+pub mod batch;
 pub mod condition;
 pub mod event;
 pub mod feature;

@@ -46,7 +46,12 @@ pub fn plan_user<'e, 'a: 'e>(
         }
         outcomes.push(outcome);
     }
-    UserPlan { profile, changed, outcomes, rules: rule_counts }
+    UserPlan {
+        profile,
+        changed,
+        outcomes,
+        rules: rule_counts,
+    }
 }
 
 #[cfg(test)]

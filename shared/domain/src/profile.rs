@@ -56,7 +56,11 @@ impl Profile {
             applied_events: 0,
             now: Timestamp::default(),
             sessions: Sessions::default(),
-            features: journey.features.iter().map(|feature| feature.computation.initial()).collect(),
+            features: journey
+                .features
+                .iter()
+                .map(|feature| feature.computation.initial())
+                .collect(),
             steps: vec![None; journey.steps.len()],
             traits: vec![None; journey.traits.len()],
             rules: vec![RuleState::default(); journey.rules.len()],

@@ -11,7 +11,9 @@ pub struct RecentEventIds {
 impl RecentEventIds {
     /// From stored hashes, oldest first.
     pub fn from_hashes(hashes: impl IntoIterator<Item = u64>) -> RecentEventIds {
-        RecentEventIds { hashes: hashes.into_iter().collect() }
+        RecentEventIds {
+            hashes: hashes.into_iter().collect(),
+        }
     }
 
     /// The hashes, oldest first.

@@ -65,7 +65,9 @@ pub struct RuleCounts {
 impl RuleCounts {
     /// No counts yet, for the rules of a journey.
     pub fn new(journey: &Journey) -> RuleCounts {
-        RuleCounts { rows: vec![[0; RuleOutcome::ALL.len()]; journey.rules.len()] }
+        RuleCounts {
+            rows: vec![[0; RuleOutcome::ALL.len()]; journey.rules.len()],
+        }
     }
 
     /// How often the rule with this index came out so.
@@ -97,7 +99,9 @@ pub fn run(journey: &Journey, profile: &mut Profile, arrived: &ArrivedEvent<'_>,
     for index in rules {
         let rule = &journey.rules[*index];
         let outcome = consider(journey, rule, *index, profile, arrived);
-        let winner = profile.outbox[first_new..].iter().position(|trigger| trigger.slot == rule.slot);
+        let winner = profile.outbox[first_new..]
+            .iter()
+            .position(|trigger| trigger.slot == rule.slot);
         let outcome = match (outcome, winner) {
             (RuleOutcome::Fired, Some(winner)) => {
                 profile.outbox[first_new + winner].reason.won_over.push(rule.id.clone());
@@ -112,7 +116,13 @@ pub fn run(journey: &Journey, profile: &mut Profile, arrived: &ArrivedEvent<'_>,
     }
 }
 
-fn consider(journey: &Journey, rule: &Rule, index: usize, profile: &Profile, arrived: &ArrivedEvent<'_>) -> RuleOutcome {
+fn consider(
+    journey: &Journey,
+    rule: &Rule,
+    index: usize,
+    profile: &Profile,
+    arrived: &ArrivedEvent<'_>,
+) -> RuleOutcome {
     let state = profile.rules[index];
     if rule.limit.is_some_and(|limit| state.fired >= limit) {
         return RuleOutcome::LimitReached;
@@ -122,7 +132,12 @@ fn consider(journey: &Journey, rule: &Rule, index: usize, profile: &Profile, arr
     {
         return RuleOutcome::CoolingDown;
     }
-    let scope = Scope { journey, event: &arrived.event, profile, now: profile.now };
+    let scope = Scope {
+        journey,
+        event: &arrived.event,
+        profile,
+        now: profile.now,
+    };
     match allowed(&scope, rule.when.as_ref(), rule.unless.as_ref()) {
         Ok(true) => {}
         Ok(false) => return RuleOutcome::ConditionFalse,
@@ -152,11 +167,20 @@ fn allowed(
 
 fn fire(journey: &Journey, rule: &Rule, index: usize, profile: &mut Profile, arrived: &ArrivedEvent<'_>) {
     let event = &arrived.event;
-    let scope = Scope { journey, event, profile, now: profile.now };
+    let scope = Scope {
+        journey,
+        event,
+        profile,
+        now: profile.now,
+    };
     let conditions = [rule.when.as_ref(), rule.unless.as_ref()];
     let reason = Reason {
         condition: written(rule),
-        saw: conditions.into_iter().flatten().flat_map(|condition| condition.seen(&scope)).collect(),
+        saw: conditions
+            .into_iter()
+            .flatten()
+            .flat_map(|condition| condition.seen(&scope))
+            .collect(),
         won_over: Vec::new(),
     };
     let trigger = Trigger {

@@ -41,7 +41,9 @@ impl Sessions {
 
     /// The sum of the durations of all sessions, in milliseconds.
     pub fn total_duration_ms(&self) -> i64 {
-        self.recent.iter().fold(self.closed_duration_ms, |total, session| total.saturating_add(session.duration_ms()))
+        self.recent.iter().fold(self.closed_duration_ms, |total, session| {
+            total.saturating_add(session.duration_ms())
+        })
     }
 
     /// The latest session by event time.
@@ -76,7 +78,14 @@ impl Sessions {
                 if index == 0 && self.closed_count > 0 {
                     return;
                 }
-                self.recent.insert(index, Session { start: at, end: at, events: 1 });
+                self.recent.insert(
+                    index,
+                    Session {
+                        start: at,
+                        end: at,
+                        events: 1,
+                    },
+                );
                 if self.recent.len() > OPEN_SESSIONS_MAX {
                     let oldest = self.recent.remove(0);
                     self.closed_count += 1;
@@ -108,13 +117,17 @@ mod tests {
         for (minutes, count, duration_min) in [
             (&[0, 10, 40][..], 1, 40),
             (&[0, 31], 2, 0),
-            (&[0, 50, 25], 1, 50),      // a late event bridges two sessions
+            (&[0, 50, 25], 1, 50),        // a late event bridges two sessions
             (&[100, 90, 200, 95], 2, 10), // a late one extends the earlier
             (&[0, 100, 200, 300, 400, 500], 6, 0),
             (&[0, 10, 100, 200, 300, 400, 5], 5, 10), // one for a closed session changes nothing
         ] {
             let sessions = fold(minutes);
-            assert_eq!((sessions.count(), sessions.total_duration_ms()), (count, duration_min * MINUTE_MS), "{minutes:?}");
+            assert_eq!(
+                (sessions.count(), sessions.total_duration_ms()),
+                (count, duration_min * MINUTE_MS),
+                "{minutes:?}"
+            );
             assert!(sessions.recent.len() <= OPEN_SESSIONS_MAX);
         }
     }

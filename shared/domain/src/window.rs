@@ -152,7 +152,11 @@ mod tests {
         window.add(length, start, start, 1);
         window.add(length, start.plus_ms(5 * MINUTE_MS), start.plus_ms(5 * MINUTE_MS), 1);
         for (minutes, expected) in [(5, 2), (9, 2), (11, 1), (14, 1), (16, 0)] {
-            assert_eq!(window.total(length, start.plus_ms(minutes * MINUTE_MS)), expected, "after {minutes} min");
+            assert_eq!(
+                window.total(length, start.plus_ms(minutes * MINUTE_MS)),
+                expected,
+                "after {minutes} min"
+            );
         }
     }
 

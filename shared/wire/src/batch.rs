@@ -67,7 +67,11 @@ fn decode_record(data: &str, buffer: &mut Vec<u8>) -> Result<Range<usize>, Rejec
     let start = buffer.len();
     if base64_simd::STANDARD.decode_append(data.as_bytes(), buffer).is_err() {
         buffer.truncate(start);
-        return Err(Reject::new(RejectReason::NotBase64, "data", "the record's data is not base64"));
+        return Err(Reject::new(
+            RejectReason::NotBase64,
+            "data",
+            "the record's data is not base64",
+        ));
     }
     if !buffer[start..].starts_with(&GZIP_MAGIC) {
         return Ok(start..buffer.len());
@@ -77,7 +81,11 @@ fn decode_record(data: &str, buffer: &mut Vec<u8>) -> Result<Range<usize>, Rejec
     let mut reader = flate2::read::MultiGzDecoder::new(compressed.as_slice()).take(EVENT_BYTES_MAX as u64 + 1);
     if let Err(error) = reader.read_to_end(buffer) {
         buffer.truncate(start);
-        return Err(Reject::new(RejectReason::NotGzip, "data", format!("the gzip data is broken: {error}")));
+        return Err(Reject::new(
+            RejectReason::NotGzip,
+            "data",
+            format!("the gzip data is broken: {error}"),
+        ));
     }
     if buffer.len() - start > EVENT_BYTES_MAX {
         buffer.truncate(start);
@@ -113,14 +121,19 @@ mod tests {
             arrived_at: Timestamp::default(),
             data: Cow::Owned(base64_simd::STANDARD.encode_to_string(bytes)),
         });
-        Envelope { records: records.collect() }
+        Envelope {
+            records: records.collect(),
+        }
     }
 
     #[test]
     fn plain_and_gzip_records_come_out_as_their_bytes() {
         let plain = b"{\"a\":1}".to_vec();
         let batch = DecodedBatch::decode(&envelope(&[plain.clone(), gzip(&plain), vec![], gzip(b"")]));
-        let records: Vec<_> = batch.records().map(|record| record.expect("decodable").to_vec()).collect();
+        let records: Vec<_> = batch
+            .records()
+            .map(|record| record.expect("decodable").to_vec())
+            .collect();
         assert_eq!(records, [plain.clone(), plain, vec![], vec![]]);
     }
 
@@ -132,8 +145,16 @@ mod tests {
         let mut envelope = envelope(&[bomb, cut, b"good".to_vec(), b"x".to_vec()]);
         envelope.records[3].data = Cow::Borrowed("not base64!");
         let batch = DecodedBatch::decode(&envelope);
-        let reasons: Vec<_> = batch.records().map(|record| record.err().map(|reject| reject.reason)).collect();
-        let expected = [Some(RejectReason::TooLarge), Some(RejectReason::NotGzip), None, Some(RejectReason::NotBase64)];
+        let reasons: Vec<_> = batch
+            .records()
+            .map(|record| record.err().map(|reject| reject.reason))
+            .collect();
+        let expected = [
+            Some(RejectReason::TooLarge),
+            Some(RejectReason::NotGzip),
+            None,
+            Some(RejectReason::NotBase64),
+        ];
         assert_eq!(reasons, expected);
     }
 

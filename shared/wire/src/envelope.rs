@@ -9,7 +9,6 @@ use usher_domain::json::Text;
 use usher_domain::sequence_number::{SequenceNumber, SequenceNumberError};
 use usher_domain::time::Timestamp;
 
-
 /// A Lambda event with Kinesis records, borrowed from its payload.
 #[derive(Debug)]
 pub struct Envelope<'p> {
@@ -112,8 +111,10 @@ impl<'p> Envelope<'p> {
                 .map_err(|source| EnvelopeError::SequenceNumber { index, source })?;
             records.push(EnvelopeRecord {
                 stream_arn: record.event_source_arn.0,
-                shard_id: shard_id(record.event_id.0)
-                    .map_err(|event_id| EnvelopeError::EventId { index, event_id: event_id.into_owned() })?,
+                shard_id: shard_id(record.event_id.0).map_err(|event_id| EnvelopeError::EventId {
+                    index,
+                    event_id: event_id.into_owned(),
+                })?,
                 partition_key: record.kinesis.partition_key.0,
                 sequence_number_text: record.kinesis.sequence_number.0,
                 sequence_number,
@@ -163,16 +164,32 @@ mod tests {
 
     #[test]
     fn what_is_no_kinesis_event_is_an_error_that_says_what_is_expected() {
-        for payload in ["", "{}", "[]", "null", r#"{"Records":[{"s3":{}}]}"#, r#"{"Records":[{"eventID":"a:1"}]}"#] {
+        for payload in [
+            "",
+            "{}",
+            "[]",
+            "null",
+            r#"{"Records":[{"s3":{}}]}"#,
+            r#"{"Records":[{"eventID":"a:1"}]}"#,
+        ] {
             let error = Envelope::parse(payload).expect_err(payload);
             assert!(error.to_string().contains("expected"), "{error}");
         }
         for (what, replaced, with) in [
-            ("sequence number", r#""sequenceNumber":"4959"#, r#""sequenceNumber":"x959"#),
+            (
+                "sequence number",
+                r#""sequenceNumber":"4959"#,
+                r#""sequenceNumber":"x959"#,
+            ),
             ("eventID", r#""eventID":"shardId-000000000006:"#, r#""eventID":""#),
         ] {
             assert!(Envelope::parse(&EXAMPLE.replace(replaced, with)).is_err(), "{what}");
         }
-        assert!(Envelope::parse(r#"{"Records":[]}"#).expect("an empty batch").records.is_empty());
+        assert!(
+            Envelope::parse(r#"{"Records":[]}"#)
+                .expect("an empty batch")
+                .records
+                .is_empty()
+        );
     }
 }

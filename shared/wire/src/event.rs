@@ -33,8 +33,13 @@ pub fn decode(bytes: &[u8], arrived_at: Timestamp) -> Result<Event<'_>, Reject> 
         let detail = format!("it has {} bytes, at most {EVENT_BYTES_MAX} are read", bytes.len());
         return Err(Reject::new(RejectReason::TooLarge, "", detail));
     }
-    let text = simdutf8::compat::from_utf8(bytes)
-        .map_err(|error| Reject::new(RejectReason::NotUtf8, "", format!("not UTF-8 from byte {}", error.valid_up_to())))?;
+    let text = simdutf8::compat::from_utf8(bytes).map_err(|error| {
+        Reject::new(
+            RejectReason::NotUtf8,
+            "",
+            format!("not UTF-8 from byte {}", error.valid_up_to()),
+        )
+    })?;
     let raw = parse(text)?;
     validate(raw, arrived_at)
 }
@@ -102,7 +107,11 @@ struct EventVisitor<'c> {
 }
 
 impl EventVisitor<'_> {
-    fn text<'de, A: MapAccess<'de>>(&self, map: &mut A, field: &'static str) -> Result<Option<Cow<'de, str>>, A::Error> {
+    fn text<'de, A: MapAccess<'de>>(
+        &self,
+        map: &mut A,
+        field: &'static str,
+    ) -> Result<Option<Cow<'de, str>>, A::Error> {
         self.at_fault.set((RejectReason::WrongType, field));
         let text = map.next_value::<OptionalText<'de>>()?.0;
         self.at_fault.set((RejectReason::WrongType, ""));
@@ -221,7 +230,11 @@ impl<'de> serde::Deserialize<'de> for OptionalLocation<'de> {
 fn validate<'a>(raw: RawEvent<'a>, arrived_at: Timestamp) -> Result<Event<'a>, Reject> {
     if let Some(version) = raw.schema_version.filter(|version| *version != SCHEMA_VERSION) {
         let detail = format!("version {version}, but this reads version {SCHEMA_VERSION}");
-        return Err(Reject::new(RejectReason::UnknownSchemaVersion, "schema_version", detail));
+        return Err(Reject::new(
+            RejectReason::UnknownSchemaVersion,
+            "schema_version",
+            detail,
+        ));
     }
     let id = required(raw.event_id, "event_id", EVENT_ID_BYTES_MAX)?;
     let event_type = required(raw.event_type, "event_type", EVENT_TYPE_BYTES_MAX)?;
@@ -230,7 +243,10 @@ fn validate<'a>(raw: RawEvent<'a>, arrived_at: Timestamp) -> Result<Event<'a>, R
     let user_agent = raw.user_agent.map(normalise::trimmed).filter(|text| !text.is_empty());
     let device_type = match optional(raw.device_type, "device_type")? {
         Some(device_type) => Some(normalise::lower_case(device_type)),
-        None => user_agent.as_deref().and_then(normalise::device_type).map(Cow::Borrowed),
+        None => user_agent
+            .as_deref()
+            .and_then(normalise::device_type)
+            .map(Cow::Borrowed),
     };
     Ok(Event {
         id_hash: hash_bytes(id.as_bytes()),
@@ -250,7 +266,10 @@ fn validate<'a>(raw: RawEvent<'a>, arrived_at: Timestamp) -> Result<Event<'a>, R
             city: optional(raw.location.city, "location.city")?,
             timezone: optional(raw.location.timezone, "location.timezone")?,
         },
-        properties: Properties { object: raw.properties, unknown: raw.unknown },
+        properties: Properties {
+            object: raw.properties,
+            unknown: raw.unknown,
+        },
         traits: raw.traits,
     })
 }
@@ -322,8 +341,11 @@ fn corrected_time(
         Some(text) => read(&text, "sent_at")?.ms_since(arrived_at),
         None => 0,
     };
-    let (at, mark) =
-        if ahead_ms > 0 { (written.minus_ms(ahead_ms), ClockMark::Corrected) } else { (written, ClockMark::AsWritten) };
+    let (at, mark) = if ahead_ms > 0 {
+        (written.minus_ms(ahead_ms), ClockMark::Corrected)
+    } else {
+        (written, ClockMark::AsWritten)
+    };
     let still_ahead_ms = at.ms_since(arrived_at);
     if still_ahead_ms > CLOCK_AHEAD_REJECT_MS {
         let detail = format!("{at} is more than a day ahead of its arrival at {arrived_at}");

@@ -16,7 +16,11 @@ pub(crate) fn trimmed(text: Cow<'_, str>) -> Cow<'_, str> {
 pub(crate) fn lower_case(text: Cow<'_, str>) -> Cow<'_, str> {
     let text = trimmed(text);
     let is_lower = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
-    if is_lower { text } else { Cow::Owned(text.to_lowercase()) }
+    if is_lower {
+        text
+    } else {
+        Cow::Owned(text.to_lowercase())
+    }
 }
 
 /// The ISO 3166 alpha-2 code of a country given as alpha-2, alpha-3 or by name. Nothing for what is no country.
@@ -66,9 +70,18 @@ mod tests {
             assert_eq!(lower_case(given.into()), expected);
         }
         for (given, expected) in [
-            ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36", Some("desktop")),
-            ("Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1", Some("mobile")),
-            ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", Some("bot")),
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
+                Some("desktop"),
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1",
+                Some("mobile"),
+            ),
+            (
+                "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+                Some("bot"),
+            ),
             ("curl", None),
         ] {
             assert_eq!(device_type(given), expected, "{given}");

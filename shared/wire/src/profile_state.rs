@@ -55,9 +55,9 @@ pub fn decode(bytes: &[u8], version: u64, user: &str, journey: &Journey) -> Resu
         return Err(ProfileStateError::NewerLayout(layout));
     }
     let stored: StoredProfile = minicbor::decode(bytes).map_err(ProfileStateError::Damaged)?;
-    stored.into_profile(version, user, journey).ok_or_else(|| {
-        ProfileStateError::Damaged(DecodeError::message("a part of it has an impossible length"))
-    })
+    stored
+        .into_profile(version, user, journey)
+        .ok_or_else(|| ProfileStateError::Damaged(DecodeError::message("a part of it has an impossible length")))
 }
 
 fn peek_layout(decoder: &mut Decoder<'_>) -> Result<u8, DecodeError> {
@@ -81,7 +81,10 @@ impl<C> Encode<C> for Whole {
 impl<'b, C> Decode<'b, C> for Whole {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
         if decoder.datatype()? == minicbor::data::Type::Bytes {
-            let bytes = decoder.bytes()?.try_into().map_err(|_| DecodeError::message("a number of a wrong size"))?;
+            let bytes = decoder
+                .bytes()?
+                .try_into()
+                .map_err(|_| DecodeError::message("a number of a wrong size"))?;
             return Ok(Whole(i128::from_be_bytes(bytes)));
         }
         Ok(Whole(i128::from(decoder.i64()?)))
@@ -263,7 +266,11 @@ impl Times {
             Scalar::Float(value) => StoredScalar::Float(*value),
             Scalar::Text(text) => StoredScalar::Text(text.clone()),
         };
-        StoredDated { before_now_ms: self.before_now_ms(dated.at), shard: dated.shard, value }
+        StoredDated {
+            before_now_ms: self.before_now_ms(dated.at),
+            shard: dated.shard,
+            value,
+        }
     }
 
     fn load_dated(self, stored: StoredDated) -> Dated {
@@ -273,7 +280,11 @@ impl Times {
             StoredScalar::Float(value) => Scalar::Float(value),
             StoredScalar::Text(text) => Scalar::Text(text),
         };
-        Dated { at: self.at(stored.before_now_ms), shard: stored.shard, value }
+        Dated {
+            at: self.at(stored.before_now_ms),
+            shard: stored.shard,
+            value,
+        }
     }
 }
 
@@ -297,31 +308,59 @@ fn load_sequence_number(bytes: &[u8]) -> Option<SequenceNumber> {
 impl StoredProfile {
     fn of(profile: &Profile, journey: &Journey) -> StoredProfile {
         let times = Times { now: profile.now };
-        let guard = profile.guard.entries().iter().map(|(shard, position)| StoredGuardEntry {
-            shard: shard.0,
-            sequence_number: store_sequence_number(position.sequence_number),
-            sub_sequence_number: position.sub_sequence_number,
-        });
-        let recent = profile
-            .sessions
-            .recent
+        let guard = profile
+            .guard
+            .entries()
             .iter()
-            .map(|session| (times.before_now_ms(session.start), session.duration_ms(), session.events));
-        let features = journey.features.iter().zip(&profile.features).filter_map(|(feature, state)| {
-            let state = store_state(state, times)?;
-            Some(StoredFeature { fingerprint: feature.fingerprint, state })
+            .map(|(shard, position)| StoredGuardEntry {
+                shard: shard.0,
+                sequence_number: store_sequence_number(position.sequence_number),
+                sub_sequence_number: position.sub_sequence_number,
+            });
+        let recent = profile.sessions.recent.iter().map(|session| {
+            (
+                times.before_now_ms(session.start),
+                session.duration_ms(),
+                session.events,
+            )
         });
+        let features = journey
+            .features
+            .iter()
+            .zip(&profile.features)
+            .filter_map(|(feature, state)| {
+                let state = store_state(state, times)?;
+                Some(StoredFeature {
+                    fingerprint: feature.fingerprint,
+                    state,
+                })
+            });
         let steps = journey.steps.iter().zip(&profile.steps).filter_map(|(step, done_at)| {
             let before_now_ms = times.before_now_ms((*done_at)?);
-            Some(StoredStep { fingerprint: step.fingerprint, before_now_ms })
+            Some(StoredStep {
+                fingerprint: step.fingerprint,
+                before_now_ms,
+            })
         });
         let traits = journey.traits.iter().zip(&profile.traits).filter_map(|(name, value)| {
-            Some(StoredTrait { name: name.clone(), value: times.store_dated(value.as_ref()?) })
+            Some(StoredTrait {
+                name: name.clone(),
+                value: times.store_dated(value.as_ref()?),
+            })
         });
-        let rules = journey.rules.iter().zip(&profile.rules).filter(|(_, state)| state.fired > 0).map(|(rule, state)| {
-            let last_before_now_ms = state.last_fired_at.map(|at| times.before_now_ms(at));
-            StoredRule { fingerprint: rule.fingerprint, fired: state.fired, last_before_now_ms }
-        });
+        let rules = journey
+            .rules
+            .iter()
+            .zip(&profile.rules)
+            .filter(|(_, state)| state.fired > 0)
+            .map(|(rule, state)| {
+                let last_before_now_ms = state.last_fired_at.map(|at| times.before_now_ms(at));
+                StoredRule {
+                    fingerprint: rule.fingerprint,
+                    fired: state.fired,
+                    last_before_now_ms,
+                }
+            });
         StoredProfile {
             layout: LAYOUT,
             applied_events: profile.applied_events,
@@ -337,20 +376,29 @@ impl StoredProfile {
             steps: steps.collect(),
             traits: traits.collect(),
             rules: rules.collect(),
-            outbox: profile.outbox.iter().map(|trigger| store_trigger(trigger, times)).collect(),
+            outbox: profile
+                .outbox
+                .iter()
+                .map(|trigger| store_trigger(trigger, times))
+                .collect(),
         }
     }
 
     /// Nothing where a part has an impossible length.
     fn into_profile(self, version: u64, user: &str, journey: &Journey) -> Option<Profile> {
-        let times = Times { now: Timestamp::from_epoch_ms(self.now_ms) };
+        let times = Times {
+            now: Timestamp::from_epoch_ms(self.now_ms),
+        };
         let mut profile = Profile::new(journey);
         profile.version = version;
         profile.applied_events = self.applied_events;
         profile.now = times.now;
         let guard = self.guard.into_iter().map(|entry| {
             let sequence_number = load_sequence_number(&entry.sequence_number)?;
-            let position = Position { sequence_number, sub_sequence_number: entry.sub_sequence_number };
+            let position = Position {
+                sequence_number,
+                sub_sequence_number: entry.sub_sequence_number,
+            };
             Some((ShardKey(entry.shard), position))
         });
         profile.guard = Guard::from_entries(guard.collect::<Option<_>>()?);
@@ -370,12 +418,19 @@ impl StoredProfile {
                 .into_iter()
                 .map(|(before_now_ms, duration_ms, events)| {
                     let start = times.at(before_now_ms);
-                    Session { start, end: start.plus_ms(duration_ms), events }
+                    Session {
+                        start,
+                        end: start.plus_ms(duration_ms),
+                        events,
+                    }
                 })
                 .collect(),
         };
         for stored in self.features {
-            let index = journey.features.iter().position(|feature| feature.fingerprint == stored.fingerprint);
+            let index = journey
+                .features
+                .iter()
+                .position(|feature| feature.fingerprint == stored.fingerprint);
             if let Some(index) = index {
                 let state = load_state(stored.state, times)?;
                 if journey.features[index].computation.fits(&state) {
@@ -384,7 +439,11 @@ impl StoredProfile {
             }
         }
         for stored in self.steps {
-            if let Some(index) = journey.steps.iter().position(|step| step.fingerprint == stored.fingerprint) {
+            if let Some(index) = journey
+                .steps
+                .iter()
+                .position(|step| step.fingerprint == stored.fingerprint)
+            {
                 profile.steps[index] = Some(times.at(stored.before_now_ms));
             }
         }
@@ -394,9 +453,16 @@ impl StoredProfile {
             }
         }
         for stored in self.rules {
-            if let Some(index) = journey.rules.iter().position(|rule| rule.fingerprint == stored.fingerprint) {
+            if let Some(index) = journey
+                .rules
+                .iter()
+                .position(|rule| rule.fingerprint == stored.fingerprint)
+            {
                 let last_fired_at = stored.last_before_now_ms.map(|ms| times.at(ms));
-                profile.rules[index] = RuleState { fired: stored.fired, last_fired_at };
+                profile.rules[index] = RuleState {
+                    fired: stored.fired,
+                    last_fired_at,
+                };
             }
         }
         let outbox = self.outbox.into_iter().map(|stored| load_trigger(stored, user, times));
@@ -441,7 +507,10 @@ fn load_state(stored: StoredState, times: Times) -> Option<FeatureState> {
             for pair in numbers.chunks(2) {
                 let [delta, amount] = pair else { return None };
                 index += delta.0;
-                tiles.push(Tile { index: i64::try_from(index).ok()?, amount: amount.0 });
+                tiles.push(Tile {
+                    index: i64::try_from(index).ok()?,
+                    amount: amount.0,
+                });
             }
             FeatureState::Window(Window::from_tiles(tiles))
         }
@@ -468,7 +537,12 @@ fn store_trigger(trigger: &Trigger, times: Times) -> StoredTrigger {
         journey: trigger.journey.clone(),
         journey_version: trigger.journey_version.clone(),
         condition: trigger.reason.condition.clone(),
-        saw: trigger.reason.saw.iter().map(|seen| (seen.name.clone(), seen.json.clone())).collect(),
+        saw: trigger
+            .reason
+            .saw
+            .iter()
+            .map(|seen| (seen.name.clone(), seen.json.clone()))
+            .collect(),
         won_over: trigger.reason.won_over.clone(),
     }
 }
@@ -492,7 +566,11 @@ fn load_trigger(stored: StoredTrigger, user: &str, times: Times) -> Option<Trigg
         journey_version: stored.journey_version,
         reason: Reason {
             condition: stored.condition,
-            saw: stored.saw.into_iter().map(|(name, json)| SeenValue { name, json }).collect(),
+            saw: stored
+                .saw
+                .into_iter()
+                .map(|(name, json)| SeenValue { name, json })
+                .collect(),
             won_over: stored.won_over,
         },
     })

@@ -82,7 +82,11 @@ pub struct Reject {
 impl Reject {
     /// A reject.
     pub fn new(reason: RejectReason, field: impl Into<String>, detail: impl Into<String>) -> Reject {
-        Reject { reason, field: field.into(), detail: detail.into() }
+        Reject {
+            reason,
+            field: field.into(),
+            detail: detail.into(),
+        }
     }
 }
 
@@ -123,8 +127,17 @@ impl RejectedRecord<'_> {
         if whole.len() <= room {
             return whole;
         }
-        let bytes = base64_simd::STANDARD.decode_to_vec(self.data.as_bytes()).unwrap_or_default();
-        let head = Shortened { record: RejectedRecord { data: Cow::Borrowed(""), ..self.clone() }, encoding: "gzip", data_cut_at: None };
+        let bytes = base64_simd::STANDARD
+            .decode_to_vec(self.data.as_bytes())
+            .unwrap_or_default();
+        let head = Shortened {
+            record: RejectedRecord {
+                data: Cow::Borrowed(""),
+                ..self.clone()
+            },
+            encoding: "gzip",
+            data_cut_at: None,
+        };
         let overhead = serde_json::to_vec(&head).map_or(0, |json| json.len()) + 64;
         // Base64 needs 4 characters for 3 bytes.
         let most = room.saturating_sub(overhead) / 4 * 3;
@@ -134,8 +147,16 @@ impl RejectedRecord<'_> {
             if compressed.len() <= most {
                 let data = base64_simd::STANDARD.encode_to_string(&compressed);
                 let cut = (keep < bytes.len()).then_some(keep);
-                let record = RejectedRecord { data: Cow::Owned(data), ..self.clone() };
-                return serde_json::to_vec(&Shortened { record, encoding: "gzip", data_cut_at: cut }).unwrap_or_default();
+                let record = RejectedRecord {
+                    data: Cow::Owned(data),
+                    ..self.clone()
+                };
+                return serde_json::to_vec(&Shortened {
+                    record,
+                    encoding: "gzip",
+                    data_cut_at: cut,
+                })
+                .unwrap_or_default();
             }
             keep /= 2;
         }
@@ -187,12 +208,17 @@ mod tests {
 
         let nested = vec![b'['; 1 << 20];
         let json: serde_json::Value = serde_json::from_slice(&rejected(&nested).to_json()).expect("json");
-        assert_eq!((json["encoding"].as_str(), json.get("data_cut_at")), (Some("gzip"), None));
+        assert_eq!(
+            (json["encoding"].as_str(), json.get("data_cut_at")),
+            (Some("gzip"), None)
+        );
 
         // What does not compress: a simple generator's noise.
         let mut state = 1u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (state >> 56) as u8
         })
         .take(2 << 20)

@@ -73,7 +73,10 @@ pub fn to_json(trigger: &Trigger) -> Vec<u8> {
             shard_id: &trigger.cause.shard_id,
             sequence_number: trigger.cause.sequence_number.to_string(),
         },
-        journey: JourneyRecord { name: &trigger.journey, version: &trigger.journey_version },
+        journey: JourneyRecord {
+            name: &trigger.journey,
+            version: &trigger.journey_version,
+        },
         reason: ReasonRecord {
             condition: trigger.reason.condition.as_deref(),
             saw: saw.collect(),

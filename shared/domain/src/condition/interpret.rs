@@ -34,12 +34,19 @@ fn run(program: &Program, scope: &Scope<'_>) -> Result<CelValue, EvaluationError
 }
 
 type Build = fn(&Scope<'_>) -> CelValue;
-const ROOTS: [(&str, Build); 5] =
-    [("event", event), ("features", features), ("steps", steps), ("traits", traits), ("session", session)];
+const ROOTS: [(&str, Build); 5] = [
+    ("event", event),
+    ("features", features),
+    ("steps", steps),
+    ("traits", traits),
+    ("session", session),
+];
 
 fn map(entries: impl IntoIterator<Item = (String, CelValue)>) -> CelValue {
-    let map: HashMap<Key, CelValue> =
-        entries.into_iter().map(|(name, value)| (Key::String(name.into()), value)).collect();
+    let map: HashMap<Key, CelValue> = entries
+        .into_iter()
+        .map(|(name, value)| (Key::String(name.into()), value))
+        .collect();
     CelValue::Map(Map { map: map.into() })
 }
 
@@ -47,7 +54,9 @@ fn event(scope: &Scope<'_>) -> CelValue {
     let mut members = HashMap::new();
     let mut location = HashMap::new();
     for (name, field) in Field::NAMED {
-        let Some(value) = scope.event.field(&field) else { continue };
+        let Some(value) = scope.event.field(&field) else {
+            continue;
+        };
         match name.strip_prefix("location.") {
             Some(part) => location.insert(part.to_owned(), cel_value(&value)),
             None => members.insert(name.to_owned(), cel_value(&value)),
@@ -56,7 +65,9 @@ fn event(scope: &Scope<'_>) -> CelValue {
     let own = scope.event.properties.object.map(json::members).unwrap_or_default();
     // The event's own properties come last, so they win over an unknown top-level member of the same name.
     let all = scope.event.properties.unknown.iter().cloned().chain(own);
-    let properties: HashMap<_, _> = all.map(|(name, text)| (name.into_owned(), cel_value(&json::read(text)))).collect();
+    let properties: HashMap<_, _> = all
+        .map(|(name, text)| (name.into_owned(), cel_value(&json::read(text))))
+        .collect();
     members.insert("location".to_owned(), map(location));
     members.insert("properties".to_owned(), map(properties));
     map(members)
@@ -65,21 +76,29 @@ fn event(scope: &Scope<'_>) -> CelValue {
 fn features(scope: &Scope<'_>) -> CelValue {
     let features = scope.journey.features.iter().enumerate();
     map(features.map(|(index, feature)| {
-        (feature.name.clone(), cel_value(&scope.profile.feature(scope.journey, index, scope.now)))
+        (
+            feature.name.clone(),
+            cel_value(&scope.profile.feature(scope.journey, index, scope.now)),
+        )
     }))
 }
 
 fn steps(scope: &Scope<'_>) -> CelValue {
     map(scope.journey.steps.iter().enumerate().map(|(index, step)| {
         let member = |name: &str, slot| (name.to_owned(), slot_value(scope, &slot));
-        (step.id.clone(), map([member("done", Slot::StepDone(index)), member("at", Slot::StepAt(index))]))
+        (
+            step.id.clone(),
+            map([member("done", Slot::StepDone(index)), member("at", Slot::StepAt(index))]),
+        )
     }))
 }
 
 fn traits(scope: &Scope<'_>) -> CelValue {
     let names = scope.journey.traits.iter().enumerate();
     map(names.filter_map(|(index, name)| {
-        scope.read(&Slot::Trait(index)).map(|value| (name.clone(), cel_value(&value)))
+        scope
+            .read(&Slot::Trait(index))
+            .map(|value| (name.clone(), cel_value(&value)))
     }))
 }
 

@@ -56,9 +56,17 @@ pub(super) struct Compiled {
 
 /// Parses, checks and lowers a condition.
 pub(super) fn compile(source: &str, names: &mut Names) -> Result<Compiled, Vec<ConditionError>> {
-    let one = |message: String| vec![ConditionError { message, suggestion: None }];
+    let one = |message: String| {
+        vec![ConditionError {
+            message,
+            suggestion: None,
+        }]
+    };
     if source.len() > CONDITION_BYTES_MAX {
-        return Err(one(format!("the condition has {} bytes, at most {CONDITION_BYTES_MAX} are allowed", source.len())));
+        return Err(one(format!(
+            "the condition has {} bytes, at most {CONDITION_BYTES_MAX} are allowed",
+            source.len()
+        )));
     }
     // The parser recurses, so what nests too deeply must not reach it.
     if nesting(source) > CONDITION_DEPTH_MAX {
@@ -66,9 +74,19 @@ pub(super) fn compile(source: &str, names: &mut Names) -> Result<Compiled, Vec<C
     }
     let program = cel::Program::compile(source).map_err(|errors| {
         let messages = errors.errors.iter().map(|error| error.msg.clone());
-        messages.map(|message| ConditionError { message, suggestion: None }).collect::<Vec<_>>()
+        messages
+            .map(|message| ConditionError {
+                message,
+                suggestion: None,
+            })
+            .collect::<Vec<_>>()
     })?;
-    let mut checker = Checker { names, reads: Vec::new(), errors: Vec::new(), variables: Vec::new() };
+    let mut checker = Checker {
+        names,
+        reads: Vec::new(),
+        errors: Vec::new(),
+        variables: Vec::new(),
+    };
     checker.check(program.expression());
     let Checker { reads, errors, .. } = checker;
     if !errors.is_empty() {
@@ -76,7 +94,12 @@ pub(super) fn compile(source: &str, names: &mut Names) -> Result<Compiled, Vec<C
     }
     let typed = lower(program.expression(), names);
     let event_types = event_types(program.expression());
-    Ok(Compiled { typed, program, reads, event_types })
+    Ok(Compiled {
+        typed,
+        program,
+        reads,
+        event_types,
+    })
 }
 
 /// An upper bound of how deeply a condition's parts nest.
@@ -106,7 +129,9 @@ fn path(expr: &Expr) -> Option<Vec<&str>> {
             Some(names)
         }
         Expr::Call(call) if call.func_name == operators::INDEX && call.args.len() == 2 => {
-            let Expr::Literal(LiteralValue::String(name)) = &call.args[1].expr else { return None };
+            let Expr::Literal(LiteralValue::String(name)) = &call.args[1].expr else {
+                return None;
+            };
             let mut names = path(&call.args[0].expr)?;
             names.push(name.inner());
             Some(names)
@@ -121,7 +146,10 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
         message: format!("there is no {what} `{name}`"),
         suggestion: did_you_mean(name, known),
     };
-    let of_no_part = |whole: &str| ConditionError { message: format!("`{whole}` has no parts"), suggestion: None };
+    let of_no_part = |whole: &str| ConditionError {
+        message: format!("`{whole}` has no parts"),
+        suggestion: None,
+    };
     match path {
         ["event"] | ["event", "location" | "properties"] | ["features" | "steps" | "traits" | "session"] => Ok(None),
         ["event", rest @ ..] => {
@@ -165,7 +193,9 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
             }
             if names.traits.len() >= TRAITS_MAX || name.len() > IDENTIFIER_BYTES_MAX {
                 return Err(ConditionError {
-                    message: format!("a journey reads at most {TRAITS_MAX} traits of at most {IDENTIFIER_BYTES_MAX} bytes"),
+                    message: format!(
+                        "a journey reads at most {TRAITS_MAX} traits of at most {IDENTIFIER_BYTES_MAX} bytes"
+                    ),
                     suggestion: None,
                 });
             }
@@ -174,7 +204,11 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
         }
         ["session", member] => match SESSION_MEMBERS.iter().find(|(name, _)| name == member) {
             Some((_, slot)) => Ok(Some(slot.clone())),
-            None => Err(unknown("session member", member, &mut SESSION_MEMBERS.iter().map(|(name, _)| *name))),
+            None => Err(unknown(
+                "session member",
+                member,
+                &mut SESSION_MEMBERS.iter().map(|(name, _)| *name),
+            )),
         },
         ["features" | "traits" | "session" | "steps", ..] => Err(of_no_part(&path[..path.len() - 1].join("."))),
         [root, ..] => Err(unknown("name", root, &mut ROOTS.into_iter())),
@@ -282,13 +316,18 @@ fn is_event_type(expr: &IdedExpr) -> bool {
 
 /// The types in `event.type == "x"` or `event.type in ["x", "y"]`.
 fn type_literals(call: &CallExpr) -> Option<Vec<String>> {
-    let [left, right] = call.args.as_slice() else { return None };
+    let [left, right] = call.args.as_slice() else {
+        return None;
+    };
     match call.func_name.as_str() {
         operators::EQUALS if is_event_type(left) => Some(vec![text(right)?.to_owned()]),
         operators::EQUALS if is_event_type(right) => Some(vec![text(left)?.to_owned()]),
         operators::IN if is_event_type(left) => {
             let Expr::List(list) = &right.expr else { return None };
-            list.elements.iter().map(|element| text(element).map(str::to_owned)).collect()
+            list.elements
+                .iter()
+                .map(|element| text(element).map(str::to_owned))
+                .collect()
         }
         _ => None,
     }
@@ -300,7 +339,9 @@ fn event_types(expr: &IdedExpr) -> Option<Vec<String>> {
     if let Some(types) = type_literals(call) {
         return Some(types);
     }
-    let [left, right] = call.args.as_slice() else { return None };
+    let [left, right] = call.args.as_slice() else {
+        return None;
+    };
     match call.func_name.as_str() {
         operators::LOGICAL_AND => match (event_types(left), event_types(right)) {
             (Some(left), Some(right)) => Some(left.into_iter().filter(|name| right.contains(name)).collect()),
@@ -350,7 +391,9 @@ fn lower_call(call: &CallExpr, names: &mut Names) -> Option<Node> {
             _ => None,
         };
     }
-    let [left, right] = call.args.as_slice() else { return None };
+    let [left, right] = call.args.as_slice() else {
+        return None;
+    };
     if call.func_name == operators::IN {
         let needle = Box::new(lower(left, names)?);
         return match &right.expr {

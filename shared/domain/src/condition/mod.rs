@@ -120,7 +120,9 @@ impl Condition {
         reads
             .map(|(name, slot)| SeenValue {
                 name: name.clone(),
-                json: scope.read(slot).map_or_else(|| "null".to_owned(), |value| value.to_string()),
+                json: scope
+                    .read(slot)
+                    .map_or_else(|| "null".to_owned(), |value| value.to_string()),
             })
             .collect()
     }

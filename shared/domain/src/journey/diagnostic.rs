@@ -38,7 +38,10 @@ impl Diagnostics {
                 rendered.push_str(&format!("  {} | {margin}^ {}\n", " ".repeat(gutter.len()), error.path));
             }
             if let Some(suggestion) = &error.suggestion {
-                rendered.push_str(&format!("  {} = did you mean `{suggestion}`?\n", " ".repeat(gutter.len())));
+                rendered.push_str(&format!(
+                    "  {} = did you mean `{suggestion}`?\n",
+                    " ".repeat(gutter.len())
+                ));
             }
         }
         rendered
@@ -65,7 +68,7 @@ impl std::error::Error for Diagnostics {}
 const SUGGESTION_LIKENESS_MIN: f64 = 0.75;
 
 /// The known name that is most like a wrong one.
-pub fn did_you_mean<'n>(wrong: &str, known: &mut dyn Iterator<Item = &'n str>) -> Option<String> {
+pub fn did_you_mean(wrong: &str, known: &mut dyn Iterator<Item = &str>) -> Option<String> {
     let scored = known.map(|name| (strsim::jaro_winkler(wrong, name), name));
     let (likeness, name) = scored.max_by(|left, right| left.0.total_cmp(&right.0))?;
     (likeness >= SUGGESTION_LIKENESS_MIN).then(|| name.to_owned())

@@ -145,7 +145,10 @@ impl Journey {
     /// The conditions that run in the interpreter, with where they are.
     pub fn interpreted_conditions(&self) -> Vec<(String, &str)> {
         let steps = self.steps.iter().map(|step| (format!("steps.{}", step.id), &step.when));
-        let features = self.features.iter().map(|feature| (format!("features.{}", feature.name), &feature.when));
+        let features = self
+            .features
+            .iter()
+            .map(|feature| (format!("features.{}", feature.name), &feature.when));
         let contents = self.contents.iter().flat_map(|content| {
             let place = format!("contents.{}", content.id);
             [(place.clone(), &content.when), (place, &content.unless)]
@@ -156,7 +159,10 @@ impl Journey {
         });
         let all = steps.chain(features).chain(contents).chain(rules);
         all.filter_map(|(place, condition)| {
-            condition.as_ref().filter(|condition| condition.is_interpreted()).map(|condition| (place, condition.source()))
+            condition
+                .as_ref()
+                .filter(|condition| condition.is_interpreted())
+                .map(|condition| (place, condition.source()))
         })
         .collect()
     }
@@ -187,13 +193,18 @@ impl Journey {
             Some(event_type) => on.includes(event_type),
             None => *on == EventTypes::Any,
         };
-        let mut rules: Vec<usize> =
-            (0..self.rules.len()).filter(|index| looks_at(&self.rules[*index].on)).collect();
+        let mut rules: Vec<usize> = (0..self.rules.len())
+            .filter(|index| looks_at(&self.rules[*index].on))
+            .collect();
         rules.sort_by_key(|index| (std::cmp::Reverse(self.rules[*index].priority), *index));
         Dispatch {
             ignored: event_type.is_some_and(|event_type| ignored.iter().any(|name| name == event_type)),
-            features: (0..self.features.len()).filter(|index| looks_at(&self.features[*index].on)).collect(),
-            steps: (0..self.steps.len()).filter(|index| looks_at(&self.steps[*index].on)).collect(),
+            features: (0..self.features.len())
+                .filter(|index| looks_at(&self.features[*index].on))
+                .collect(),
+            steps: (0..self.steps.len())
+                .filter(|index| looks_at(&self.steps[*index].on))
+                .collect(),
             rules,
         }
     }

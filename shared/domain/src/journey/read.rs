@@ -15,8 +15,9 @@ use crate::window::WindowLength;
 type Node<'y> = MarkedYaml<'y>;
 type Entry<'n, 'y> = (String, &'n Node<'y>, &'n Node<'y>);
 
-const TOP_LEVEL: &[&str] =
-    &["journey", "sessions", "dedupe", "events", "ignore", "steps", "features", "contents", "triggers"];
+const TOP_LEVEL: &[&str] = &[
+    "journey", "sessions", "dedupe", "events", "ignore", "steps", "features", "contents", "triggers",
+];
 const FEATURE_KINDS: &[&str] = &["count", "sum", "last", "recent", "first_seen", "last_seen", "sessions"];
 const ANY_EVENT: &str = "any";
 
@@ -24,19 +25,40 @@ const ANY_EVENT: &str = "any";
 pub(super) fn read(text: &str) -> Result<Journey, Diagnostics> {
     let mut reader = Reader::default();
     if text.len() > JOURNEY_BYTES_MAX {
-        reader.error_at(1, 1, "", format!("the file has {} bytes, at most {JOURNEY_BYTES_MAX} are read", text.len()), None);
+        reader.error_at(
+            1,
+            1,
+            "",
+            format!(
+                "the file has {} bytes, at most {JOURNEY_BYTES_MAX} are read",
+                text.len()
+            ),
+            None,
+        );
         return Err(reader.into_diagnostics());
     }
     let documents = match MarkedYaml::load_from_str(text) {
         Ok(documents) => documents,
         Err(error) => {
             let marker = error.marker();
-            reader.error_at(marker.line(), marker.col() + 1, "", format!("this is not YAML: {error}"), None);
+            reader.error_at(
+                marker.line(),
+                marker.col() + 1,
+                "",
+                format!("this is not YAML: {error}"),
+                None,
+            );
             return Err(reader.into_diagnostics());
         }
     };
     let [document] = documents.as_slice() else {
-        reader.error_at(1, 1, "", format!("expected one YAML document, found {}", documents.len()), None);
+        reader.error_at(
+            1,
+            1,
+            "",
+            format!("expected one YAML document, found {}", documents.len()),
+            None,
+        );
         return Err(reader.into_diagnostics());
     };
     let version = format!("{:016x}", hash_bytes(text.as_bytes()));
@@ -62,15 +84,33 @@ impl Reader {
     }
 
     fn error_at(&mut self, line: usize, column: usize, path: &str, message: String, suggestion: Option<String>) {
-        self.errors.push(Diagnostic { line: line.max(1), column, path: path.to_owned(), message, suggestion });
+        self.errors.push(Diagnostic {
+            line: line.max(1),
+            column,
+            path: path.to_owned(),
+            message,
+            suggestion,
+        });
     }
 
     fn error(&mut self, node: &Node<'_>, path: &str, message: impl Into<String>) {
-        self.error_at(node.span.start.line(), node.span.start.col() + 1, path, message.into(), None);
+        self.error_at(
+            node.span.start.line(),
+            node.span.start.col() + 1,
+            path,
+            message.into(),
+            None,
+        );
     }
 
     fn error_suggesting(&mut self, node: &Node<'_>, path: &str, message: String, suggestion: Option<String>) {
-        self.error_at(node.span.start.line(), node.span.start.col() + 1, path, message, suggestion);
+        self.error_at(
+            node.span.start.line(),
+            node.span.start.col() + 1,
+            path,
+            message,
+            suggestion,
+        );
     }
 
     fn journey(&mut self, document: &Node<'_>, version: String) -> Option<Journey> {
@@ -79,14 +119,20 @@ impl Reader {
         let name = match get("journey") {
             Some(node) => self.identifier(node, "journey").unwrap_or_default(),
             None => {
-                self.error(document, "journey", "the journey has no name: add `journey: NAME` at the top");
+                self.error(
+                    document,
+                    "journey",
+                    "the journey has no name: add `journey: NAME` at the top",
+                );
                 String::new()
             }
         };
         let idle_timeout_ms = get("sessions").map_or(IDLE_TIMEOUT_MS_DEFAULT, |node| self.sessions(node));
         let dedupe_last = get("dedupe").map_or(DEDUPE_LAST_DEFAULT, |node| self.dedupe(node));
         if let Some(node) = get("events") {
-            self.declared = self.strings(node, "events").map(|types| types.into_iter().map(|(name, _)| name).collect());
+            self.declared = self
+                .strings(node, "events")
+                .map(|types| types.into_iter().map(|(name, _)| name).collect());
         }
         let ignored: Vec<String> = get("ignore").map_or_else(Vec::new, |node| match self.event_types(node, "ignore") {
             EventTypes::These(types) => types,
@@ -106,10 +152,22 @@ impl Reader {
         let content_ids: Vec<String> = contents.iter().map(|(id, ..)| id.clone()).collect();
         let rules = get("triggers").map_or_else(Vec::new, |node| self.items(node, "triggers", "id", RULES_MAX));
 
-        let features = features.iter().filter_map(|(name, path, node)| self.feature(name, path, node)).collect();
-        let steps = steps.iter().filter_map(|(id, path, node)| self.step(id, path, node)).collect();
-        let contents = contents.iter().filter_map(|(id, path, node)| self.content(id, path, node)).collect();
-        let rules = rules.iter().filter_map(|(id, path, node)| self.rule(id, path, node, &content_ids)).collect();
+        let features = features
+            .iter()
+            .filter_map(|(name, path, node)| self.feature(name, path, node))
+            .collect();
+        let steps = steps
+            .iter()
+            .filter_map(|(id, path, node)| self.step(id, path, node))
+            .collect();
+        let contents = contents
+            .iter()
+            .filter_map(|(id, path, node)| self.content(id, path, node))
+            .collect();
+        let rules = rules
+            .iter()
+            .filter_map(|(id, path, node)| self.rule(id, path, node, &content_ids))
+            .collect();
         let journey = Journey {
             name,
             version,
@@ -129,7 +187,9 @@ impl Reader {
     // ---- the parts of the file
 
     fn sessions(&mut self, node: &Node<'_>) -> i64 {
-        let Some(entries) = self.mapping(node, "sessions", &["idle_timeout"]) else { return IDLE_TIMEOUT_MS_DEFAULT };
+        let Some(entries) = self.mapping(node, "sessions", &["idle_timeout"]) else {
+            return IDLE_TIMEOUT_MS_DEFAULT;
+        };
         let timeout = entries.iter().find(|(key, ..)| key == "idle_timeout");
         timeout
             .and_then(|(_, _, value)| self.duration_ms(value, "sessions.idle_timeout", 1000, SESSION_IDLE_MS_MAX))
@@ -137,7 +197,9 @@ impl Reader {
     }
 
     fn dedupe(&mut self, node: &Node<'_>) -> usize {
-        let Some(entries) = self.mapping(node, "dedupe", &["last"]) else { return DEDUPE_LAST_DEFAULT };
+        let Some(entries) = self.mapping(node, "dedupe", &["last"]) else {
+            return DEDUPE_LAST_DEFAULT;
+        };
         let last = entries.iter().find(|(key, ..)| key == "last");
         last.and_then(|(_, _, value)| self.whole(value, "dedupe.last", 1, DEDUPE_LAST_MAX as i64))
             .map_or(DEDUPE_LAST_DEFAULT, |last| last as usize)
@@ -148,27 +210,46 @@ impl Reader {
         let on = self.optional_event_types(&entries, path);
         let when = self.condition(&entries, path, "when");
         if on.is_none() && when.is_none() {
-            self.error(node, path, "a step needs `on` (event types) or `when` (a condition), or both");
+            self.error(
+                node,
+                path,
+                "a step needs `on` (event types) or `when` (a condition), or both",
+            );
         }
         let on = narrowed(on, when.as_ref());
-        Some(Step { id: id.to_owned(), fingerprint: fingerprint(&["step", id]), when, on })
+        Some(Step {
+            id: id.to_owned(),
+            fingerprint: fingerprint(&["step", id]),
+            when,
+            on,
+        })
     }
 
     fn content(&mut self, id: &str, path: &str, node: &Node<'_>) -> Option<Content> {
         let entries = self.mapping(node, path, &["id", "when", "unless"])?;
         let when = self.condition(&entries, path, "when");
         let unless = self.condition(&entries, path, "unless");
-        Some(Content { id: id.to_owned(), when, unless })
+        Some(Content {
+            id: id.to_owned(),
+            when,
+            unless,
+        })
     }
 
     fn rule(&mut self, id: &str, path: &str, node: &Node<'_>, content_ids: &[String]) -> Option<Rule> {
-        let allowed = ["id", "on", "when", "unless", "offer", "slot", "cooldown", "limit", "priority"];
+        let allowed = [
+            "id", "on", "when", "unless", "offer", "slot", "cooldown", "limit", "priority",
+        ];
         let entries = self.mapping(node, path, &allowed)?;
         let on = self.optional_event_types(&entries, path);
         let when = self.condition(&entries, path, "when");
         let unless = self.condition(&entries, path, "unless");
         if on.is_none() && when.is_none() {
-            self.error(node, path, "a trigger needs `on` (event types) or `when` (a condition), or both");
+            self.error(
+                node,
+                path,
+                "a trigger needs `on` (event types) or `when` (a condition), or both",
+            );
         }
         let get = |name: &str| entries.iter().find(|(key, ..)| key == name).map(|(_, _, value)| *value);
         let offer = match get("offer") {
@@ -181,14 +262,19 @@ impl Reader {
         let slot = match get("slot") {
             Some(value) => self.identifier(value, &format!("{path}.slot")),
             None => {
-                self.error(node, path, "a trigger needs `slot`: where the offer is shown, such as `in_app`");
+                self.error(
+                    node,
+                    path,
+                    "a trigger needs `slot`: where the offer is shown, such as `in_app`",
+                );
                 None
             }
         };
-        let cooldown_ms =
-            get("cooldown").and_then(|value| self.duration_ms(value, &format!("{path}.cooldown"), 1, WINDOW_MS_MAX * 10));
+        let cooldown_ms = get("cooldown")
+            .and_then(|value| self.duration_ms(value, &format!("{path}.cooldown"), 1, WINDOW_MS_MAX * 10));
         let limit = get("limit").and_then(|value| self.whole(value, &format!("{path}.limit"), 1, i64::MAX));
-        let priority = get("priority").and_then(|value| self.whole(value, &format!("{path}.priority"), i64::MIN, i64::MAX));
+        let priority =
+            get("priority").and_then(|value| self.whole(value, &format!("{path}.priority"), i64::MIN, i64::MAX));
         let on = narrowed(on, when.as_ref());
         Some(Rule {
             id: id.to_owned(),
@@ -209,30 +295,51 @@ impl Reader {
         let index = content_ids.iter().position(|known| *known == id);
         if index.is_none() {
             let suggestion = did_you_mean(&id, &mut content_ids.iter().map(String::as_str));
-            self.error_suggesting(node, path, format!("there is no content `{id}` under `contents`"), suggestion);
+            self.error_suggesting(
+                node,
+                path,
+                format!("there is no content `{id}` under `contents`"),
+                suggestion,
+            );
         }
         index
     }
 
     fn feature(&mut self, name: &str, path: &str, node: &Node<'_>) -> Option<Feature> {
-        let entries = self.mapping(node, path, &[FEATURE_KINDS, &["on", "when", "within", "limit"]].concat())?;
+        let entries = self.mapping(
+            node,
+            path,
+            &[FEATURE_KINDS, &["on", "when", "within", "limit"]].concat(),
+        )?;
         let get = |name: &str| entries.iter().find(|(key, ..)| key == name).map(|(_, _, value)| *value);
-        let kinds: Vec<&Entry> = entries.iter().filter(|(key, ..)| FEATURE_KINDS.contains(&key.as_str())).collect();
+        let kinds: Vec<&Entry> = entries
+            .iter()
+            .filter(|(key, ..)| FEATURE_KINDS.contains(&key.as_str()))
+            .collect();
         let [(kind, _, argument)] = kinds.as_slice() else {
-            let message = format!("a feature is one of {}; this one says {}", FEATURE_KINDS.join(", "), kinds.len());
+            let message = format!(
+                "a feature is one of {}; this one says {}",
+                FEATURE_KINDS.join(", "),
+                kinds.len()
+            );
             self.error(node, path, message);
             return None;
         };
         let kind_path = format!("{path}.{kind}");
         let within = get("within").and_then(|value| {
-            self.duration_ms(value, &format!("{path}.within"), WINDOW_MS_MIN, WINDOW_MS_MAX).map(WindowLength::of_ms)
+            self.duration_ms(value, &format!("{path}.within"), WINDOW_MS_MIN, WINDOW_MS_MAX)
+                .map(WindowLength::of_ms)
         });
         let when = self.condition(&entries, path, "when");
         // What events it looks at: `count`, `first_seen` and `last_seen` say so themselves, the others with `on`.
         let takes_types = matches!(kind.as_str(), "count" | "first_seen" | "last_seen");
         let on = if takes_types {
             if let Some(value) = get("on") {
-                self.error(value, &format!("{path}.on"), format!("`{kind}` names its event types itself"));
+                self.error(
+                    value,
+                    &format!("{path}.on"),
+                    format!("`{kind}` names its event types itself"),
+                );
             }
             Some(self.event_types(argument, &kind_path))
         } else {
@@ -245,7 +352,11 @@ impl Reader {
         };
         for option in ["within", "limit", "on", "when"] {
             if let Some(value) = get(option).filter(|_| !takes(option)) {
-                self.error(value, &format!("{path}.{option}"), format!("`{kind}` has no `{option}`"));
+                self.error(
+                    value,
+                    &format!("{path}.{option}"),
+                    format!("`{kind}` has no `{option}`"),
+                );
             }
         }
         let computation = match (kind.as_str(), within) {
@@ -299,9 +410,16 @@ impl Reader {
         if field.is_none() {
             let known = Field::NAMED.iter().map(|(name, _)| *name);
             let suggestion = did_you_mean(&text, &mut known.clone());
-            let message =
-                format!("an event has no `{text}`: write one of {}, or `properties.NAME`", known.collect::<Vec<_>>().join(", "));
-            self.error_suggesting(node, path, message, suggestion.or_else(|| Some(format!("properties.{text}"))));
+            let message = format!(
+                "an event has no `{text}`: write one of {}, or `properties.NAME`",
+                known.collect::<Vec<_>>().join(", ")
+            );
+            self.error_suggesting(
+                node,
+                path,
+                message,
+                suggestion.or_else(|| Some(format!("properties.{text}"))),
+            );
         }
         field
     }
@@ -337,7 +455,9 @@ impl Reader {
 
     /// One event type, a list of them, or `any`.
     fn event_types(&mut self, node: &Node<'_>, path: &str) -> EventTypes {
-        let Some(names) = self.strings(node, path) else { return EventTypes::These(Vec::new()) };
+        let Some(names) = self.strings(node, path) else {
+            return EventTypes::These(Vec::new());
+        };
         if names.iter().any(|(name, _)| name == ANY_EVENT) {
             return EventTypes::Any;
         }
@@ -348,7 +468,11 @@ impl Reader {
                 let message = format!("event types are kept in lower case, so none is ever `{name}`");
                 self.error_suggesting(place, path, message, Some(lower));
             } else if name.is_empty() || name.len() > EVENT_TYPE_BYTES_MAX {
-                self.error(place, path, format!("an event type has 1 to {EVENT_TYPE_BYTES_MAX} bytes"));
+                self.error(
+                    place,
+                    path,
+                    format!("an event type has 1 to {EVENT_TYPE_BYTES_MAX} bytes"),
+                );
             } else {
                 self.check_declared(place, path, &name);
                 types.push(name);
@@ -361,7 +485,12 @@ impl Reader {
         let Some(declared) = self.declared.clone() else { return };
         if !declared.iter().any(|known| known == event_type) {
             let suggestion = did_you_mean(event_type, &mut declared.iter().map(String::as_str));
-            self.error_suggesting(node, path, format!("`events` does not list the event type `{event_type}`"), suggestion);
+            self.error_suggesting(
+                node,
+                path,
+                format!("`events` does not list the event type `{event_type}`"),
+                suggestion,
+            );
         }
     }
 
@@ -397,21 +526,33 @@ impl Reader {
     /// A list of mappings, each with an id of its own: id, path and node.
     fn items<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str, key: &str, most: usize) -> Vec<Entry3<'n, 'y>> {
         let YamlData::Sequence(sequence) = &node.data else {
-            self.error(node, path, format!("`{path}` is a list: each item starts with `- {key}: NAME`"));
+            self.error(
+                node,
+                path,
+                format!("`{path}` is a list: each item starts with `- {key}: NAME`"),
+            );
             return Vec::new();
         };
         if sequence.len() > most {
-            self.error(node, path, format!("{} items, at most {most} are allowed", sequence.len()));
+            self.error(
+                node,
+                path,
+                format!("{} items, at most {most} are allowed", sequence.len()),
+            );
         }
         let mut items: Vec<Entry3<'n, 'y>> = Vec::new();
         for (index, item) in sequence.iter().enumerate() {
             let place = format!("{path}[{index}]");
-            let Some(entries) = self.entries(item, &place) else { continue };
+            let Some(entries) = self.entries(item, &place) else {
+                continue;
+            };
             let Some((_, _, value)) = entries.iter().find(|(name, ..)| name == key) else {
                 self.error(item, &place, format!("it has no `{key}`"));
                 continue;
             };
-            let Some(id) = self.identifier(value, &format!("{place}.{key}")) else { continue };
+            let Some(id) = self.identifier(value, &format!("{place}.{key}")) else {
+                continue;
+            };
             if items.iter().any(|(known, ..)| *known == id) {
                 self.error(value, &place, format!("`{id}` is there twice"));
                 continue;
@@ -425,7 +566,11 @@ impl Reader {
     fn named<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str, most: usize) -> Vec<Entry3<'n, 'y>> {
         let entries = self.entries(node, path).unwrap_or_default();
         if entries.len() > most {
-            self.error(node, path, format!("{} of them, at most {most} are allowed", entries.len()));
+            self.error(
+                node,
+                path,
+                format!("{} of them, at most {most} are allowed", entries.len()),
+            );
         }
         let mut named = Vec::new();
         for (name, key, value) in entries {
@@ -456,7 +601,9 @@ impl Reader {
     fn check_identifier(&mut self, node: &Node<'_>, path: &str, text: &str) -> bool {
         let right = !text.is_empty()
             && text.len() <= IDENTIFIER_BYTES_MAX
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
         if !right {
             let message =
                 format!("`{text}` is no name: use letters, digits, `_`, `-` and `.`, at most {IDENTIFIER_BYTES_MAX}");
@@ -468,9 +615,12 @@ impl Reader {
     /// One text or a list of texts, each with its node.
     fn strings<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str) -> Option<Vec<(String, &'n Node<'y>)>> {
         match &node.data {
-            YamlData::Sequence(sequence) => {
-                Some(sequence.iter().filter_map(|item| Some((self.text(item, path)?, item))).collect())
-            }
+            YamlData::Sequence(sequence) => Some(
+                sequence
+                    .iter()
+                    .filter_map(|item| Some((self.text(item, path)?, item)))
+                    .collect(),
+            ),
             _ => Some(vec![(self.text(node, path)?, node)]),
         }
     }
@@ -489,13 +639,21 @@ impl Reader {
         let text = self.text(node, path)?;
         let parsed = humantime::parse_duration(&text);
         let Ok(duration) = parsed else {
-            self.error(node, path, format!("`{text}` is no duration: write it like 90s, 30m, 24h or 7d"));
+            self.error(
+                node,
+                path,
+                format!("`{text}` is no duration: write it like 90s, 30m, 24h or 7d"),
+            );
             return None;
         };
         let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         if !(least_ms..=most_ms).contains(&ms) {
             let shown = |ms: i64| humantime::format_duration(std::time::Duration::from_millis(ms as u64)).to_string();
-            self.error(node, path, format!("`{text}` is not between {} and {}", shown(least_ms), shown(most_ms)));
+            self.error(
+                node,
+                path,
+                format!("`{text}` is not between {} and {}", shown(least_ms), shown(most_ms)),
+            );
             return None;
         }
         Some(ms)
