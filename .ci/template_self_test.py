@@ -22,7 +22,7 @@ SEEDS = [
     ("reference to nothing", "!Ref ProfilesTable\n", "!Ref ProfileTable\n", "cfn-lint"),
     ("limit out of range in an event", "MaximumRetryAttempts: 20", "MaximumRetryAttempts: 20000", "cfn-lint"),
     ("misspelt starting position", "TRIM_HORIZON", "TRIM_HORISON", "cfn-lint"),
-    ("starting position with a letter too many", "TRIM_HORIZON", "TRIM_HORIZONS", "mappings-and-roles"),
+    ("starting position with a letter too many", "TRIM_HORIZON", "LATESTS", "mappings-and-roles"),
     ("misspelt response type", "[ReportBatchItemFailures]", "[ReportBatchItemFailure]", "cfn-lint"),
     ("no partial batch responses", "            FunctionResponseTypes: [ReportBatchItemFailures]\n", "", "mappings-and-roles"),
     ("no failure destination", "OnFailure: { Destination: !GetAtt FailedBatches.Arn }", "{}", "mappings-and-roles"),
