@@ -61,6 +61,10 @@ impl fmt::Debug for Clock {
 }
 
 /// The wall clock in milliseconds since the Unix epoch.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the local cloud is the edge that stamps arrivals"
+)]
 pub(crate) fn wall_clock_ms() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)

@@ -29,8 +29,8 @@ pub const INIT_ATTEMPTS_MAX: u32 = 3;
 /// The first retry of a failed batch waits so long; each further one twice as long.
 pub const RETRY_BACKOFF_INITIAL: Duration = Duration::from_millis(100);
 /// No retry waits longer than this.
-pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// After so many failures in a row on the same records a mapping counts as stuck.
+pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// After so many failures in a row on the same records a mapping counts as stuck, unless its own retry limit ends them soon.
 pub const STUCK_AFTER_FAILURES: u32 = 20;
 /// Put times remembered per shard.
 pub const PUT_TIMES_PER_SHARD_MAX: usize = 1_000_000;
@@ -242,7 +242,7 @@ impl LocalCloud {
             readers: JoinSet::new(),
         };
         cloud.start_processes(&options);
-        cloud.start_mappings(&options)?;
+        cloud.start_mappings(&options);
         Ok(cloud)
     }
 
@@ -268,7 +268,7 @@ impl LocalCloud {
         }
     }
 
-    fn start_mappings(&mut self, options: &LocalCloudOptions) -> Result<(), LocalError> {
+    fn start_mappings(&mut self, options: &LocalCloudOptions) {
         let mapping_options = MappingOptions {
             fanout_latency: options.fanout_latency,
             retry_backoff_initial: options.retry_backoff_initial,
@@ -292,7 +292,6 @@ impl LocalCloud {
             mapping.start(&mut self.readers);
             self.mappings.push(mapping);
         }
-        Ok(())
     }
 
     /// Where the servers listen.
@@ -485,7 +484,6 @@ fn environment_of(
         ("AWS_LAMBDA_FUNCTION_NAME", function.name.clone()),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", function.memory_mb.to_string()),
         ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
-        ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", function.name)),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
         ("_HANDLER", function.handler.clone()),
         ("LAMBDA_TASK_ROOT", task_root),
@@ -502,6 +500,9 @@ fn environment_of(
         ("AWS_ENDPOINT_URL_DYNAMODB", endpoints.dynamodb_url.clone()),
     ];
     let mut environment = function.environment.clone();
+    environment
+        .entry("AWS_LAMBDA_LOG_GROUP_NAME".to_owned())
+        .or_insert_with(|| format!("/aws/lambda/{}", function.name));
     environment.extend(lambda.map(|(name, value)| (name.to_owned(), value)));
     environment.extend(options.environment.clone());
     environment.extend(

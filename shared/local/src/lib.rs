@@ -30,6 +30,8 @@ pub mod kinesis;
 pub mod process;
 pub mod runtime_api;
 pub mod template;
+#[cfg(test)]
+mod tests;
 
 pub use clock::Clock;
 pub use cloud::{Endpoints, FunctionSource, LocalCloud, LocalCloudOptions, Progress, StageLatency, StreamProgress};

@@ -240,12 +240,8 @@ impl Slot {
         let function = &self.queue.function;
         let mut command = Command::new(&self.options.executable);
         command.env_clear();
-        for name in INHERITED {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
         command
+            .envs(inherited())
             .envs(&self.options.environment)
             .env(
                 "AWS_LAMBDA_RUNTIME_API",
@@ -287,6 +283,16 @@ impl Slot {
             }
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a child's environment is this process's, narrowed"
+)]
+fn inherited() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
+    INHERITED
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
 /// One line without its end; the rest of a line that is too long is skipped.

@@ -24,6 +24,8 @@ use response::RetryPolicy;
 
 /// Ranges of given-up records that are remembered.
 const DROPPED_RANGES_MAX: usize = 1_000;
+/// A mapping with at most so many retries gives its records up by itself before anyone loses patience.
+const PATIENT_RETRIES_MAX: u32 = 100;
 /// Latencies are kept exact to three digits, up to an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 const LATENCY_DIGITS: u8 = 3;
@@ -293,6 +295,13 @@ impl Mapping {
 
     /// Shards on which it failed at least so many times in a row.
     pub fn stuck(&self, failures_min: u32) -> Vec<StuckMapping> {
+        if self
+            .retry
+            .attempts_max
+            .is_some_and(|retries| retries <= PATIENT_RETRIES_MAX)
+        {
+            return Vec::new();
+        }
         lock(&self.shards)
             .iter()
             .filter_map(|progress| {

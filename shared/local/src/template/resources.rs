@@ -453,6 +453,7 @@ impl<'template> Reader<'_, 'template> {
     fn function(&mut self, resource: &Resource<'template>) -> Option<Function> {
         let logical_id = resource.logical_id;
         let mut environment = BTreeMap::new();
+        let mut dynamic = Vec::new();
         for owner in [self.globals, resource.properties].into_iter().flatten() {
             let variables = owner
                 .get("Environment")
@@ -461,6 +462,9 @@ impl<'template> Reader<'_, 'template> {
                 if let Some(resolved) = self.resolver.resolve(value) {
                     match resolved.as_text() {
                         Some(text) => {
+                            if text.contains("{{resolve:") {
+                                dynamic.push((value.line, key.text.clone()));
+                            }
                             environment.insert(key.text.clone(), text.to_owned());
                         }
                         None => self.resolver.problem(
@@ -470,6 +474,9 @@ impl<'template> Reader<'_, 'template> {
                     }
                 }
             }
+        }
+        for (line, variable) in dynamic {
+            self.notice(line, format!("{logical_id}: {variable} refers to a secret, which is not resolved locally; give its value yourself"));
         }
         let logging = self.or_global(resource, "LoggingConfig");
         for (property, variable) in [
@@ -769,9 +776,18 @@ impl<'template> Reader<'_, 'template> {
     }
 }
 
+/// Properties of a table that `CreateTable` takes as numbers and booleans. A parameter's value is text until here.
+const TABLE_NUMBERS: [&str; 4] = [
+    "ReadCapacityUnits",
+    "WriteCapacityUnits",
+    "MaxReadRequestUnits",
+    "MaxWriteRequestUnits",
+];
+const TABLE_BOOLEANS: [&str; 1] = ["DeletionProtectionEnabled"];
+
 /// CloudFormation and `CreateTable` differ in one place: a stream's view type alone means that the stream is enabled.
 fn table_json(property: &str, node: &Node) -> serde_json::Value {
-    let mut json = node.to_json();
+    let mut json = typed(property, node);
     if property == "StreamSpecification"
         && let Some(specification) = json.as_object_mut()
     {
@@ -779,4 +795,25 @@ fn table_json(property: &str, node: &Node) -> serde_json::Value {
         specification.remove("ResourcePolicy");
     }
     json
+}
+
+fn typed(key: &str, node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::Map(entries) => entries
+            .iter()
+            .map(|(key, value)| (key.text.clone(), typed(&key.text, value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Value::List(items) => items.iter().map(|item| typed("", item)).collect(),
+        Value::Null => serde_json::Value::Null,
+        Value::Scalar { text, .. } => {
+            let number = text.parse::<i64>().ok().filter(|_| TABLE_NUMBERS.contains(&key));
+            let boolean = node.as_bool().filter(|_| TABLE_BOOLEANS.contains(&key));
+            match (number, boolean) {
+                (Some(number), _) => number.into(),
+                (None, Some(boolean)) => boolean.into(),
+                (None, None) => text.as_str().into(),
+            }
+        }
+    }
 }

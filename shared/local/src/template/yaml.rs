@@ -74,26 +74,6 @@ impl Node {
             _ => None,
         }
     }
-
-    /// The same as JSON. Plain scalars become numbers and booleans where they look like it.
-    pub fn to_json(&self) -> serde_json::Value {
-        match &self.value {
-            Value::Null => serde_json::Value::Null,
-            Value::Scalar { text, quoted: true } => serde_json::Value::String(text.clone()),
-            Value::Scalar { text, quoted: false } => match (self.as_bool(), text.parse::<i64>(), text.parse::<f64>()) {
-                (Some(value), _, _) => value.into(),
-                (None, Ok(value), _) => value.into(),
-                (None, Err(_), Ok(value)) => value.into(),
-                (None, Err(_), Err(_)) => text.as_str().into(),
-            },
-            Value::List(items) => items.iter().map(Node::to_json).collect(),
-            Value::Map(entries) => entries
-                .iter()
-                .map(|(key, node)| (key.text.clone(), node.to_json()))
-                .collect::<serde_json::Map<_, _>>()
-                .into(),
-        }
-    }
 }
 
 /// Parses one document.
