@@ -3,5 +3,16 @@
 //! A flow reads what planning needs, plans (a pure function of `usher-domain`), and carries the plan out. It talks to
 //! the outside through [`ports`] only and imports no SDK, so the same flow runs in Lambda, in the local cloud and over
 //! the in-memory fakes.
+//!
+//! [`profile_writer`] is interactions → profiles, triggers, rejected; [`trigger_delivery`] is triggers → decisions and
+//! whoever shows them.
 
+pub mod memory;
 pub mod ports;
+mod profile_cache;
+pub mod profile_writer;
+pub mod put_records;
+pub mod response;
+pub mod retry;
+pub mod telemetry;
+pub mod trigger_delivery;

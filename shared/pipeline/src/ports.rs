@@ -161,7 +161,11 @@ impl DecisionStatus {
 
     /// The status with this name.
     pub fn from_name(name: &str) -> Option<DecisionStatus> {
-        let all = [DecisionStatus::Pending, DecisionStatus::Delivered, DecisionStatus::Undeliverable];
+        let all = [
+            DecisionStatus::Pending,
+            DecisionStatus::Delivered,
+            DecisionStatus::Undeliverable,
+        ];
         all.into_iter().find(|status| status.name() == name)
     }
 }

@@ -1,0 +1,281 @@
+//! interactions → profiles, triggers, rejected.
+//!
+//! Decode, group by user, read what isn't cached, plan each user, write each user once, then send what the outboxes
+//! hold. A failing user stops no other (P6); the answer names the first record that has to come again (P3).
+
+mod records;
+mod tally;
+mod users;
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tokio::time::Instant;
+use usher_domain::batch::group_by_user;
+use usher_domain::journey::Journey;
+use usher_wire::batch::DecodedBatch;
+use usher_wire::envelope::{Envelope, EnvelopeError};
+use usher_wire::reject::{Reject, RejectReason};
+use usher_wire::trigger;
+
+use crate::ports::{ProfileTable, RecordStream, StreamRecord, TelemetrySink, WallClock};
+use crate::profile_cache::ProfileCache;
+use crate::put_records::{PutResult, put_all};
+use crate::response::{BatchResponse, RetryPoint};
+use crate::telemetry::TelemetryEvent;
+use records::{Decoded, decode_records, rejected_record, shards_of};
+use tally::Tally;
+use users::{UserFailure, UserWork};
+
+/// What profile-writer needs from the outside.
+#[derive(Debug)]
+pub struct ProfileWriterPorts<P, S, C, T> {
+    /// The `profiles` table.
+    pub profiles: P,
+    /// The `triggers` stream.
+    pub triggers: S,
+    /// The `rejected` stream.
+    pub rejected: S,
+    /// The wall clock, for latencies.
+    pub clock: C,
+    /// Where telemetry goes.
+    pub telemetry: T,
+}
+
+/// What an operator can set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileWriterConfig {
+    /// Profiles that are written at the same time.
+    pub write_concurrency: usize,
+    /// The CloudWatch namespace of the metrics.
+    pub metrics_namespace: String,
+}
+
+/// The flow, with what a warm container keeps between invocations.
+#[derive(Debug)]
+pub struct ProfileWriter<P, S, C, T> {
+    journey: Arc<Journey>,
+    ports: ProfileWriterPorts<P, S, C, T>,
+    config: ProfileWriterConfig,
+    cache: ProfileCache,
+}
+
+/// Why an invocation failed as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// What Lambda handed over is no Kinesis batch.
+    #[error("the invocation's payload can't be read")]
+    Envelope(#[from] EnvelopeError),
+}
+
+impl<P, S, C, T> ProfileWriter<P, S, C, T>
+where
+    P: ProfileTable,
+    S: RecordStream,
+    C: WallClock,
+    T: TelemetrySink,
+{
+    /// A flow for one journey.
+    pub fn new(
+        journey: Arc<Journey>,
+        ports: ProfileWriterPorts<P, S, C, T>,
+        config: ProfileWriterConfig,
+    ) -> ProfileWriter<P, S, C, T> {
+        ProfileWriter {
+            journey,
+            ports,
+            config,
+            cache: ProfileCache::new(),
+        }
+    }
+
+    /// What it was given to talk to.
+    pub fn ports(&self) -> &ProfileWriterPorts<P, S, C, T> {
+        &self.ports
+    }
+
+    /// Processes one invocation. `deadline` is when it must have answered, a margin before Lambda ends it.
+    ///
+    /// # Errors
+    /// When the payload is no Kinesis batch. Everything else is told by the response.
+    pub async fn run(&self, payload: &str, deadline: Instant) -> Result<BatchResponse, BatchError> {
+        let envelope = Envelope::parse(payload)?;
+        let bytes = DecodedBatch::decode(&envelope);
+        let shards = shards_of(&envelope);
+        let Decoded {
+            events,
+            record_of_event,
+            rejects,
+        } = decode_records(&envelope, &bytes, &shards);
+
+        let mut retry_point = RetryPoint::none(envelope.records.len());
+        // Records that the batch was too large for come again.
+        retry_point.lower_to(bytes.len());
+        let mut tally = Tally::new(&self.journey, envelope.records.len(), rejects);
+
+        let groups = group_by_user(&events);
+        tally.telemetry.batch_users = groups.len() as u64;
+        let mut open = self.load(&groups, deadline, &mut tally).await;
+        let mut failures = Failures::default();
+        while !open.is_empty() {
+            let writes = open.drain(..).map(|user| self.write_user(user, deadline));
+            let written: Vec<_> = futures::stream::iter(writes)
+                .buffer_unordered(self.config.write_concurrency.max(1))
+                .collect()
+                .await;
+            let mut stored = Vec::with_capacity(written.len());
+            for (user, result) in written {
+                match result {
+                    Ok(write) => {
+                        let applied_at = self.ports.clock.now();
+                        tally.note_write(&user, &write, &record_of_event, &events, applied_at);
+                        stored.push(user);
+                    }
+                    Err(UserFailure::Unusable(reject)) => {
+                        tally.reject_rest(&user, reject, &record_of_event);
+                    }
+                    Err(UserFailure::Unavailable { why, write }) => {
+                        tally.note_attempts(&write);
+                        retry_point.lower_to(record_of_event[user.first_event()]);
+                        failures.note(why);
+                    }
+                }
+            }
+            self.send_triggers(
+                &mut stored,
+                deadline,
+                &mut tally,
+                &mut failures,
+                &mut retry_point,
+                &record_of_event,
+            )
+            .await;
+            // Those whose outbox was full go on with the rest of their events, now that it is empty.
+            open.extend(stored.into_iter().filter(|user| !user.is_done()));
+        }
+
+        self.send_rejects(&envelope, &mut tally, &mut retry_point, &mut failures, deadline)
+            .await;
+        failures.log(envelope.records.len());
+        let now = self.ports.clock.now();
+        let arrived_last = envelope.records.last().map(|record| record.arrived_at);
+        tally.finish(
+            &self.journey,
+            retry_point,
+            arrived_last.map_or(0, |at| now.ms_since(at).max(0) as u64),
+        );
+        tally
+            .telemetry
+            .emit(&self.ports.telemetry, &self.config.metrics_namespace, now);
+        Ok(match retry_point.index_in(envelope.records.len()) {
+            Some(index) => BatchResponse::retry_from(&envelope.records[index].sequence_number_text),
+            None => BatchResponse::done(),
+        })
+    }
+
+    /// Puts everything that the users' outboxes hold on the stream (P5). What was put leaves the outbox, in memory: the
+    /// stored one empties with the user's next write, and until then it is sent again at most by another container.
+    async fn send_triggers(
+        &self,
+        users: &mut Vec<UserWork<'_>>,
+        deadline: Instant,
+        tally: &mut Tally,
+        failures: &mut Failures,
+        retry_point: &mut RetryPoint,
+        record_of_event: &[usize],
+    ) {
+        let outboxes = users.iter().flat_map(|user| user.outbox());
+        let records: Vec<StreamRecord> = outboxes
+            .clone()
+            .map(|trigger| StreamRecord {
+                partition_key: trigger.user.clone(),
+                data: trigger::to_json(trigger),
+            })
+            .collect();
+        let results = if records.is_empty() {
+            Vec::new()
+        } else {
+            put_all(&self.ports.triggers, &records, deadline).await
+        };
+        let sent_at = self.ports.clock.now();
+        for (trigger, result) in outboxes.zip(&results) {
+            if result.is_stored() {
+                tally.note_trigger(sent_at.ms_since(trigger.decided_at));
+            }
+        }
+        let mut results = results.into_iter();
+        users.retain_mut(|user| {
+            let unsent = user.settle_outbox(&mut results);
+            let sent = unsent.is_none();
+            if let Some(why) = unsent {
+                retry_point.lower_to(record_of_event[user.first_event()]);
+                failures.note(why);
+            }
+            if (user.is_done() || !sent)
+                && let Some(profile) = user.profile.take()
+            {
+                self.cache.put(user.events.user(), profile);
+            }
+            sent
+        });
+    }
+
+    /// Puts the settled rejects on their stream (P1). Those that come again are rejected again then.
+    async fn send_rejects(
+        &self,
+        envelope: &Envelope<'_>,
+        tally: &mut Tally,
+        retry_point: &mut RetryPoint,
+        failures: &mut Failures,
+        deadline: Instant,
+    ) {
+        let rejects = tally.settled_rejects(*retry_point);
+        let records: Vec<StreamRecord> = rejects
+            .iter()
+            .map(|(index, reject)| rejected_record(&envelope.records[*index], reject))
+            .collect();
+        if records.is_empty() {
+            return;
+        }
+        let results = put_all(&self.ports.rejected, &records, deadline).await;
+        for ((index, _), result) in rejects.iter().zip(results) {
+            if let PutResult::Failed { why } = result {
+                retry_point.lower_to(*index);
+                failures.note(why);
+            }
+        }
+    }
+}
+
+/// What went wrong in a batch, for one log line.
+#[derive(Debug, Default)]
+struct Failures {
+    count: usize,
+    first: Option<String>,
+}
+
+impl Failures {
+    fn note(&mut self, why: String) {
+        self.count += 1;
+        self.first.get_or_insert(why);
+    }
+
+    fn log(&self, records: usize) {
+        if let Some(first) = &self.first {
+            tracing::warn!(
+                records,
+                failures = self.count,
+                first,
+                "a part of the batch has to come again"
+            );
+        }
+    }
+}
+
+/// The reject of an event whose profile can't be used.
+fn unusable_profile(reason: RejectReason, detail: impl Into<String>) -> Reject {
+    Reject::new(reason, "user_id", detail)
+}
+
+#[cfg(test)]
+mod tests;

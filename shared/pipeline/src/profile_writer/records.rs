@@ -1,0 +1,95 @@
+//! From the records of an invocation to events and rejects, and from rejects to records.
+
+use std::borrow::Cow;
+
+use usher_domain::event::{ArrivedEvent, Shard};
+use usher_domain::guard::ShardKey;
+use usher_domain::sequence_number::Position;
+use usher_wire::batch::DecodedBatch;
+use usher_wire::envelope::{Envelope, EnvelopeRecord};
+use usher_wire::reject::{Reject, RejectedRecord};
+
+use crate::ports::StreamRecord;
+
+/// The shards of a batch (one, in Lambda) and which record is of which.
+pub(super) struct Shards {
+    shards: Vec<Shard>,
+    of_record: Vec<usize>,
+}
+
+/// Finds the shards that the records of a batch come from.
+pub(super) fn shards_of(envelope: &Envelope<'_>) -> Shards {
+    let mut shards: Vec<Shard> = Vec::new();
+    let mut places: Vec<(&str, &str)> = Vec::new();
+    let mut of_record = Vec::with_capacity(envelope.records.len());
+    for record in &envelope.records {
+        let place = (record.stream_arn.as_ref(), record.shard_id.as_ref());
+        let known = places.iter().rposition(|known| *known == place);
+        of_record.push(known.unwrap_or_else(|| {
+            places.push(place);
+            shards.push(Shard {
+                key: ShardKey::of(place.0, place.1),
+                id: place.1.to_owned(),
+            });
+            shards.len() - 1
+        }));
+    }
+    Shards { shards, of_record }
+}
+
+/// The events of a batch, which record each is, and the records that are none.
+pub(super) struct Decoded<'a> {
+    pub events: Vec<ArrivedEvent<'a>>,
+    pub record_of_event: Vec<usize>,
+    pub rejects: Vec<(usize, Reject)>,
+}
+
+/// Decodes every record.
+pub(super) fn decode_records<'a>(envelope: &Envelope<'_>, bytes: &'a DecodedBatch, shards: &'a Shards) -> Decoded<'a> {
+    let mut decoded = Decoded {
+        events: Vec::with_capacity(bytes.len()),
+        record_of_event: Vec::with_capacity(bytes.len()),
+        rejects: Vec::new(),
+    };
+    for (index, (record, bytes)) in envelope.records.iter().zip(bytes.records()).enumerate() {
+        let event = match bytes {
+            Ok(bytes) => usher_wire::event::decode(bytes, record.arrived_at),
+            Err(reject) => Err(reject.clone()),
+        };
+        match event {
+            Ok(event) => {
+                decoded.record_of_event.push(index);
+                decoded.events.push(ArrivedEvent {
+                    event,
+                    arrived_at: record.arrived_at,
+                    shard: &shards.shards[shards.of_record[index]],
+                    position: Position {
+                        sequence_number: record.sequence_number,
+                        sub_sequence_number: 0,
+                    },
+                });
+            }
+            Err(reject) => decoded.rejects.push((index, reject)),
+        }
+    }
+    decoded
+}
+
+/// The record for the `rejected` stream. It is partitioned by reason.
+pub(super) fn rejected_record(record: &EnvelopeRecord<'_>, reject: &Reject) -> StreamRecord {
+    let rejected = RejectedRecord {
+        reason: reject.reason,
+        field: Cow::Borrowed(&reject.field),
+        detail: Cow::Borrowed(&reject.detail),
+        stream_arn: Cow::Borrowed(&record.stream_arn),
+        shard_id: Cow::Borrowed(&record.shard_id),
+        sequence_number: Cow::Borrowed(&record.sequence_number_text),
+        partition_key: Cow::Borrowed(&record.partition_key),
+        arrived_at: record.arrived_at.to_string(),
+        data: Cow::Borrowed(&record.data),
+    };
+    StreamRecord {
+        partition_key: reject.reason.name().to_owned(),
+        data: rejected.to_json(),
+    }
+}

@@ -1,0 +1,149 @@
+//! Keeping count of what became of each record, so that each counts once.
+
+use std::collections::BTreeMap;
+
+use usher_domain::event::ArrivedEvent;
+use usher_domain::fold::EventOutcome;
+use usher_domain::journey::Journey;
+use usher_domain::rules::{RuleCounts, RuleOutcome};
+use usher_domain::time::Timestamp;
+use usher_wire::reject::Reject;
+
+use super::users::{UserWork, UserWrite};
+use crate::response::RetryPoint;
+use crate::telemetry::{ProfileWriterBatch, spread};
+
+/// What became of a record.
+#[derive(Clone, Debug, PartialEq)]
+enum RecordOutcome {
+    /// Nothing yet: it comes again.
+    Open,
+    Event(EventOutcome),
+    Rejected(Reject),
+}
+
+/// The count of one batch.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub telemetry: ProfileWriterBatch,
+    outcomes: Vec<RecordOutcome>,
+    rules: RuleCounts,
+    event_to_applied_ms: Vec<(usize, u64)>,
+    event_to_trigger_ms: Vec<u64>,
+}
+
+impl Tally {
+    pub fn new(journey: &Journey, records: usize, rejects: Vec<(usize, Reject)>) -> Tally {
+        let mut outcomes = vec![RecordOutcome::Open; records];
+        for (index, reject) in rejects {
+            outcomes[index] = RecordOutcome::Rejected(reject);
+        }
+        Tally {
+            telemetry: ProfileWriterBatch {
+                received: records as u64,
+                ..ProfileWriterBatch::default()
+            },
+            outcomes,
+            rules: RuleCounts::new(journey),
+            event_to_applied_ms: Vec::with_capacity(records),
+            event_to_trigger_ms: Vec::new(),
+        }
+    }
+
+    /// A user was written, or had nothing to write.
+    pub fn note_write(
+        &mut self,
+        user: &UserWork<'_>,
+        write: &UserWrite,
+        record_of_event: &[usize],
+        events: &[ArrivedEvent<'_>],
+        applied_at: Timestamp,
+    ) {
+        self.note_attempts(write);
+        self.rules.add(&write.rules);
+        for (event, outcome) in user.events.indices()[write.from..].iter().zip(&write.outcomes) {
+            let record = record_of_event[*event];
+            self.outcomes[record] = RecordOutcome::Event(*outcome);
+            if *outcome == EventOutcome::Applied {
+                let latency_ms = applied_at.ms_since(events[*event].arrived_at).max(0) as u64;
+                self.event_to_applied_ms.push((record, latency_ms));
+            }
+        }
+    }
+
+    /// Writes were tried, with or without success.
+    pub fn note_attempts(&mut self, write: &UserWrite) {
+        self.telemetry.conditional_writes += write.writes;
+        self.telemetry.conflicts += write.conflicts;
+        self.telemetry.write_units += write.write_units;
+    }
+
+    /// A user's profile can't be used: the events that are not stored yet are rejected, in order.
+    pub fn reject_rest(&mut self, user: &UserWork<'_>, reject: Reject, record_of_event: &[usize]) {
+        for event in &user.events.indices()[user.done..] {
+            self.outcomes[record_of_event[*event]] = RecordOutcome::Rejected(reject.clone());
+        }
+    }
+
+    /// A trigger was put on the stream.
+    pub fn note_trigger(&mut self, latency_ms: i64) {
+        self.telemetry.triggers += 1;
+        self.event_to_trigger_ms.push(latency_ms.max(0) as u64);
+    }
+
+    /// The rejected records that don't come again, in order.
+    pub fn settled_rejects(&self, retry_point: RetryPoint) -> Vec<(usize, Reject)> {
+        let settled = self
+            .outcomes
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| retry_point.is_settled(*index));
+        settled
+            .filter_map(|(index, outcome)| match outcome {
+                RecordOutcome::Rejected(reject) => Some((index, reject.clone())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Counts the settled records.
+    pub fn finish(&mut self, journey: &Journey, retry_point: RetryPoint, iterator_age_ms: u64) {
+        let telemetry = &mut self.telemetry;
+        telemetry.iterator_age = iterator_age_ms;
+        for (index, outcome) in self.outcomes.iter().enumerate() {
+            let count = match outcome {
+                _ if !retry_point.is_settled(index) => &mut telemetry.retried,
+                RecordOutcome::Event(EventOutcome::Applied) => &mut telemetry.applied,
+                RecordOutcome::Event(EventOutcome::Duplicate) => &mut telemetry.duplicate,
+                RecordOutcome::Event(EventOutcome::Redelivered) => &mut telemetry.redelivered,
+                RecordOutcome::Event(EventOutcome::Ignored) => &mut telemetry.dropped_by_rule,
+                RecordOutcome::Rejected(reject) => {
+                    *telemetry
+                        .rejected_by_reason
+                        .entry(reject.reason.name().to_owned())
+                        .or_default() += 1;
+                    &mut telemetry.rejected
+                }
+                // A record without an outcome is never before the retry point: whoever leaves one open lowers it.
+                RecordOutcome::Open => &mut telemetry.retried,
+            };
+            *count += 1;
+        }
+        let settled = self
+            .event_to_applied_ms
+            .iter()
+            .filter(|(record, _)| retry_point.is_settled(*record));
+        telemetry.event_to_applied = spread(settled.map(|(_, latency_ms)| *latency_ms).collect());
+        telemetry.event_to_trigger = spread(std::mem::take(&mut self.event_to_trigger_ms));
+        for (index, rule) in journey.rules.iter().enumerate() {
+            let counts: BTreeMap<String, u64> = RuleOutcome::ALL
+                .into_iter()
+                .map(|outcome| (outcome.name().to_owned(), self.rules.get(index, outcome)))
+                .filter(|(_, count)| *count > 0)
+                .collect();
+            if !counts.is_empty() {
+                telemetry.rules.insert(rule.id.clone(), counts);
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What the functions report: one struct a batch, written as one line of JSON that is a log entry and, in CloudWatch's
+//! embedded metric format, its metrics.
+//!
+//! The format: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
+//! Labels are bounded: the only dimension is the function; counts by rule and by reason are properties of the line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use usher_domain::time::Timestamp;
+
+use crate::ports::TelemetrySink;
+
+/// Values that one metric of one line may have: the limit of the format.
+const EMF_VALUES_MAX: usize = 100;
+/// The dimension of every metric.
+const DIMENSION: &str = "Function";
+
+/// A metric's unit.
+#[derive(Clone, Copy)]
+enum Unit {
+    Count,
+    Milliseconds,
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Count => "Count",
+            Unit::Milliseconds => "Milliseconds",
+        }
+    }
+}
+
+/// A batch that profile-writer is done with. Records count once they are settled, that is before the point from which
+/// the batch is retried, so that a retry counts nothing twice.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ProfileWriterBatch {
+    /// Records that the invocation was given.
+    pub received: u64,
+    /// Settled records that were folded into a profile.
+    pub applied: u64,
+    /// Settled records whose event id the profile knew.
+    pub duplicate: u64,
+    /// Settled records that had been applied in an earlier delivery.
+    pub redelivered: u64,
+    /// Settled records that the journey ignores.
+    pub dropped_by_rule: u64,
+    /// Settled records that can't be used.
+    pub rejected: u64,
+    /// Records that are to be delivered again.
+    pub retried: u64,
+    /// Users with at least one record.
+    pub batch_users: u64,
+    /// Profiles that had to be read.
+    pub profile_reads: u64,
+    /// Profiles written.
+    pub conditional_writes: u64,
+    /// Writes whose condition failed.
+    pub conflicts: u64,
+    /// Write capacity units, failed conditions included.
+    pub write_units: f64,
+    /// Triggers put on the stream, those again that may have been put before included.
+    pub triggers: u64,
+    /// The age of the batch's last record, in milliseconds.
+    pub iterator_age: u64,
+    /// Arrival to stored profile of settled, applied records, in milliseconds: at most 100 values, spread evenly.
+    pub event_to_applied: Vec<u64>,
+    /// Arrival to trigger on the stream, in milliseconds, likewise.
+    pub event_to_trigger: Vec<u64>,
+    /// For each rule, how often it came out how.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<String, BTreeMap<String, u64>>,
+    /// For each reason, how many settled records were rejected.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejected_by_reason: BTreeMap<String, u64>,
+}
+
+/// A batch that trigger-delivery is done with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct TriggerDeliveryBatch {
+    /// Records that the invocation was given.
+    pub received: u64,
+    /// Decisions recorded and delivered.
+    pub delivered: u64,
+    /// Decisions that had been delivered before.
+    pub duplicate: u64,
+    /// Decisions that the receiver refused for good.
+    pub undeliverable: u64,
+    /// Records of a kind that this function leaves alone.
+    pub other_kind: u64,
+    /// Records that are no trigger.
+    pub malformed: u64,
+    /// Records that are to be delivered again.
+    pub retried: u64,
+    /// The age of the batch's last record, in milliseconds.
+    pub iterator_age: u64,
+    /// Arrival on the triggers stream to delivered, in milliseconds: at most 100 values, spread evenly.
+    pub trigger_to_delivered: Vec<u64>,
+}
+
+/// A telemetry event: a struct that knows its metrics.
+pub trait TelemetryEvent: Serialize + for<'de> Deserialize<'de> {
+    /// The function that reports it; the value of the dimension.
+    const FUNCTION: &'static str;
+    /// The log message.
+    const MESSAGE: &'static str;
+    /// The members that are metrics in milliseconds; the other numbers are counts.
+    const MILLISECONDS: &'static [&'static str];
+
+    /// Writes it as one line.
+    fn emit(&self, sink: &dyn TelemetrySink, namespace: &str, at: Timestamp) {
+        sink.line(&line(self, namespace, at));
+    }
+
+    /// Reads a line that [`TelemetryEvent::emit`] of this struct wrote; nothing for any other line.
+    fn from_line(line: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(rename = "Function")]
+            function: String,
+        }
+        let head: Head = serde_json::from_str(line).ok()?;
+        if head.function != Self::FUNCTION {
+            None
+        } else {
+            serde_json::from_str(line).ok()
+        }
+    }
+}
+
+impl TelemetryEvent for ProfileWriterBatch {
+    const FUNCTION: &'static str = "profile-writer";
+    const MESSAGE: &'static str = "batch of interactions processed";
+    const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "EventToApplied", "EventToTrigger"];
+}
+
+impl TelemetryEvent for TriggerDeliveryBatch {
+    const FUNCTION: &'static str = "trigger-delivery";
+    const MESSAGE: &'static str = "batch of triggers processed";
+    const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "TriggerToDelivered"];
+}
+
+fn line<E: TelemetryEvent + ?Sized>(event: &E, namespace: &str, at: Timestamp) -> String {
+    // Plain structs of numbers, lists and maps always serialise to an object.
+    let mut members = match serde_json::to_value(event) {
+        Ok(serde_json::Value::Object(members)) => members,
+        _ => serde_json::Map::new(),
+    };
+    // A metric without values is left out: an empty list is not a number.
+    members.retain(|_, value| !value.as_array().is_some_and(Vec::is_empty));
+    let metrics: Vec<serde_json::Value> = members
+        .iter()
+        .filter(|(_, value)| value.is_number() || value.is_array())
+        .map(|(name, _)| {
+            let unit = if E::MILLISECONDS.contains(&name.as_str()) {
+                Unit::Milliseconds
+            } else {
+                Unit::Count
+            };
+            serde_json::json!({ "Name": name, "Unit": unit.name() })
+        })
+        .collect();
+    let head = serde_json::json!({
+        "_aws": {
+            "Timestamp": at.epoch_ms(),
+            "CloudWatchMetrics": [{ "Namespace": namespace, "Dimensions": [[DIMENSION]], "Metrics": metrics }],
+        },
+        "level": "INFO",
+        "message": E::MESSAGE,
+        DIMENSION: E::FUNCTION,
+    });
+    if let serde_json::Value::Object(head) = head {
+        members.extend(head);
+    }
+    serde_json::Value::Object(members).to_string()
+}
+
+/// At most 100 of the values, spread evenly over them in order of size, the smallest and the largest included: what
+/// one metric of one line can carry, so that percentiles over many batches stay right.
+pub fn spread(mut values: Vec<u64>) -> Vec<u64> {
+    values.sort_unstable();
+    if values.len() <= EMF_VALUES_MAX {
+        return values;
+    }
+    let last = values.len() - 1;
+    (0..EMF_VALUES_MAX)
+        .map(|index| values[index * last / (EMF_VALUES_MAX - 1)])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Lines(Mutex<Vec<String>>);
+
+    impl TelemetrySink for Lines {
+        fn line(&self, json: &str) {
+            self.0.lock().expect("no panics").push(json.to_owned());
+        }
+    }
+
+    #[test]
+    fn one_struct_is_a_log_line_and_its_metrics() {
+        let batch = ProfileWriterBatch {
+            received: 3,
+            write_units: 2.5,
+            event_to_applied: vec![5, 9],
+            rejected_by_reason: BTreeMap::from([("not_json".to_owned(), 1)]),
+            ..Default::default()
+        };
+        let lines = Lines::default();
+        batch.emit(&lines, "Usher", Timestamp::from_epoch_ms(1_700_000_000_000));
+        let line = lines.0.into_inner().expect("no panics").remove(0);
+        let json: serde_json::Value = serde_json::from_str(&line).expect("json");
+        let directive = &json["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!(
+            (&json["Function"], &directive["Dimensions"][0][0]),
+            (&"profile-writer".into(), &"Function".into())
+        );
+        // The specification: every metric and dimension that the directive names is a member of the line's root.
+        for metric in directive["Metrics"].as_array().expect("a list") {
+            let value = &json[metric["Name"].as_str().expect("text")];
+            assert!(
+                value.is_number() || value.as_array().is_some_and(|values| values.len() <= 100),
+                "{metric}"
+            );
+        }
+        let unit_of = |name: &str| {
+            let metrics = directive["Metrics"].as_array().expect("a list");
+            metrics
+                .iter()
+                .find(|metric| metric["Name"] == name)
+                .map(|metric| metric["Unit"].clone())
+        };
+        assert_eq!(unit_of("EventToApplied"), Some("Milliseconds".into()));
+        assert_eq!(unit_of("Received"), Some("Count".into()));
+        assert_eq!(unit_of("EventToTrigger"), None, "without values there is no metric");
+        assert_eq!(unit_of("RejectedByReason"), None);
+    }
+
+    #[test]
+    fn a_line_is_read_back_by_its_own_struct_only() {
+        let batch = ProfileWriterBatch {
+            received: 3,
+            event_to_applied: vec![1],
+            ..Default::default()
+        };
+        let text = line(&batch, "Usher", Timestamp::default());
+        assert_eq!(ProfileWriterBatch::from_line(&text), Some(batch));
+        assert_eq!(TriggerDeliveryBatch::from_line(&text), None);
+        assert_eq!(ProfileWriterBatch::from_line("starting"), None);
+    }
+
+    #[test]
+    fn a_hundred_values_stand_for_all() {
+        let spread_out = spread((0..10_000).rev().collect());
+        assert_eq!(spread_out.len(), EMF_VALUES_MAX);
+        assert_eq!((spread_out[0], spread_out[50], spread_out[99]), (0, 5049, 9999));
+        assert_eq!(spread(vec![3, 1]), [1, 3]);
+    }
+}

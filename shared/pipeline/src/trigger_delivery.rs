@@ -1,0 +1,244 @@
+//! triggers → decisions, and whoever shows them.
+//!
+//! A decision is recorded under (user, trigger id) before it is delivered, so a trigger that comes twice is delivered
+//! once (P5). Where delivering is a step of its own, the record says `pending` until it succeeded: a crash in between
+//! delivers again, under the same id, and the receiver acts once.
+
+use futures::StreamExt;
+use tokio::time::Instant;
+use usher_domain::hash::hash_bytes;
+use usher_domain::time::Timestamp;
+use usher_wire::batch::DecodedBatch;
+use usher_wire::envelope::{Envelope, EnvelopeRecord};
+use usher_wire::trigger::{DECISION_KIND, TriggerRecord};
+
+use crate::ports::{
+    DecisionItem, DecisionStatus, DecisionTable, Delivery, DeliveryAnswer, RecordAnswer, TelemetrySink, WallClock,
+};
+use crate::profile_writer::BatchError;
+use crate::response::{BatchResponse, RetryPoint};
+use crate::retry::{Failure, chain, until_answered};
+use crate::telemetry::{TelemetryEvent, TriggerDeliveryBatch, spread};
+
+/// How often the table is asked before the decision is left to the next delivery of its batch.
+const TABLE_ATTEMPTS_MAX: u32 = 8;
+/// How often a receiver is called before the same; a receiver that is down is better left alone for a while.
+const DELIVERY_ATTEMPTS_MAX: u32 = 3;
+const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
+const MS_PER_SECOND: i64 = 1000;
+
+/// What trigger-delivery needs from the outside.
+#[derive(Debug)]
+pub struct TriggerDeliveryPorts<D, V, C, T> {
+    /// The `decisions` table.
+    pub decisions: D,
+    /// Where decisions go.
+    pub delivery: V,
+    /// The wall clock, for latencies and for when the table may forget.
+    pub clock: C,
+    /// Where telemetry goes.
+    pub telemetry: T,
+}
+
+/// What an operator can set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TriggerDeliveryConfig {
+    /// Users whose decisions are delivered at the same time.
+    pub delivery_concurrency: usize,
+    /// Days that the table keeps a decision.
+    pub decision_ttl_days: u32,
+    /// The CloudWatch namespace of the metrics.
+    pub metrics_namespace: String,
+}
+
+/// The flow.
+#[derive(Debug)]
+pub struct TriggerDelivery<D, V, C, T> {
+    ports: TriggerDeliveryPorts<D, V, C, T>,
+    config: TriggerDeliveryConfig,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Delivered,
+    Duplicate,
+    Undeliverable,
+    OtherKind,
+    Malformed,
+}
+
+impl<D, V, C, T> TriggerDelivery<D, V, C, T>
+where
+    D: DecisionTable,
+    V: Delivery,
+    C: WallClock,
+    T: TelemetrySink,
+{
+    /// A flow.
+    pub fn new(ports: TriggerDeliveryPorts<D, V, C, T>, config: TriggerDeliveryConfig) -> TriggerDelivery<D, V, C, T> {
+        TriggerDelivery { ports, config }
+    }
+
+    /// What it was given to talk to.
+    pub fn ports(&self) -> &TriggerDeliveryPorts<D, V, C, T> {
+        &self.ports
+    }
+
+    /// Processes one invocation. `deadline` is when it must have answered, a margin before Lambda ends it.
+    ///
+    /// # Errors
+    /// When the payload is no Kinesis batch. Everything else is told by the response.
+    pub async fn run(&self, payload: &str, deadline: Instant) -> Result<BatchResponse, BatchError> {
+        let envelope = Envelope::parse(payload)?;
+        let bytes = DecodedBatch::decode(&envelope);
+        let records = envelope.records.len();
+        let mut retry_point = RetryPoint::none(records);
+        retry_point.lower_to(bytes.len());
+
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; records];
+        let mut decisions = Vec::new();
+        for (index, bytes) in bytes.records().enumerate() {
+            match bytes.ok().map_or(Err(Outcome::Malformed), |bytes| self.read(bytes)) {
+                Ok(decision) => decisions.push((index, decision)),
+                Err(outcome) => outcomes[index] = Some(outcome),
+            }
+        }
+        // A user's decisions go out in order; a stable sort keeps each user's together and in place.
+        decisions.sort_by_key(|(_, decision)| hash_bytes(decision.user_id.as_bytes()));
+        let users = decisions.chunk_by(|(_, left), (_, right)| left.user_id == right.user_id);
+        let deliveries = users.map(|decisions| self.deliver_user(decisions, deadline));
+        let delivered: Vec<_> = futures::stream::iter(deliveries)
+            .buffer_unordered(self.config.delivery_concurrency.max(1))
+            .collect()
+            .await;
+
+        let now = self.ports.clock.now();
+        let mut latencies_ms = Vec::new();
+        let mut first_failure = None;
+        for (settled, failure) in delivered {
+            for (index, outcome) in settled {
+                outcomes[index] = Some(outcome);
+                if outcome == Outcome::Delivered {
+                    latencies_ms.push(now.ms_since(envelope.records[index].arrived_at).max(0) as u64);
+                }
+            }
+            if let Some((index, why)) = failure {
+                retry_point.lower_to(index);
+                first_failure.get_or_insert(why);
+            }
+        }
+        if let Some(first) = first_failure {
+            tracing::warn!(records, first, "a part of the batch has to come again");
+        }
+        let telemetry = tally(&outcomes, retry_point, latencies_ms, envelope.records.last(), now);
+        telemetry.emit(&self.ports.telemetry, &self.config.metrics_namespace, now);
+        Ok(match retry_point.index_in(records) {
+            Some(index) => BatchResponse::retry_from(&envelope.records[index].sequence_number_text),
+            None => BatchResponse::done(),
+        })
+    }
+
+    /// The decision in a record; otherwise what becomes of the record.
+    fn read(&self, bytes: &[u8]) -> Result<DecisionItem, Outcome> {
+        let text = std::str::from_utf8(bytes).map_err(|_| Outcome::Malformed)?;
+        let record = TriggerRecord::parse(bytes).map_err(|_| Outcome::Malformed)?;
+        if record.kind != DECISION_KIND {
+            return Err(Outcome::OtherKind);
+        }
+        let decided_at: Timestamp = record.decided_at.parse().map_err(|_| Outcome::Malformed)?;
+        if record.user_id.is_empty() || record.trigger_id.is_empty() {
+            return Err(Outcome::Malformed);
+        }
+        let kept_s = i64::from(self.config.decision_ttl_days) * SECONDS_PER_DAY;
+        Ok(DecisionItem {
+            user_id: record.user_id.into_owned(),
+            trigger_id: record.trigger_id.into_owned(),
+            rule: record.rule.into_owned(),
+            slot: record.slot.into_owned(),
+            offer: record.offer.into_owned(),
+            decided_at,
+            trigger: text.to_owned(),
+            // From the wall clock, not from when it was decided: TTL is about storage, and a replayed year must not vanish.
+            expires_at_epoch_s: self.ports.clock.now().epoch_ms() / MS_PER_SECOND + kept_s,
+        })
+    }
+
+    /// Delivers one user's decisions in order, up to the first that fails.
+    async fn deliver_user(
+        &self,
+        decisions: &[(usize, DecisionItem)],
+        deadline: Instant,
+    ) -> (Vec<(usize, Outcome)>, Option<(usize, String)>) {
+        let mut settled = Vec::with_capacity(decisions.len());
+        for (index, decision) in decisions {
+            match self.deliver(decision, deadline).await {
+                Ok(outcome) => settled.push((*index, outcome)),
+                Err(failure) => return (settled, Some((*index, chain(&failure)))),
+            }
+        }
+        (settled, None)
+    }
+
+    async fn deliver(&self, decision: &DecisionItem, deadline: Instant) -> Result<Outcome, Failure> {
+        let TriggerDeliveryPorts {
+            decisions, delivery, ..
+        } = &self.ports;
+        let first = if delivery.needs_receipt() {
+            DecisionStatus::Pending
+        } else {
+            DecisionStatus::Delivered
+        };
+        let recorded = until_answered(deadline, TABLE_ATTEMPTS_MAX, || decisions.record(decision, first)).await?;
+        if let RecordAnswer::Known(DecisionStatus::Delivered | DecisionStatus::Undeliverable) = recorded {
+            return Ok(Outcome::Duplicate);
+        }
+        let answer = until_answered(deadline, DELIVERY_ATTEMPTS_MAX, || delivery.deliver(decision)).await?;
+        let (status, outcome) = match answer {
+            DeliveryAnswer::Accepted => (DecisionStatus::Delivered, Outcome::Delivered),
+            DeliveryAnswer::RefusedForGood { status } => {
+                tracing::warn!(status, rule = decision.rule, "the receiver refused a decision for good");
+                (DecisionStatus::Undeliverable, Outcome::Undeliverable)
+            }
+        };
+        if status != first {
+            let (user_id, trigger_id) = (&decision.user_id, &decision.trigger_id);
+            until_answered(deadline, TABLE_ATTEMPTS_MAX, || {
+                decisions.set_status(user_id, trigger_id, status)
+            })
+            .await?;
+        }
+        Ok(outcome)
+    }
+}
+
+fn tally(
+    outcomes: &[Option<Outcome>],
+    retry_point: RetryPoint,
+    latencies_ms: Vec<u64>,
+    last: Option<&EnvelopeRecord<'_>>,
+    now: Timestamp,
+) -> TriggerDeliveryBatch {
+    let mut telemetry = TriggerDeliveryBatch {
+        received: outcomes.len() as u64,
+        iterator_age: last.map_or(0, |record| now.ms_since(record.arrived_at).max(0) as u64),
+        trigger_to_delivered: spread(latencies_ms),
+        ..TriggerDeliveryBatch::default()
+    };
+    for (index, outcome) in outcomes.iter().enumerate() {
+        let count = match outcome {
+            _ if !retry_point.is_settled(index) => &mut telemetry.retried,
+            Some(Outcome::Delivered) => &mut telemetry.delivered,
+            Some(Outcome::Duplicate) => &mut telemetry.duplicate,
+            Some(Outcome::Undeliverable) => &mut telemetry.undeliverable,
+            Some(Outcome::OtherKind) => &mut telemetry.other_kind,
+            Some(Outcome::Malformed) => &mut telemetry.malformed,
+            None => &mut telemetry.retried,
+        };
+        *count += 1;
+    }
+    telemetry
+}
+
+#[cfg(test)]
+mod tests;
