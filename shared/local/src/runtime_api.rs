@@ -28,6 +28,8 @@ pub const REQUEST_BYTES_MAX: usize = 6 * 1024 * 1024;
 pub const RESPONSE_BYTES_MAX: usize = 6 * 1024 * 1024 + 100;
 /// Lines kept of what a function wrote, to show when it fails.
 const LOG_TAIL_LINES: usize = 40;
+/// The id of whatever asks without a process's path.
+const EXTERNAL: &str = "external";
 /// An error report is a message and a stack trace.
 const ERROR_BYTES_MAX: usize = 1024 * 1024;
 
@@ -315,7 +317,8 @@ impl FunctionQueue {
         offered.await.ok()
     }
 
-    /// Marks the invocation as taken; false when nobody waits for it any more.
+    /// Marks the invocation as taken; false when nobody waits for it any more, or the process is gone: then it is offered
+    /// again.
     fn take(
         &self,
         environment: &Arc<Environment>,
@@ -324,6 +327,12 @@ impl FunctionQueue {
         invocation: TakenInvocation,
     ) -> bool {
         let mut state = self.state();
+        if environment.id != EXTERNAL && !state.environments.contains_key(&environment.id) {
+            return false;
+        }
+        if invocation.taken.send(Arc::clone(environment)).is_err() {
+            return false;
+        }
         state.affinities.insert(environment.id.clone(), affinity);
         environment.state().request_id = Some(request_id.to_owned());
         let in_flight = InFlight {
@@ -331,7 +340,7 @@ impl FunctionQueue {
             result: invocation.result,
         };
         state.in_flight.insert(request_id.to_owned(), in_flight);
-        invocation.taken.send(Arc::clone(environment)).is_ok()
+        true
     }
 
     fn finish(&self, request_id: &str, result: Result<Bytes, InvocationError>) -> bool {
@@ -426,68 +435,73 @@ impl CallPath {
     fn queue<'queues>(
         &self,
         queues: &'queues HashMap<String, Arc<FunctionQueue>>,
-    ) -> Result<&'queues Arc<FunctionQueue>, Response> {
+    ) -> Result<&'queues Arc<FunctionQueue>, Refusal> {
         queues.get(&self.function).ok_or_else(|| {
             let known: Vec<_> = queues.keys().map(String::as_str).collect();
-            refuse(
-                StatusCode::NOT_FOUND,
-                "UnknownFunction",
-                &format!("there is no function {}; there is: {}", self.function, known.join(", ")),
-            )
+            Refusal {
+                status: StatusCode::NOT_FOUND,
+                error_type: "UnknownFunction",
+                message: format!("there is no function {}; there is: {}", self.function, known.join(", ")),
+            }
         })
     }
 
-    fn environment(&self, queue: &FunctionQueue) -> Result<Arc<Environment>, Response> {
+    fn environment(&self, queue: &FunctionQueue) -> Result<Arc<Environment>, Refusal> {
         match &self.environment {
             // Started by hand: nobody to kill, and each request stands for itself.
-            None => Ok(Arc::new(Environment::new("external".to_owned()))),
-            Some(id) => queue.state().environments.get(id).cloned().ok_or_else(|| {
-                refuse(
-                    StatusCode::GONE,
-                    "UnknownEnvironment",
-                    "this process was given up; end it",
-                )
-            }),
+            None => Ok(Arc::new(Environment::new(EXTERNAL.to_owned()))),
+            Some(id) => queue
+                .state()
+                .environments
+                .get(id)
+                .cloned()
+                .ok_or_else(Refusal::given_up),
         }
     }
 }
 
-fn refuse(status: StatusCode, error_type: &str, message: &str) -> Response {
-    let body = serde_json::json!({ "errorType": error_type, "errorMessage": message });
-    (status, axum::Json(body)).into_response()
+/// An answer that tells a function what it did wrong.
+struct Refusal {
+    status: StatusCode,
+    error_type: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    fn given_up() -> Self {
+        Self {
+            status: StatusCode::GONE,
+            error_type: "UnknownEnvironment",
+            message: "this process was given up; end it".to_owned(),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "errorType": self.error_type, "errorMessage": self.message });
+        (self.status, axum::Json(body)).into_response()
+    }
 }
 
 fn accepted() -> Response {
     (StatusCode::ACCEPTED, axum::Json(serde_json::json!({ "status": "OK" }))).into_response()
 }
 
-async fn next(State(queues): Queues, Path(path): Path<CallPath>) -> Response {
-    let found = path
-        .queue(&queues)
-        .and_then(|queue| Ok((queue, path.environment(queue)?)));
-    let (queue, environment) = match found {
-        Ok(found) => found,
-        Err(refused) => return refused,
-    };
+async fn next(State(queues): Queues, Path(path): Path<CallPath>) -> Result<Response, Refusal> {
+    let queue = path.queue(&queues)?;
+    let environment = path.environment(queue)?;
     loop {
-        let Some(Invocation {
+        let Invocation {
             request_id,
             payload,
             affinity,
             taken,
             result,
-        }) = queue.next(&environment).await
-        else {
-            return refuse(
-                StatusCode::GONE,
-                "UnknownEnvironment",
-                "this process was given up; end it",
-            );
-        };
+        } = queue.next(&environment).await.ok_or_else(Refusal::given_up)?;
         if queue.take(&environment, &request_id, affinity, TakenInvocation { taken, result }) {
-            return invocation_response(&queue.function, &request_id, payload);
+            return Ok(invocation_response(&queue.function, &request_id, payload));
         }
-        queue.finish(&request_id, Err(InvocationError::Unavailable));
     }
 }
 
@@ -517,35 +531,31 @@ fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     }
 }
 
-async fn response(State(queues): Queues, Path(path): Path<CallPath>, request: Request) -> Response {
-    let queue = match path.queue(&queues) {
-        Ok(queue) => queue,
-        Err(refused) => return refused,
-    };
+async fn response(State(queues): Queues, Path(path): Path<CallPath>, request: Request) -> Result<Response, Refusal> {
+    let queue = path.queue(&queues)?;
     let request_id = path.request_id.unwrap_or_default();
     match axum::body::to_bytes(request.into_body(), RESPONSE_BYTES_MAX).await {
         Ok(body) => acknowledge(queue.finish(&request_id, Ok(body))),
         Err(_) => {
             queue.finish(&request_id, Err(InvocationError::ResponseTooLarge));
-            refuse(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "RequestEntityTooLarge",
-                &format!("exceeded maximum allowed payload size ({RESPONSE_BYTES_MAX} bytes)"),
-            )
+            Err(Refusal {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                error_type: "RequestEntityTooLarge",
+                message: format!("exceeded maximum allowed payload size ({RESPONSE_BYTES_MAX} bytes)"),
+            })
         }
     }
 }
 
-fn acknowledge(known: bool) -> Response {
+fn acknowledge(known: bool) -> Result<Response, Refusal> {
     if known {
-        accepted()
-    } else {
-        refuse(
-            StatusCode::BAD_REQUEST,
-            "InvalidRequestID",
-            "no invocation with this request id is in flight",
-        )
+        return Ok(accepted());
     }
+    Err(Refusal {
+        status: StatusCode::BAD_REQUEST,
+        error_type: "InvalidRequestID",
+        message: "no invocation with this request id is in flight".to_owned(),
+    })
 }
 
 #[derive(Deserialize, Default)]
@@ -565,12 +575,9 @@ async fn read_error(request: Request) -> ErrorReport {
     })
 }
 
-async fn error(State(queues): Queues, Path(path): Path<CallPath>, request: Request) -> Response {
+async fn error(State(queues): Queues, Path(path): Path<CallPath>, request: Request) -> Result<Response, Refusal> {
     let report = read_error(request).await;
-    let queue = match path.queue(&queues) {
-        Ok(queue) => queue,
-        Err(refused) => return refused,
-    };
+    let queue = path.queue(&queues)?;
     let failure = InvocationError::Function {
         error_type: report.error_type,
         message: report.error_message,
@@ -578,21 +585,16 @@ async fn error(State(queues): Queues, Path(path): Path<CallPath>, request: Reque
     acknowledge(queue.finish(&path.request_id.unwrap_or_default(), Err(failure)))
 }
 
-async fn init_error(State(queues): Queues, Path(path): Path<CallPath>, request: Request) -> Response {
+async fn init_error(State(queues): Queues, Path(path): Path<CallPath>, request: Request) -> Result<Response, Refusal> {
     let report = read_error(request).await;
-    let found = path.queue(&queues).and_then(|queue| path.environment(queue));
-    match found {
-        Ok(environment) => {
-            tracing::warn!(
-                function = path.function,
-                error = report.error_message,
-                "a function failed to start"
-            );
-            environment.state().init_error = Some(format!("{}: {}", report.error_type, report.error_message));
-            accepted()
-        }
-        Err(refused) => refused,
-    }
+    let environment = path.queue(&queues).and_then(|queue| path.environment(queue))?;
+    tracing::warn!(
+        function = path.function,
+        error = report.error_message,
+        "a function failed to start"
+    );
+    environment.state().init_error = Some(format!("{}: {}", report.error_type, report.error_message));
+    Ok(accepted())
 }
 
 fn random_number() -> u64 {

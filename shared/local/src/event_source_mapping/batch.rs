@@ -64,7 +64,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// The batch without its first `from` records.
-    pub fn from_record(&self, from: usize) -> Self {
+    pub fn starting_at(&self, from: usize) -> Self {
         let Some(first) = self.records.get(from) else {
             return Self {
                 payload: Bytes::from([HEAD, TAIL].concat()),
@@ -268,9 +268,9 @@ mod tests {
             for number in from + 1..=4 {
                 rest.offer(&envelope(), &record(number, "AAAA"));
             }
-            assert_eq!(whole.from_record(from as usize), rest.finish(), "from {from}");
+            assert_eq!(whole.starting_at(from as usize), rest.finish(), "from {from}");
         }
-        assert_eq!(whole.from_record(1).from_record(2), whole.from_record(3));
+        assert_eq!(whole.starting_at(1).starting_at(2), whole.starting_at(3));
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Poller {
                 NextStep::Retry { from, attempts, wait } => {
                     tried = attempts;
                     if from > 0 {
-                        batch = batch.from_record(from);
+                        batch = batch.starting_at(from);
                     }
                     self.wait_to_retry(wait).await;
                 }

@@ -16,6 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use ferrokinesis::actions::{Operation, dispatch};
 use ferrokinesis::store::{Store, StoreOptions};
 use ferrokinesis::types::{Consumer, ConsumerStatus, EpochSeconds, StoredRecord, StreamStatus};
@@ -176,7 +177,10 @@ impl Kinesis {
             activity: Activity::new(),
             shards_seen: watch::Sender::new(0),
         });
-        let app: Router = emulator.layer(axum::middleware::from_fn_with_state(Arc::clone(&state), gate::pass));
+        // Axum's own limit of 2 MB would refuse puts that Kinesis takes; the gate has a limit of its own.
+        let app: Router = emulator
+            .layer(DefaultBodyLimit::disable())
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), gate::pass));
         let (listener, url) = crate::listen("Kinesis", options.port).await?;
         let (close, closed) = oneshot::channel::<()>();
         let server = tokio::spawn(serve(listener, app, closed));

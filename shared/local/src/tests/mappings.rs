@@ -178,9 +178,28 @@ async fn the_payload_limit_cuts_a_batch_and_what_fits_no_event_is_given_up() {
     for _ in 0..10 {
         put(&cloud, "events", &[("key".to_owned(), megabyte.clone())]).await;
     }
+    // A stream may be made to take records of 10 MiB, of which Lambda can hand on about half.
+    let client = super::kinesis_client(&cloud.endpoints().kinesis_url);
+    let arn = &cloud.template().streams[0].arn;
+    client
+        .update_max_record_size()
+        .stream_arn(arn)
+        .max_record_size_in_kib(10_240)
+        .send()
+        .await
+        .unwrap();
+    put(&cloud, "events", &[("key".to_owned(), vec![b'x'; 5_000_000])]).await;
+    put(&cloud, "events", &[("key".to_owned(), b"last".to_vec())]).await;
     drained(&cloud).await.unwrap();
     let sizes = sizes.lock().unwrap().clone();
-    assert_eq!(sizes.iter().map(|(records, _)| records).sum::<usize>(), 10);
+    assert_eq!(sizes.iter().map(|(records, _)| records).sum::<usize>(), 11);
+    let progress = cloud.progress().mappings[0].clone();
+    assert_eq!((progress.records_completed, progress.records_dropped), (11, 1));
+    assert!(
+        progress.dropped[0]
+            .reason
+            .contains("does not fit into an event of 6291456 bytes")
+    );
     assert!(
         sizes
             .iter()
