@@ -1,0 +1,65 @@
+//! Numbers, times and errors as people read them.
+
+/// A number with its thousands apart: `62,753`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number and what it counts: `1 step`, `2 steps`.
+pub fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", grouped(count as u64))
+}
+
+/// An error with everything that led to it: what, then why.
+pub fn error_chain(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error}");
+    for cause in error.chain().skip(1) {
+        text.push_str(&format!("\n  because: {cause}"));
+    }
+    text
+}
+
+/// Rows under a heading, their first column aligned: what `usher` prints for counts by name.
+pub fn table(rows: &[(String, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    rows.iter()
+        .map(|(name, value)| format!("  {name:<width$}  {value}\n"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (62_753, "62,753"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+        assert_eq!(
+            (counted(1, "step"), counted(2_000, "step")),
+            ("1 step".to_owned(), "2,000 steps".to_owned())
+        );
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let error = anyhow::anyhow!("no such file").context("cannot read x");
+        assert_eq!(error_chain(&error), "error: cannot read x\n  because: no such file");
+    }
+}

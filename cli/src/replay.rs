@@ -1,0 +1,133 @@
+//! `usher replay`: the same fold as the deployed function's, without any cloud.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use usher_domain::journey::Journey;
+use usher_domain::rules::{RuleCounts, RuleOutcome};
+use usher_wire::trigger;
+
+use crate::Verdict;
+use crate::args::ReplayOptions;
+use crate::arrival_clock::{data_arrival, wall_clock};
+use crate::events_file::EventsFile;
+use crate::fold::{Fold, LineCounts};
+use crate::people::{counted, grouped, table};
+use crate::progress::FileProgress;
+use crate::triggers_file::TriggersFile;
+use crate::{journey_file, profiles_file};
+
+/// Lines between two looks at the progress bar.
+const LINES_PER_PROGRESS: u64 = 4096;
+
+/// Runs the command.
+///
+/// # Errors
+/// When the journey has errors, or a file can't be read or written. A line that can't be used is none.
+pub fn run(options: &ReplayOptions) -> Result<Verdict> {
+    let journey = journey_file::load(&options.journey)?;
+    let mut events = EventsFile::open(&options.events)?;
+    let mut triggers_file = options.triggers.as_deref().map(TriggersFile::create).transpose()?;
+    let progress = FileProgress::new(events.size(), events.bytes_read());
+    let started = Instant::now();
+    let mut fold = Fold::new(&journey);
+    // An event id that comes again from beyond the dedupe window makes the same trigger again; its id tells.
+    let mut trigger_ids = HashSet::new();
+    while let Some(line) = events.next_line()? {
+        let arrived_at = data_arrival(line.bytes).unwrap_or_else(wall_clock);
+        for trigger in fold.line(line.number, line.bytes, arrived_at) {
+            if trigger_ids.insert(trigger.id)
+                && let Some(file) = &mut triggers_file
+            {
+                file.write(&trigger::to_json(&trigger))?;
+            }
+        }
+        if fold.counts().lines.is_multiple_of(LINES_PER_PROGRESS) {
+            progress.show(format!("{} events", grouped(fold.counts().lines)));
+        }
+    }
+    progress.clear();
+    let took = started.elapsed();
+    if let Some(file) = triggers_file {
+        file.finish()?;
+    }
+    let (counts, rules) = (fold.counts().clone(), fold.rules().clone());
+    let profiles = fold.into_profiles();
+    if let Some(path) = &options.profiles {
+        profiles_file::write_file(path, &profiles, &journey, profiles_file::latest_arrival(&profiles))?;
+    }
+    print!(
+        "{}",
+        summary(&journey, &counts, &rules, profiles.len(), trigger_ids.len(), took)
+    );
+    Ok(Verdict::AllWell)
+}
+
+fn summary(
+    journey: &Journey,
+    counts: &LineCounts,
+    rules: &RuleCounts,
+    profiles: usize,
+    triggers: usize,
+    took: Duration,
+) -> String {
+    let per_second = counts.lines as f64 / took.as_secs_f64().max(f64::MIN_POSITIVE);
+    let mut text = format!(
+        "{} in {:.2} s ({} a second), journey `{}` version {}\n",
+        counted(counts.lines as usize, "event"),
+        took.as_secs_f64(),
+        grouped(per_second as u64),
+        journey.name,
+        journey.version,
+    );
+    let mut rows = vec![
+        ("applied".to_owned(), grouped(counts.applied)),
+        ("duplicate".to_owned(), grouped(counts.duplicate)),
+        ("dropped by the journey".to_owned(), grouped(counts.dropped)),
+        ("rejected".to_owned(), grouped(counts.rejected_total())),
+        ("profiles".to_owned(), grouped(profiles as u64)),
+        ("triggers".to_owned(), grouped(triggers as u64)),
+    ];
+    text.push_str(&table(&rows));
+    if !counts.rejected.is_empty() {
+        text.push_str("rejected, with the first of each reason\n");
+        rows = counts
+            .rejected
+            .iter()
+            .map(|(reason, rejected)| {
+                let first = format!(
+                    "{}  line {}: {}",
+                    grouped(rejected.count),
+                    rejected.first_line,
+                    rejected.first
+                );
+                (reason.name().to_owned(), first)
+            })
+            .collect();
+        text.push_str(&table(&rows));
+    }
+    if !journey.rules.is_empty() {
+        text.push_str("rules, and why they did not fire\n");
+        rows = journey
+            .rules
+            .iter()
+            .enumerate()
+            .map(|(index, rule)| (rule.id.clone(), rule_row(rules, index)))
+            .collect();
+        text.push_str(&table(&rows));
+    }
+    text
+}
+
+fn rule_row(rules: &RuleCounts, index: usize) -> String {
+    let counts = RuleOutcome::ALL
+        .into_iter()
+        .map(|outcome| (outcome, rules.get(index, outcome)));
+    // What fired is told even where it is nothing.
+    let told = counts.filter(|(outcome, count)| *outcome == RuleOutcome::Fired || *count > 0);
+    let parts: Vec<String> = told
+        .map(|(outcome, count)| format!("{} {}", outcome.name().replace('_', " "), grouped(count)))
+        .collect();
+    parts.join(", ")
+}
