@@ -2,7 +2,7 @@
 
 Nothing differs from AWS but the endpoints: the functions get them, the template's names and made-up credentials from the environment. What each sample
 must answer and leave behind is its `expect` in events/plain: `failed` (sequence numbers' positions in the batch), `error` (the invocation fails), `users`
-(profiles that exist), `rejected` (records that this sample puts on the rejected stream), `decisions` (items in the decision log).
+(profiles that exist), `rejected` (reason and field of each record that this sample puts on the rejected stream), `decisions` (items in the decision log).
 """
 
 import contextlib
@@ -108,17 +108,18 @@ class Cloud:
         self.kinesis = boto3.client("kinesis", endpoint_url=endpoints["AWS_ENDPOINT_URL_KINESIS"], **common)
         self.dynamodb = boto3.client("dynamodb", endpoint_url=endpoints["AWS_ENDPOINT_URL_DYNAMODB"], **common)
 
-    def rejected_count(self):
-        count = 0
+    def rejected(self):
+        """Reason and field of every record on the rejected stream, by its place: an invocation that is repeated rejects a record once more."""
+        found = []
         for shard in self.kinesis.list_shards(StreamName=REJECTED)["Shards"]:
             iterator = self.kinesis.get_shard_iterator(StreamName=REJECTED, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
             while True:
                 page = self.kinesis.get_records(ShardIterator=iterator, Limit=1000)
-                count += len(page["Records"])
+                found += [json.loads(record["Data"]) for record in page["Records"]]
                 iterator = page.get("NextShardIterator")
                 if not page["Records"] or not iterator:
                     break
-        return count
+        return found
 
     def has_item(self, table, **key):
         return "Item" in self.dynamodb.get_item(TableName=table, Key={name: {"S": value} for name, value in key.items()}, ConsistentRead=True)
@@ -136,7 +137,6 @@ def check_sample(plain_path, port, environment, cloud):
     function = plain_path.parent.name
     data_file = ROOT / "events" / function / plain_path.name
     expect = json.loads(plain_path.read_text(encoding="utf-8"))["expect"]
-    rejected_before = cloud.rejected_count() if "rejected" in expect else 0
 
     succeeded, stdout, stderr = invoke(function, data_file, port, environment)
     if expect.get("error"):
@@ -162,9 +162,11 @@ def check_sample(plain_path, port, environment, cloud):
         if not cloud.has_item(DECISIONS, user_id=user, trigger_id=trigger_id):
             problems.append(f"decision {trigger_id} of {user} is not in the log")
     if "rejected" in expect:
-        rejected = cloud.rejected_count() - rejected_before
-        if rejected != expect["rejected"]:
-            problems.append(f"expected {expect['rejected']} records on {REJECTED}, got {rejected}")
+        rejected = {
+            record["sequence_number"]: [record["reason"], record["field"]] for record in cloud.rejected() if record["sequence_number"] in sequence_numbers
+        }
+        if sorted(rejected.values()) != sorted(expect["rejected"]):
+            problems.append(f"expected {expect['rejected']} on {REJECTED}, got {list(rejected.values())}")
     return problems
 
 

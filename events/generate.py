@@ -5,8 +5,9 @@
     events/generate.py --check    fail when a written file is not what its readable form gives
 
 A readable form has `about` (what the sample shows), `expect` (what the function must answer, read by .ci/invoke_check.py) and either `event` (the
-Lambda event as it is) or `stream`, `shard` and `records`. A record has one of `json` (an object, written compactly), `text` (as it is), `hex` (bytes) or
-`nest` (that many opening brackets), and may have `key` (partition key, otherwise the user's id), `gzip` and `arrival` (seconds after the first arrival).
+Lambda event as it is) or `stream`, `shard` and `records`. A record has one of `json` (an object, written compactly), `text` (as it is) or `hex` (bytes), and
+may have `key` (partition key, otherwise the user's id), `nest` (what the text "NEST" becomes in `json`: an object that nests this deep), `gzip` and `arrival`
+(seconds after the first arrival).
 The output depends on nothing but the readable form, so the two are compared in CI.
 """
 
@@ -28,13 +29,13 @@ SEQUENCE_NUMBERS_PER_SHARD = 10**30
 
 def record_bytes(record):
     if "json" in record:
-        data = json.dumps(record["json"], ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(record["json"], ensure_ascii=False, separators=(",", ":"))
+        depth = record.get("nest", 0)
+        data = text.replace('"NEST"', '{"a":' * depth + "0" + "}" * depth).encode()
     elif "text" in record:
         data = record["text"].encode()
-    elif "hex" in record:
-        data = bytes.fromhex(record["hex"])
     else:
-        data = b"[" * record["nest"]
+        data = bytes.fromhex(record["hex"])
     return gzip.compress(data, mtime=0) if record.get("gzip") else data
 
 
