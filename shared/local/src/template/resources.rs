@@ -482,6 +482,7 @@ impl<'template> Reader<'_, 'template> {
         for (property, variable) in [
             ("LogFormat", "AWS_LAMBDA_LOG_FORMAT"),
             ("ApplicationLogLevel", "AWS_LAMBDA_LOG_LEVEL"),
+            ("LogGroup", "AWS_LAMBDA_LOG_GROUP_NAME"),
         ] {
             if let Some(text) = logging
                 .and_then(|logging| logging.get(property))
