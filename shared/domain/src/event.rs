@@ -48,13 +48,19 @@ pub struct Properties<'a> {
 }
 
 impl<'a> Properties<'a> {
-    /// The value at a path. The event's own `properties` win over an unknown top-level member of the same name.
+    /// The value at a path. The event's own `properties` win over an unknown top-level member of the same name, and of
+    /// two members with one name the last.
     pub fn find(&self, path: &[String]) -> Option<Value<'a>> {
-        if let Some(value) = self.object.and_then(|object| json::find(object, path)) {
-            return Some(value);
-        }
         let (name, rest) = path.split_first()?;
-        let (_, text) = self.unknown.iter().find(|(unknown, _)| unknown == name)?;
+        if let Some(object) = self.object {
+            if let Some(value) = json::find(object, path) {
+                return Some(value);
+            }
+            if self.unknown.is_empty() || (!rest.is_empty() && json::find(object, &path[..1]).is_some()) {
+                return None;
+            }
+        }
+        let (_, text) = self.unknown.iter().rfind(|(unknown, _)| unknown == name)?;
         if rest.is_empty() {
             Some(json::read(text))
         } else {

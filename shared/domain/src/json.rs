@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::value::Value;
@@ -13,7 +13,7 @@ use crate::value::Value;
 pub fn find<'a>(object: &'a str, path: &[String]) -> Option<Value<'a>> {
     let (name, rest) = path.split_first()?;
     let mut deserializer = serde_json::Deserializer::from_str(object);
-    let raw = (&mut deserializer).deserialize_any(MemberVisitor { name }).ok()??;
+    let raw = (&mut deserializer).deserialize_map(MemberVisitor { name }).ok()??;
     if rest.is_empty() {
         Some(read(raw.get()))
     } else {
@@ -36,6 +36,12 @@ pub fn read(text: &str) -> Value<'_> {
 pub fn members(object: &str) -> Vec<(Cow<'_, str>, &str)> {
     let mut deserializer = serde_json::Deserializer::from_str(object);
     (&mut deserializer).deserialize_map(MembersVisitor).unwrap_or_default()
+}
+
+/// The elements of a JSON array, each as its text. Empty where the text is no array.
+pub fn elements(array: &str) -> Vec<&str> {
+    let raw: Vec<&RawValue> = serde_json::from_str(array).unwrap_or_default();
+    raw.into_iter().map(RawValue::get).collect()
 }
 
 /// How deeply arrays and objects nest in a JSON text: `1` is 0, `[]` is 1.
@@ -89,7 +95,30 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// Finds one member of an object, and skips the others.
+/// Whether a member's name is this one. Names are compared as bytes, since JSON's escapes can spell what is no Unicode
+/// text, and one such name must not hide the other members.
+struct NameIs<'n>(&'n str);
+
+impl<'de> DeserializeSeed<'de> for NameIs<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for NameIs<'_> {
+    type Value = bool;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a name")
+    }
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<bool, E> {
+        Ok(name == self.0.as_bytes())
+    }
+}
+
+/// Finds one member of an object, and skips the others. Of two with one name the last counts, as everywhere.
 struct MemberVisitor<'n> {
     name: &'n str,
 }
@@ -103,8 +132,8 @@ impl<'de> Visitor<'de> for MemberVisitor<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(Text(name)) = map.next_key::<Text<'de>>()? {
-            if name == self.name {
+        while let Some(is_it) = map.next_key_seed(NameIs(self.name))? {
+            if is_it {
                 found = Some(map.next_value()?);
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -112,9 +141,27 @@ impl<'de> Visitor<'de> for MemberVisitor<'_> {
         }
         Ok(found)
     }
+}
 
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-        Ok(None)
+/// A member's name as text.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = Name<'de>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a name")
+            }
+            fn visit_borrowed_bytes<E>(self, name: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Name(String::from_utf8_lossy(name)))
+            }
+            fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(String::from_utf8_lossy(name).into_owned())))
+            }
+        }
+        deserializer.deserialize_bytes(NameVisitor)
     }
 }
 
@@ -129,7 +176,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
-        while let Some(Text(name)) = map.next_key::<Text<'de>>()? {
+        while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
             members.push((name, map.next_value::<&'de RawValue>()?.get()));
         }
         Ok(members)
@@ -198,6 +245,11 @@ mod tests {
             let path: Vec<String> = path.split(' ').map(str::to_owned).collect();
             assert_eq!(find(object, &path), expected, "{path:?}");
         }
+        // A name that is no Unicode text hides nothing else.
+        assert_eq!(find(r#"{"a": 1, "\ud800": 2}"#, &["a".to_owned()]), Some(Value::Int(1)));
+        assert_eq!(members(r#"{"a": 1, "\ud800": 2}"#).len(), 2);
+        assert_eq!(find(r#"{"\u0061": 1}"#, &["a".to_owned()]), Some(Value::Int(1)));
+        assert_eq!(elements("[1, [2], {}]"), ["1", "[2]", "{}"]);
         assert_eq!(find("[1]", &["a".to_owned()]), None);
         assert_eq!(find("not json", &["a".to_owned()]), None);
     }

@@ -24,6 +24,8 @@ pub mod recent_event_ids;
 pub mod rules;
 pub mod sequence_number;
 pub mod sessions;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod trigger;
 pub mod value;

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::Slot;
 use super::lower::{Comparison, Node};
-use crate::event::Event;
+use super::{Slot, interpret};
+use crate::event::{Event, Field};
 use crate::journey::Journey;
+use crate::json;
 use crate::profile::Profile;
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -58,6 +59,25 @@ impl<'s> Scope<'s> {
     }
 }
 
+impl Scope<'_> {
+    /// Whether a slot has a value. What it is a part of must be there, and be an object.
+    fn has(&self, slot: &Slot) -> Result<bool, EvaluationError> {
+        let Slot::Event(Field::Property(path)) = slot else {
+            return Ok(self.read(slot).is_some());
+        };
+        match path.split_last() {
+            Some((name, whole)) if !whole.is_empty() => match self.event.properties.find(whole) {
+                Some(Value::Json(text)) if text.starts_with('{') => {
+                    Ok(json::find(text, std::slice::from_ref(name)).is_some())
+                }
+                Some(_) => Err(EvaluationError::Mismatch),
+                None => Err(EvaluationError::Missing),
+            },
+            _ => Ok(self.read(slot).is_some()),
+        }
+    }
+}
+
 type Evaluated<'s> = Result<Value<'s>, EvaluationError>;
 
 /// Whether a typed condition is met.
@@ -77,7 +97,7 @@ fn evaluate<'s>(node: &'s Node, scope: &Scope<'s>) -> Evaluated<'s> {
         Node::Null => return Ok(Value::Null),
         Node::Literal(scalar) => return Ok(Value::from(scalar)),
         Node::Slot(slot) => return scope.read(slot).ok_or(EvaluationError::Missing),
-        Node::Has(slot) => scope.read(slot).is_some(),
+        Node::Has(slot) => scope.has(slot)?,
         Node::Not(inner) => !truth(evaluate(inner, scope))?,
         Node::And(left, right) => logic(left, right, scope, false)?,
         Node::Or(left, right) => logic(left, right, scope, true)?,
@@ -116,6 +136,14 @@ fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
     match (left, right) {
         (Value::Int(left), Value::Float(right)) => *left as f64 == *right,
         (Value::Float(left), Value::Int(right)) => *left == *right as f64,
+        (Value::List(left), Value::List(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
+        }
+        // Objects are equal by what is in them, however they are written.
+        (Value::Json(left), Value::Json(right)) if left == right => true,
+        (Value::Json(_), Value::Json(_) | Value::List(_)) | (Value::List(_), Value::Json(_)) => {
+            interpret::equal(left, right)
+        }
         (left, right) => left == right,
     }
 }

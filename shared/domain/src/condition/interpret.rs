@@ -1,14 +1,18 @@
 //! Running a condition in the library's interpreter: whatever CEL can say beyond the typed form.
 
 use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use cel::objects::{Key, Map};
-use cel::{Context, Program, Value as CelValue};
+use cel::{Context, Env, Program, Value as CelValue};
 
 use super::{EvaluationError, Scope, Slot};
 use crate::event::Field;
 use crate::json;
 use crate::value::Value;
+
+/// Making it costs more than evaluating most conditions.
+static STANDARD_LIBRARY: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 /// Whether the condition is met.
 pub(super) fn is_met(program: &Program, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
@@ -20,7 +24,7 @@ pub(super) fn is_met(program: &Program, scope: &Scope<'_>) -> Result<bool, Evalu
 
 fn run(program: &Program, scope: &Scope<'_>) -> Result<CelValue, EvaluationError> {
     let references = program.references();
-    let mut context = Context::default();
+    let mut context = Context::with_env(Arc::clone(&STANDARD_LIBRARY));
     for (root, build) in ROOTS {
         if references.has_variable(root) {
             context.add_variable_from_value(root, build(scope));
@@ -123,22 +127,20 @@ fn cel_value(value: &Value<'_>) -> CelValue {
         Value::Float(value) => CelValue::Float(*value),
         Value::Text(text) => CelValue::String(text.to_string().into()),
         Value::List(values) => CelValue::List(values.iter().map(cel_value).collect::<Vec<_>>().into()),
-        Value::Json(text) => serde_json::from_str(text).map_or(CelValue::Null, |json| from_json(&json)),
+        Value::Json(text) if text.starts_with('[') => CelValue::List(
+            json::elements(text)
+                .into_iter()
+                .map(|text| cel_value(&json::read(text)))
+                .collect::<Vec<_>>()
+                .into(),
+        ),
+        Value::Json(text) => map(json::members(text)
+            .into_iter()
+            .map(|(name, text)| (name.into_owned(), cel_value(&json::read(text))))),
     }
 }
 
-/// Numbers become what they become in [`json::read`], so that both forms of a condition see the same.
-fn from_json(json: &serde_json::Value) -> CelValue {
-    match json {
-        serde_json::Value::Null => CelValue::Null,
-        serde_json::Value::Bool(value) => CelValue::Bool(*value),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => CelValue::Int(whole),
-            (None, Some(float)) => CelValue::Float(float),
-            (None, None) => CelValue::Null,
-        },
-        serde_json::Value::String(text) => CelValue::String(text.clone().into()),
-        serde_json::Value::Array(values) => CelValue::List(values.iter().map(from_json).collect::<Vec<_>>().into()),
-        serde_json::Value::Object(members) => map(members.iter().map(|(name, value)| (name.clone(), from_json(value)))),
-    }
+/// Whether two values are equal as CEL has it, lists and objects by what is in them.
+pub(super) fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
+    cel_value(left) == cel_value(right)
 }

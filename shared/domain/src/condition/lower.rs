@@ -16,6 +16,23 @@ const SESSION_MEMBERS: [(&str, Slot); 3] = [
     ("duration_ms", Slot::SessionDuration),
 ];
 
+/// The functions that the interpreter has; macros such as `exists` are gone when a condition is checked.
+const FUNCTIONS: [&str; 13] = [
+    "bool",
+    "bytes",
+    "contains",
+    "double",
+    "dyn",
+    "endsWith",
+    "int",
+    "matches",
+    "size",
+    "startsWith",
+    "string",
+    "type",
+    "uint",
+];
+
 /// A comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Comparison {
@@ -102,21 +119,36 @@ pub(super) fn compile(source: &str, names: &mut Names) -> Result<Compiled, Vec<C
     })
 }
 
-/// An upper bound of how deeply a condition's parts nest.
+/// An upper bound of how deeply a condition's parts nest: its brackets, and within each of them the operators in a row.
+/// The parser makes a balanced tree of `&&` and `||`, so a row ends there.
 fn nesting(source: &str) -> usize {
-    let (mut depth, mut deepest, mut conditionals) = (0usize, 0usize, 0usize);
-    for byte in source.bytes() {
+    // Operators within a text don't count, where it is certain what is within one.
+    let plain_texts = !["\\", "\"\"\"", "'''", "//"].iter().any(|odd| source.contains(odd));
+    let (mut rows, mut depth, mut deepest) = (vec![0usize], 0usize, 0usize);
+    let mut bytes = source.bytes();
+    let mut before = b' ';
+    while let Some(byte) = bytes.next() {
+        let last = rows.len() - 1;
         match byte {
             b'(' | b'[' | b'{' => {
+                rows[last] += 1;
+                rows.push(0);
                 depth += 1;
-                deepest = deepest.max(depth);
             }
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b'?' | b'!' | b'-' => conditionals += 1,
+            b')' | b']' | b'}' if last > 0 => depth -= rows.pop().unwrap_or_default(),
+            b'&' | b'|' | b',' => depth -= std::mem::take(&mut rows[last]),
+            b'=' if matches!(before, b'=' | b'!' | b'<' | b'>') => {}
+            b'?' | b'!' | b'-' | b'+' | b'*' | b'/' | b'%' | b'=' | b'<' | b'>' | b'.' => {
+                rows[last] += 1;
+                depth += 1;
+            }
+            b'"' | b'\'' if plain_texts => while bytes.next().is_some_and(|within| within != byte) {},
             _ => {}
         }
+        deepest = deepest.max(depth);
+        before = byte;
     }
-    deepest.max(conditionals)
+    deepest
 }
 
 /// The members that an expression such as `event.properties.plan` or `features["clicks"]` walks, root first.
@@ -241,6 +273,7 @@ impl Checker<'_> {
                 _ => self.check(&select.operand),
             },
             Expr::Call(call) => {
+                self.check_function(&call.func_name);
                 self.check_type_literals(call);
                 call.target.iter().for_each(|target| self.check(target));
                 call.args.iter().for_each(|arg| self.check(arg));
@@ -286,6 +319,16 @@ impl Checker<'_> {
             }
             Ok(None) => {}
             Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn check_function(&mut self, name: &str) {
+        // Operators have names too, but no letters at their front.
+        if name.starts_with(|first: char| first.is_ascii_alphabetic()) && !FUNCTIONS.contains(&name) {
+            self.errors.push(ConditionError {
+                message: format!("there is no function `{name}`"),
+                suggestion: did_you_mean(name, &mut FUNCTIONS.into_iter()),
+            });
         }
     }
 

@@ -1,1 +1,570 @@
+use std::sync::LazyLock;
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::{Event, Properties};
+use crate::feature::Dated;
+use crate::fold;
+use crate::journey::Journey;
+use crate::profile::Profile;
+use crate::testing::{SHARDS, arrived, event, journey, time};
+use crate::value::Scalar;
+
+/// A journey with a feature of every kind of value, and one without any.
+const JOURNEY: &str = r#"
+journey: test
+steps:
+  - { id: done, on: click }
+  - { id: open, on: never }
+features:
+  clicks: { count: click }
+  total: { sum: properties.i, on: click }
+  last: { last: properties.any, on: click }
+  recent: { recent: properties.any, on: click }
+  unset: { last: category, on: never }
+  seen: { last_seen: click }
+contents: [{ id: c }]
+triggers:
+  - { id: r, when: traits.plan == "x" || traits.age == 1, offer: c, slot: s }
+"#;
+
+static TEST_JOURNEY: LazyLock<Journey> = LazyLock::new(|| journey(JOURNEY));
+
+fn names() -> Names {
+    Names {
+        features: TEST_JOURNEY
+            .features
+            .iter()
+            .map(|feature| feature.name.clone())
+            .collect(),
+        steps: TEST_JOURNEY.steps.iter().map(|step| step.id.clone()).collect(),
+        traits: TEST_JOURNEY.traits.clone(),
+    }
+}
+
+/// The properties and traits of the events that the tables look at.
+const PROPERTIES: &str = r#"{"i":5,"f":1.5,"whole":5.0,"t":"abc","b":true,"n":null,"o":{"x":1,"y":{"z":"deep"},"n":null},
+    "l":[1,"a",{"k":2}],"big":18446744073709551615,"any":"a","twice":1,"twice":2,"same":{"x":1.0,"y":{"z":"deep"},"n":null}}"#;
+const TRAITS: &str = r#"{"plan":"team"}"#;
+
+fn table_event() -> Event<'static> {
+    let mut event = event("e1", "click", time(0));
+    event.category = Some("forumng".into());
+    event.location.country = Some("GB".into());
+    event.properties = Properties {
+        object: Some(PROPERTIES),
+        unknown: vec![("top".into(), "7"), ("t".into(), "8")],
+    };
+    event.traits = Some(TRAITS);
+    event
+}
+
+/// The event, folded into an empty profile.
+fn folded(event: Event<'_>) -> Profile {
+    let mut profile = Profile::new(&TEST_JOURNEY);
+    fold::apply(&TEST_JOURNEY, &mut profile, &arrived(event, 0, 1, time(0)));
+    profile
+}
+
+fn compile(source: &str) -> Condition {
+    Condition::compile(source, &mut names()).unwrap_or_else(|errors| panic!("{source}: {errors:?}"))
+}
+
+/// What the library's interpreter says, whatever form the condition takes.
+fn interpreted(source: &str, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
+    interpret::is_met(&cel::Program::compile(source).expect(source), scope)
+}
+
+#[test]
+fn the_typed_form_says_what_the_interpreter_says() {
+    let event = table_event();
+    let profile = folded(table_event());
+    let scope = Scope {
+        journey: &TEST_JOURNEY,
+        event: &event,
+        profile: &profile,
+        now: time(0),
+    };
+    let (yes, no, error) = (Some(true), Some(false), None);
+    for (source, expected) in [
+        // Kinds of numbers mix; other kinds never do.
+        ("event.properties.i == 5", yes),
+        ("event.properties.i == 5.0", yes),
+        ("event.properties.whole == 5", yes),
+        ("event.properties.f > 1", yes),
+        ("1 < event.properties.f && event.properties.f < 2", yes),
+        ("event.properties.f <= 1.5 && event.properties.f >= 1.5", yes),
+        ("event.properties.i < -1", no),
+        ("event.properties.big > 9223372036854775807", yes),
+        ("event.properties.i == \"5\"", no),
+        ("event.properties.i != \"5\"", yes),
+        ("event.properties.i < \"5\"", error),
+        ("event.properties.t < \"abd\"", yes),
+        ("event.properties.b > false", yes),
+        ("event.properties.b == 1", no),
+        // Null equals null only, and has no order.
+        ("event.properties.n == null", yes),
+        ("event.properties.n != null", no),
+        ("event.properties.i != null", yes),
+        ("event.properties.n < 1", error),
+        ("event.properties.n <= null", error),
+        ("event.properties.n", error),
+        ("!event.properties.n", error),
+        // What isn't there has no answer, whichever way it is asked.
+        ("event.properties.nope == 1", error),
+        ("event.properties.nope != 1", error),
+        ("event.properties.nope == null", error),
+        ("!(event.properties.nope == 1)", error),
+        ("event.content_id == \"c\"", error),
+        ("event.properties.t.x == 1", error),
+        ("event.properties.l.x == 1", error),
+        // has() asks for the last part; what is on the way must be there.
+        ("has(event.properties.i)", yes),
+        ("has(event.properties.n)", yes),
+        ("has(event.properties.nope)", no),
+        ("!has(event.properties.nope)", yes),
+        ("has(event.properties.o.x)", yes),
+        ("has(event.properties.o.nope)", no),
+        ("has(event.properties.nope.x)", error),
+        ("!has(event.properties.nope.x)", error),
+        ("has(event.properties.t.x)", error),
+        ("has(event.properties.n.x)", error),
+        ("has(event.properties.l.x)", error),
+        ("has(event.content_id)", no),
+        ("has(event.location.country) && !has(event.location.city)", yes),
+        ("has(features.unset)", yes),
+        ("has(traits.plan) && !has(traits.age)", yes),
+        ("has(event.properties.nope) && event.properties.nope > 1", no),
+        // Paths.
+        ("event.properties.o.y.z == \"deep\"", yes),
+        ("event.properties[\"o\"][\"y\"].z == \"deep\"", yes),
+        ("event[\"category\"] == \"forumng\"", yes),
+        ("event.properties.top == 7", yes),
+        ("event.properties.t == \"abc\"", yes),
+        ("event.properties.twice == 2", yes),
+        // Objects and lists are compared as values, not as text.
+        ("event.properties.o == event.properties.same", yes),
+        ("event.properties.o != event.properties.l", yes),
+        ("event.properties.o == 1", no),
+        ("event.properties.l < event.properties.l", error),
+        // One side that decides wins over an error on the other.
+        ("event.properties.nope == 1 || event.properties.i == 5", yes),
+        ("event.properties.i == 5 || event.properties.nope == 1", yes),
+        ("event.properties.nope == 1 || event.properties.i == 6", error),
+        ("event.properties.nope == 1 && event.properties.i == 6", no),
+        ("event.properties.i == 6 && event.properties.nope == 1", no),
+        ("event.properties.nope == 1 && event.properties.i == 5", error),
+        ("event.properties.t || true", yes),
+        ("event.properties.t || false", error),
+        ("event.properties.t && false", no),
+        ("false || event.properties.t", error),
+        // in
+        ("event.properties.i in [1, 5]", yes),
+        ("event.properties.whole in [1, 5]", yes),
+        ("event.properties.t in [\"x\", \"y\"]", no),
+        ("event.properties.t in []", no),
+        ("event.properties.o in [1]", no),
+        ("event.properties.nope in [1]", error),
+        ("\"a\" in features.recent", yes),
+        ("\"b\" in features.recent", no),
+        ("event.properties.any in features.recent", yes),
+        ("\"a\" in features.last", error),
+        ("\"a\" in features.unset", error),
+        ("\"a\" in features.clicks", error),
+        // Profiles.
+        ("features.clicks == 1 && features.total == 5", yes),
+        ("features.unset == null", yes),
+        ("features.recent == features.recent", yes),
+        ("steps.done.done && !steps.open.done", yes),
+        ("steps.open.at == null", yes),
+        ("steps.open.at > 1", error),
+        ("steps.done.at == features.seen", yes),
+        ("traits.plan == \"team\"", yes),
+        ("traits.age == 1", error),
+        (
+            "session.count == 1 && session.events == 1 && session.duration_ms == 0",
+            yes,
+        ),
+        (
+            "event.type == \"click\" && event.user_id == \"u\" && event.id == \"e1\"",
+            yes,
+        ),
+    ] {
+        let condition = compile(source);
+        assert!(!condition.is_interpreted(), "{source} should have a typed form");
+        assert_eq!(interpreted(source, &scope).ok(), expected, "interpreted: {source}");
+        assert_eq!(condition.is_met(&scope).ok(), expected, "typed: {source}");
+    }
+}
+
+#[test]
+fn what_has_no_typed_form_runs_in_the_interpreter() {
+    let event = table_event();
+    let profile = folded(table_event());
+    let scope = Scope {
+        journey: &TEST_JOURNEY,
+        event: &event,
+        profile: &profile,
+        now: time(0),
+    };
+    let (yes, no, error) = (Some(true), Some(false), None);
+    for (source, expected) in [
+        ("event.properties.l.exists(item, item == \"a\")", yes),
+        ("features.recent.all(value, value == \"b\")", no),
+        ("features.recent.exists_one(value, value == \"a\")", yes),
+        ("event.properties.l.filter(event, event == 1) == [1]", yes),
+        ("[1, 2].map(features, features * 2) == [2, 4]", yes),
+        ("size(features.recent) == 1 && event.properties.t.size() == 3", yes),
+        (
+            "event.category.startsWith(\"forum\") && event.category.endsWith(\"ng\")",
+            yes,
+        ),
+        ("event.category.contains(\"um\")", yes),
+        ("event.category.matches(\"^f[a-z]+$\")", yes),
+        ("event.category.matches(\"[\")", error),
+        ("event.properties.i + 1 == 6 && event.properties.i % 2 == 1", yes),
+        ("event.properties.i / 0 == 1", error),
+        ("event.properties.i - 9223372036854775807 - 10 < 0", error),
+        ("event.properties.b ? event.properties.i > 1 : false", yes),
+        ("event.properties.l[2].k == 2", yes),
+        ("event.properties.l[9] == 2", error),
+        ("event.properties.l == [1, \"a\", {\"k\": 2}]", yes),
+        ("event.properties.o.x in event.properties.l", yes),
+        ("\"x\" in event.properties.o", yes),
+        ("\"country\" in event.location", yes),
+        ("double(event.properties.t) > 1.0", error),
+        ("string(event.properties.i) == \"5\"", yes),
+        ("event.properties.i in [null, 5]", yes),
+        ("event.properties.i == 5u", yes),
+        ("event.properties.i + 1", error),
+    ] {
+        let condition = compile(source);
+        assert!(condition.is_interpreted(), "{source}");
+        assert_eq!(condition.is_met(&scope).ok(), expected, "{source}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_condition_is_said_with_what_to_write() {
+    for (source, message, suggestion) in [
+        ("features.click > 1", "there is no feature `click`", Some("clicks")),
+        ("features[\"click\"] > 1", "there is no feature `click`", Some("clicks")),
+        ("feature.clicks > 1", "there is no name `feature`", Some("features")),
+        ("steps.don.done", "there is no step `don`", Some("done")),
+        ("steps.done.dnoe", "there is no step member `dnoe`", Some("done")),
+        (
+            "session.events_count > 1",
+            "there is no session member `events_count`",
+            Some("events"),
+        ),
+        (
+            "event.catgory == \"a\"",
+            "there is no event member `catgory`",
+            Some("category"),
+        ),
+        (
+            "event.location.contry == \"a\"",
+            "there is no event member `location.contry`",
+            Some("location.country"),
+        ),
+        (
+            "event.plan == \"a\"",
+            "there is no event member `plan`",
+            Some("event.properties.plan"),
+        ),
+        (
+            "event.category.lenght == 1",
+            "there is no event member `category.lenght`",
+            Some("category"),
+        ),
+        ("features.clicks.value > 1", "`features.clicks` has no parts", None),
+        ("has(features.click)", "there is no feature `click`", Some("clicks")),
+        (
+            "event.properties.l.exists(x, x == features.click)",
+            "there is no feature `click`",
+            Some("clicks"),
+        ),
+        (
+            "event.type == \"Click\"",
+            "event types are kept in lower case",
+            Some("click"),
+        ),
+        (
+            "\"Click\" == event.type",
+            "event types are kept in lower case",
+            Some("click"),
+        ),
+        (
+            "event.type in [\"ok\", \"Page_View\"]",
+            "event types are kept in lower case",
+            Some("page_view"),
+        ),
+        (
+            "event.category.startWith(\"a\")",
+            "there is no function `startWith`",
+            Some("startsWith"),
+        ),
+        (
+            "sizes(features.recent) > 1",
+            "there is no function `sizes`",
+            Some("size"),
+        ),
+        ("now() > 1", "there is no function `now`", None),
+        (
+            "timestamp(event.properties.t) > timestamp(\"2024-01-01T00:00:00Z\")",
+            "there is no function `timestamp`",
+            None,
+        ),
+        ("Event{id: 1} == 1", "a condition can't make a `Event`", None),
+        ("event.type ==", "", None),
+        ("", "", None),
+        ("1 +* 2", "", None),
+        ("event.type == \"a", "", None),
+    ] {
+        let errors = Condition::compile(source, &mut names()).expect_err(source);
+        let found = errors.iter().any(|error| {
+            error.message.contains(message) && (message.is_empty() || error.suggestion.as_deref() == suggestion)
+        });
+        assert!(found, "{source}: {errors:?}");
+        assert!(
+            errors.iter().all(|error| !error.message.is_empty()),
+            "{source}: {errors:?}"
+        );
+    }
+    let errors =
+        Condition::compile("features.a > 1 && features.b > 1 && steps.c.done", &mut names()).expect_err("three");
+    assert_eq!(errors.len(), 3, "every error at once: {errors:?}");
+}
+
+#[test]
+fn a_condition_knows_the_event_types_without_which_it_cannot_be_met() {
+    for (source, types) in [
+        ("event.type == \"a\"", Some(&["a"][..])),
+        ("\"a\" == event.type && features.clicks > 1", Some(&["a"])),
+        ("features.clicks > 1 && event.type in [\"a\", \"b\"]", Some(&["a", "b"])),
+        ("event.type == \"a\" || event.type == \"b\"", Some(&["a", "b"])),
+        (
+            "(event.type == \"a\" || event.type == \"b\") && event.type == \"b\"",
+            Some(&["b"]),
+        ),
+        ("event.type == \"a\" && event.type == \"b\"", Some(&[])),
+        ("event.type == \"a\" || features.clicks > 1", None),
+        ("event.type != \"a\"", None),
+        ("!(event.type == \"a\")", None),
+        ("features.clicks > 1", None),
+    ] {
+        let condition = compile(source);
+        let expected: Option<Vec<String>> = types.map(|types| types.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(condition.event_types(), expected.as_deref(), "{source}");
+    }
+}
+
+#[test]
+fn p10_nested_bombs_are_refused_or_run_and_never_overflow_the_stack() {
+    let bombs = [
+        format!("{}1{} == 1", "(".repeat(2000), ")".repeat(2000)),
+        format!("{}1{} == [1]", "[".repeat(2000), "]".repeat(2000)),
+        format!("{}true", "!".repeat(4000)),
+        format!("{}1 == 1", "-".repeat(4000)),
+        format!("{}1", "true ? 1 : ".repeat(300)),
+        format!("{}", "(".repeat(4000)),
+        format!("{}", "{".repeat(4000)),
+        format!("event.properties{} == 1", ".a".repeat(2000)),
+        format!("event.properties{} == 1", "[\"a\"]".repeat(800)),
+        format!("event.properties{} == 1", "[0]".repeat(1300)),
+        format!("1{} == 1", "+1".repeat(2000)),
+        format!("1{}", "==1".repeat(1300)),
+        format!("1{}", "<1".repeat(1300)),
+        format!("true{}", "&&true".repeat(600)),
+        format!("true{}", "||false&&true".repeat(300)),
+        format!("\"a\"{} == 1", ".size()".repeat(500)),
+        "a".repeat(1 << 20),
+        "[".repeat(1 << 20),
+    ];
+    for bomb in bombs {
+        // As small a stack as any thread of a runtime has.
+        let run = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
+            let event = table_event();
+            let profile = folded(table_event());
+            let scope = Scope {
+                journey: &TEST_JOURNEY,
+                event: &event,
+                profile: &profile,
+                now: time(0),
+            };
+            if let Ok(condition) = Condition::compile(&bomb, &mut names()) {
+                let _ = condition.is_met(&scope);
+            }
+        });
+        run.expect("a thread").join().expect("no panic");
+    }
+}
+
+#[test]
+fn what_a_condition_saw_is_told_as_json() {
+    let event = table_event();
+    let profile = folded(table_event());
+    let scope = Scope {
+        journey: &TEST_JOURNEY,
+        event: &event,
+        profile: &profile,
+        now: time(0),
+    };
+    let condition = compile(
+        "features.clicks > 0 && features.recent != null && features.clicks < 9 && event.properties.o != 1 && !has(event.content_id)",
+    );
+    let seen: Vec<_> = condition
+        .seen(&scope)
+        .into_iter()
+        .map(|seen| format!("{}={}", seen.name, seen.json))
+        .collect();
+    let object = r#"event.properties.o={"x":1,"y":{"z":"deep"},"n":null}"#;
+    assert_eq!(
+        seen,
+        [
+            "features.clicks=1",
+            "features.recent=[\"a\"]",
+            object,
+            "event.content_id=null"
+        ]
+    );
+}
+
+const READS: &[&str] = &[
+    "event.type",
+    "event.category",
+    "event.content_id",
+    "event.location.country",
+    "event.properties.a",
+    "event.properties.b",
+    "event.properties[\"c\"]",
+    "event.properties.a.x",
+    "event.properties.b.x",
+    "event.properties.b.x.y",
+    "features.clicks",
+    "features.total",
+    "features.last",
+    "features.recent",
+    "features.unset",
+    "features.seen",
+    "steps.done.done",
+    "steps.done.at",
+    "steps.open.done",
+    "steps.open.at",
+    "traits.plan",
+    "traits.age",
+    "traits.none",
+    "session.count",
+    "session.events",
+    "session.duration_ms",
+];
+const LITERALS: &[&str] = &[
+    "0",
+    "1",
+    "-1",
+    "5",
+    "1.0",
+    "1.5",
+    "-0.0",
+    "9007199254740993",
+    "9007199254740992.0",
+    "\"a\"",
+    "\"b\"",
+    "\"\"",
+    "true",
+    "false",
+];
+/// JSON values as they may be in an event, hostile ones too.
+const JSON: &[&str] = &[
+    "null",
+    "true",
+    "false",
+    "0",
+    "1",
+    "-1",
+    "5",
+    "1.0",
+    "1.5",
+    "-0",
+    "9007199254740993",
+    "18446744073709551616",
+    "1e400",
+    "\"a\"",
+    "\"b\"",
+    "\"\"",
+    "\"\\u0061\"",
+    "\"\\ud800\"",
+    "[]",
+    "[1,\"a\"]",
+    "[1.0,\"a\"]",
+    "{}",
+    "{\"x\":1}",
+    "{\"x\":{\"y\":\"a\"}}",
+    "{\"x\":null}",
+    "{\"x\":1.0}",
+    "{\"x\":1,\"x\":2}",
+    "{\"x\":1,\"z\":1e400}",
+    "{\"x\":5,\"\\ud800\":1}",
+];
+
+fn expression() -> impl Strategy<Value = String> {
+    let read = prop::sample::select(READS).prop_map(str::to_owned);
+    let literal = prop::sample::select(LITERALS).prop_map(str::to_owned);
+    let operand = prop_oneof![4 => read.clone(), 3 => literal.clone(), 1 => Just("null".to_owned())];
+    let operator = prop::sample::select(&["==", "!=", "<", "<=", ">", ">="][..]);
+    let leaf = prop_oneof![
+        6 => (operand.clone(), operator, operand.clone()).prop_map(|(left, operator, right)| format!("{left} {operator} {right}")),
+        2 => (operand.clone(), prop::collection::vec(literal, 0..4))
+            .prop_map(|(needle, list)| format!("{needle} in [{}]", list.join(", "))),
+        1 => (operand.clone(), read.clone()).prop_map(|(needle, read)| format!("{needle} in {read}")),
+        2 => prop::sample::select(READS).prop_filter("has() takes a member", |read| !read.ends_with(']')).prop_map(|read| format!("has({read})")),
+        1 => operand,
+    ];
+    leaf.prop_recursive(4, 24, 2, |inner| {
+        prop_oneof![
+            2 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left} && {right})")),
+            2 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left} || {right})")),
+            1 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left}) == ({right})")),
+            1 => inner.prop_map(|inner| format!("!({inner})")),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn both_forms_agree_on_random_conditions_over_random_scopes(
+        source in expression(),
+        properties in prop::collection::vec((prop::sample::select(&["a", "b", "c", "any", "i"][..]), prop::sample::select(JSON)), 0..6),
+        unknown in prop::collection::vec((prop::sample::select(&["a", "b"][..]), prop::sample::select(JSON)), 0..3),
+        event_type in prop::sample::select(&["click", "view"][..]),
+        category in prop::option::of(prop::sample::select(&["a", "b", ""][..])),
+        plan in prop::option::of(prop::sample::select(&["a", "b"][..])),
+        earlier in prop::option::of(prop::sample::select(&["\"a\"", "1", "1.0", "true"][..])),
+    ) {
+        let object = format!("{{{}}}", properties.iter().map(|(name, json)| format!("\"{name}\":{json}")).collect::<Vec<_>>().join(","));
+        let earlier_object = earlier.map(|json| format!("{{\"any\":{json}}}"));
+        let mut event = event("e2", event_type, time(1000));
+        event.category = category.map(Into::into);
+        event.properties = Properties {
+            object: Some(&object),
+            unknown: unknown.iter().map(|(name, json)| ((*name).into(), *json)).collect(),
+        };
+        let mut profile = Profile::new(&TEST_JOURNEY);
+        if let Some(earlier_object) = &earlier_object {
+            let mut earlier = crate::testing::event("e1", "click", time(0));
+            earlier.properties.object = Some(earlier_object);
+            fold::apply(&TEST_JOURNEY, &mut profile, &arrived(earlier, 0, 1, time(0)));
+        }
+        profile.traits[0] = plan.map(|plan| Dated {
+            at: time(0),
+            shard: crate::feature::short_shard(SHARDS[0].key),
+            value: Scalar::Text(plan.to_owned()),
+        });
+        fold::apply(&TEST_JOURNEY, &mut profile, &arrived(event.clone(), 0, 2, time(1000)));
+        let scope = Scope { journey: &TEST_JOURNEY, event: &event, profile: &profile, now: time(1000) };
+        let condition = compile(&source);
+        prop_assert_eq!(condition.is_met(&scope).ok(), interpreted(&source, &scope).ok(), "{} over {}", source, object);
+    }
+}
