@@ -1,1 +1,37 @@
-fn main() {}
+//! The Lambda function `profile-writer`: interactions in; profiles, triggers and rejected records out.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use usher_aws::clients::{Caller, Clients};
+use usher_aws::config::{ProfileWriterSettings, environment};
+use usher_aws::dynamodb::DynamoProfileTable;
+use usher_aws::journey_file::read_journey;
+use usher_aws::kinesis::KinesisStream;
+use usher_aws::runtime::{self, StdoutSink, SystemClock};
+use usher_pipeline::ports::BoxError;
+use usher_pipeline::profile_writer::{ProfileWriter, ProfileWriterConfig, ProfileWriterPorts};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    runtime::start_function(start()).await
+}
+
+async fn start() -> Result<(), BoxError> {
+    let settings = ProfileWriterSettings::read(&environment)?;
+    let journey = Arc::new(read_journey(&settings.journey_path)?);
+    let clients = Clients::load(&environment, Caller::Function).await;
+    let ports = ProfileWriterPorts {
+        profiles: DynamoProfileTable::new(clients.dynamodb, settings.profiles_table),
+        triggers: KinesisStream::new(clients.kinesis.clone(), settings.triggers_stream),
+        rejected: KinesisStream::new(clients.kinesis, settings.rejected_stream),
+        clock: SystemClock,
+        telemetry: StdoutSink,
+    };
+    let config = ProfileWriterConfig {
+        write_concurrency: settings.write_concurrency,
+        metrics_namespace: settings.metrics_namespace,
+    };
+    let profile_writer = ProfileWriter::new(journey, ports, config);
+    runtime::run(async |payload, deadline| profile_writer.run(payload, deadline).await).await
+}

@@ -1,1 +1,19 @@
-//! x
+//! What Usher's flows need from the outside, made of AWS: the adapters behind the ports of `usher-pipeline`.
+//!
+//! - [`config`]: every setting of every function, read once and checked together.
+//! - [`clients`]: the SDK's clients, made once at a cold start.
+//! - [`dynamodb`] and [`kinesis`]: the tables and streams. Each method is one call; retrying is the flows' work.
+//! - [`webhook`]: where decisions go.
+//! - [`journey_file`]: the journey that a function runs.
+//! - [`runtime`]: what a function's `main` needs around its flow: logs, the clock, the Lambda runtime.
+
+pub mod clients;
+pub mod config;
+pub mod dynamodb;
+pub mod journey_file;
+pub mod kinesis;
+pub mod runtime;
+mod sdk_error;
+#[cfg(test)]
+mod test_server;
+pub mod webhook;

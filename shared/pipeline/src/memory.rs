@@ -1,1 +1,737 @@
-//! In-memory adapters.
+//! The ports in memory, for tests and for runs without any cloud.
+//!
+//! They keep the same contract as the AWS adapters, limits included, and can be told to fail: [`Fault`] says how,
+//! [`Faults::inject`] makes the next call fail so, and [`Faults::on_call`] decides at each call, which may also be the
+//! moment for another writer to come in between.
+//!
+//! ```
+//! # use usher_domain::time::Timestamp;
+//! # use usher_pipeline::memory::{Fault, MemoryProfileTable};
+//! # use usher_pipeline::ports::{ProfileItem, ProfileTable};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let table = MemoryProfileTable::default();
+//! table.faults().inject(Fault::LostAnswer);
+//! let profile =
+//!     ProfileItem { user_id: "u-1".to_owned(), version: 1, state: vec![], updated_at: Timestamp::from_epoch_ms(0) };
+//! assert!(table.put(&profile, 0).await.is_err(), "its answer was lost");
+//! assert_eq!(table.item("u-1"), Some(profile), "but it was written");
+//! # }
+//! ```
+//!
+//! Every one of them is a handle: a clone sees the same data.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use usher_domain::hash::hash_bytes;
+use usher_domain::time::Timestamp;
+
+use crate::ports::{
+    CallError, DecisionItem, DecisionStatus, DecisionTable, Delivery, DeliveryAnswer, GET_USERS_MAX, GetAnswer,
+    PUT_BYTES_MAX, PUT_RECORDS_MAX, ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream,
+    StreamRecord, TelemetrySink, WallClock,
+};
+
+/// Largest item of a DynamoDB table, in bytes: 400 KB, attribute names included.
+pub const ITEM_BYTES_MAX: usize = 400 * 1024;
+/// Largest record of a Kinesis stream, in bytes: 1 MiB unless the stream is set to more, partition key included.
+pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
+/// Longest partition key, in characters.
+pub const PARTITION_KEY_CHARS_MAX: usize = 256;
+
+/// Bytes that one read unit pays for.
+const READ_UNIT_BYTES: usize = 4 * 1024;
+/// Bytes that one write unit pays for.
+const WRITE_UNIT_BYTES: usize = 1024;
+/// About what an item takes besides its texts and bytes: attribute names, times and numbers.
+const ITEM_OVERHEAD_BYTES: usize = 75;
+/// What Kinesis' sequence numbers start with; they have 56 digits.
+const SEQUENCE_NUMBER_PREFIX: &str = "495903382714902566085596925383615710";
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A test that panics while it holds the lock has failed already; the data is whole either way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a call fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing happens, and the call fails for now.
+    Throttle,
+    /// It takes effect, and the call fails for now: the answer got lost on its way.
+    LostAnswer,
+    /// Nothing happens, and the call is refused.
+    Refuse,
+    /// It never answers, and nothing happens.
+    Hang,
+    /// What is at these indexes of the call is left over: unprocessed keys, or failed records. Any other kind of call
+    /// is throttled.
+    Partial(Vec<usize>),
+}
+
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// [`ProfileTable::get`]
+    GetProfiles,
+    /// [`ProfileTable::put`]
+    PutProfile,
+    /// [`RecordStream::put`]
+    PutRecords,
+    /// [`DecisionTable::record`]
+    RecordDecision,
+    /// [`DecisionTable::set_status`]
+    SetDecisionStatus,
+    /// [`Delivery::deliver`]
+    Deliver,
+}
+
+/// A call that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// How many calls came before it.
+    pub number: usize,
+    /// What it does.
+    pub operation: Operation,
+    /// What it names: users, partition keys, or the id of a trigger.
+    pub keys: Vec<String>,
+}
+
+type Hook = Box<dyn FnMut(&Call) -> Option<Fault> + Send>;
+
+/// The failures to come, and the calls that came.
+#[derive(Default)]
+pub struct Faults {
+    next: Mutex<VecDeque<(Option<Operation>, Fault)>>,
+    hook: Mutex<Option<Hook>>,
+    calls: Mutex<Vec<Call>>,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Faults")
+            .field("next", &self.next)
+            .field("calls", &self.calls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Faults {
+    /// Makes the next call fail. Faults wait in a queue, one call each.
+    pub fn inject(&self, fault: Fault) {
+        locked(&self.next).push_back((None, fault));
+    }
+
+    /// Makes the next call of this kind fail.
+    pub fn inject_at(&self, operation: Operation, fault: Fault) {
+        locked(&self.next).push_back((Some(operation), fault));
+    }
+
+    /// Asks `hook` at each call whether and how it fails; injected faults come first. Nothing is locked then, so it may
+    /// read and change the data, as another writer would. It must not make calls on the same fake.
+    pub fn on_call(&self, hook: impl FnMut(&Call) -> Option<Fault> + Send + 'static) {
+        *locked(&self.hook) = Some(Box::new(hook));
+    }
+
+    /// The calls so far, failed ones too.
+    pub fn calls(&self) -> Vec<Call> {
+        locked(&self.calls).clone()
+    }
+
+    /// How many calls of this kind there were.
+    pub fn count(&self, operation: Operation) -> usize {
+        locked(&self.calls)
+            .iter()
+            .filter(|call| call.operation == operation)
+            .count()
+    }
+
+    /// Notes a call and gives its fault.
+    async fn meet(&self, operation: Operation, keys: Vec<String>) -> Result<Effect, CallError> {
+        let call = {
+            let mut calls = locked(&self.calls);
+            let call = Call {
+                number: calls.len(),
+                operation,
+                keys,
+            };
+            calls.push(call.clone());
+            call
+        };
+        let injected = {
+            let mut next = locked(&self.next);
+            let index = next
+                .iter()
+                .position(|(only, _)| only.is_none_or(|only| only == operation));
+            index.and_then(|index| next.remove(index)).map(|(_, fault)| fault)
+        };
+        let fault = injected.or_else(|| locked(&self.hook).as_mut().and_then(|hook| hook(&call)));
+        match fault {
+            None => Ok(Effect::Whole),
+            Some(Fault::LostAnswer) => Ok(Effect::Unanswered),
+            Some(Fault::Partial(left_over)) if matches!(operation, Operation::GetProfiles | Operation::PutRecords) => {
+                Ok(Effect::Without(left_over.into_iter().collect()))
+            }
+            Some(Fault::Throttle | Fault::Partial(_)) => Err(failed_for_now(operation)),
+            Some(Fault::Refuse) => Err(refused(operation, "it was told to")),
+            Some(Fault::Hang) => std::future::pending().await,
+        }
+    }
+}
+
+/// How far a call gets.
+enum Effect {
+    Whole,
+    Without(BTreeSet<usize>),
+    Unanswered,
+}
+
+impl Effect {
+    fn leaves_out(&self, index: usize) -> bool {
+        matches!(self, Effect::Without(left_over) if left_over.contains(&index))
+    }
+
+    /// The answer, unless it gets lost.
+    fn answer<T>(&self, operation: Operation, answer: T) -> Result<T, CallError> {
+        match self {
+            Effect::Unanswered => Err(failed_for_now(operation)),
+            Effect::Whole | Effect::Without(_) => Ok(answer),
+        }
+    }
+}
+
+fn failed_for_now(operation: Operation) -> CallError {
+    CallError::Retry {
+        call: format!("memory:{operation:?}"),
+        source: "it was told to fail".into(),
+    }
+}
+
+fn refused(operation: Operation, why: &str) -> CallError {
+    CallError::Refused {
+        call: format!("memory:{operation:?}"),
+        source: why.into(),
+    }
+}
+
+fn units(bytes: usize, unit_bytes: usize) -> f64 {
+    bytes.div_ceil(unit_bytes).max(1) as f64
+}
+
+fn profile_bytes(profile: &ProfileItem) -> usize {
+    ITEM_OVERHEAD_BYTES + profile.user_id.len() + profile.state.len()
+}
+
+/// The `profiles` table.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryProfileTable {
+    inner: Arc<ProfileTableInner>,
+}
+
+#[derive(Debug, Default)]
+struct ProfileTableInner {
+    faults: Faults,
+    /// A profile, or what is wrong with the item.
+    items: Mutex<BTreeMap<String, Result<ProfileItem, String>>>,
+}
+
+impl MemoryProfileTable {
+    /// Its failures and calls.
+    pub fn faults(&self) -> &Faults {
+        &self.inner.faults
+    }
+
+    /// The profiles, by user.
+    pub fn items(&self) -> Vec<ProfileItem> {
+        locked(&self.inner.items)
+            .values()
+            .filter_map(|item| item.clone().ok())
+            .collect()
+    }
+
+    /// A user's profile.
+    pub fn item(&self, user_id: &str) -> Option<ProfileItem> {
+        locked(&self.inner.items)
+            .get(user_id)
+            .and_then(|item| item.clone().ok())
+    }
+
+    /// Stores a profile without any condition, as another writer.
+    pub fn insert(&self, profile: ProfileItem) {
+        locked(&self.inner.items).insert(profile.user_id.clone(), Ok(profile));
+    }
+
+    /// Stores something that is no profile.
+    pub fn insert_unreadable(&self, user_id: &str, why: &str) {
+        locked(&self.inner.items).insert(user_id.to_owned(), Err(why.to_owned()));
+    }
+
+    /// Takes a user's item away.
+    pub fn remove(&self, user_id: &str) {
+        locked(&self.inner.items).remove(user_id);
+    }
+}
+
+impl ProfileTable for MemoryProfileTable {
+    async fn get(&self, users: &[&str]) -> Result<GetAnswer, CallError> {
+        let operation = Operation::GetProfiles;
+        let keys = users.iter().map(|user| (*user).to_owned()).collect();
+        let effect = self.inner.faults.meet(operation, keys).await?;
+        let different: BTreeSet<&str> = users.iter().copied().collect();
+        if users.len() > GET_USERS_MAX || different.len() < users.len() || different.contains("") {
+            return Err(refused(
+                operation,
+                "a read names 1 to 100 different users, none of them empty",
+            ));
+        }
+        let items = locked(&self.inner.items);
+        let mut answer = GetAnswer::default();
+        for (index, user) in users.iter().enumerate() {
+            if effect.leaves_out(index) {
+                answer.unprocessed.push((*user).to_owned());
+                continue;
+            }
+            let bytes = match items.get(*user) {
+                Some(Ok(profile)) => {
+                    answer.items.push(profile.clone());
+                    profile_bytes(profile)
+                }
+                Some(Err(why)) => {
+                    answer.unreadable.push(((*user).to_owned(), why.clone()));
+                    ITEM_OVERHEAD_BYTES
+                }
+                None => 0,
+            };
+            answer.read_units += units(bytes, READ_UNIT_BYTES);
+        }
+        effect.answer(operation, answer)
+    }
+
+    async fn put(&self, profile: &ProfileItem, expected_version: u64) -> Result<PutAnswer, CallError> {
+        let operation = Operation::PutProfile;
+        let effect = self.inner.faults.meet(operation, vec![profile.user_id.clone()]).await?;
+        let bytes = profile_bytes(profile);
+        if bytes > ITEM_BYTES_MAX || profile.user_id.is_empty() {
+            return Err(refused(operation, "an item has a key, and at most 400 KB"));
+        }
+        let mut items = locked(&self.inner.items);
+        let stored = items.get(&profile.user_id);
+        let answer = match stored {
+            None if expected_version == 0 => {
+                items.insert(profile.user_id.clone(), Ok(profile.clone()));
+                PutAnswer::Written {
+                    write_units: units(bytes, WRITE_UNIT_BYTES),
+                }
+            }
+            Some(Ok(current)) if current.version == expected_version && expected_version > 0 => {
+                let larger = bytes.max(profile_bytes(current));
+                items.insert(profile.user_id.clone(), Ok(profile.clone()));
+                PutAnswer::Written {
+                    write_units: units(larger, WRITE_UNIT_BYTES),
+                }
+            }
+            None => PutAnswer::Conflict {
+                current: None,
+                write_units: units(0, WRITE_UNIT_BYTES),
+            },
+            Some(Ok(current)) => PutAnswer::Conflict {
+                current: Some(current.clone()),
+                write_units: units(profile_bytes(current), WRITE_UNIT_BYTES),
+            },
+            Some(Err(why)) => PutAnswer::Unreadable { why: why.clone() },
+        };
+        effect.answer(operation, answer)
+    }
+}
+
+/// A record on a [`MemoryStream`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// Its shard.
+    pub shard_id: String,
+    /// Its sequence number: it increases from record to record, over all shards.
+    pub sequence_number: String,
+    /// What was put.
+    pub record: StreamRecord,
+}
+
+/// A Kinesis stream.
+#[derive(Clone, Debug)]
+pub struct MemoryStream {
+    inner: Arc<StreamInner>,
+}
+
+#[derive(Debug)]
+struct StreamInner {
+    faults: Faults,
+    shards: u64,
+    records: Mutex<Vec<StoredRecord>>,
+}
+
+impl Default for MemoryStream {
+    fn default() -> MemoryStream {
+        MemoryStream::with_shards(1)
+    }
+}
+
+impl MemoryStream {
+    /// A stream with this many shards, at least one. A record's shard follows from its partition key.
+    pub fn with_shards(shards: u32) -> MemoryStream {
+        let inner = StreamInner {
+            faults: Faults::default(),
+            shards: shards.max(1).into(),
+            records: Mutex::default(),
+        };
+        MemoryStream { inner: Arc::new(inner) }
+    }
+
+    /// Its failures and calls.
+    pub fn faults(&self) -> &Faults {
+        &self.inner.faults
+    }
+
+    /// The records, in the order in which they were put.
+    pub fn records(&self) -> Vec<StoredRecord> {
+        locked(&self.inner.records).clone()
+    }
+
+    /// Takes all records away and gives them, so that a test can look at one step at a time.
+    pub fn drain(&self) -> Vec<StoredRecord> {
+        std::mem::take(&mut locked(&self.inner.records))
+    }
+}
+
+impl RecordStream for MemoryStream {
+    async fn put(&self, records: &[StreamRecord]) -> Result<Vec<PutOutcome>, CallError> {
+        let operation = Operation::PutRecords;
+        let keys = records.iter().map(|record| record.partition_key.clone()).collect();
+        let effect = self.inner.faults.meet(operation, keys).await?;
+        let size = |record: &StreamRecord| record.partition_key.len() + record.data.len();
+        if records.len() > PUT_RECORDS_MAX || records.iter().map(size).sum::<usize>() > PUT_BYTES_MAX {
+            return Err(refused(operation, "a put has at most 500 records and 5 MiB"));
+        }
+        let is_wrong = |record: &StreamRecord| {
+            let key_chars = record.partition_key.chars().count();
+            key_chars == 0 || key_chars > PARTITION_KEY_CHARS_MAX || size(record) > RECORD_BYTES_MAX
+        };
+        if records.iter().any(is_wrong) {
+            return Err(refused(
+                operation,
+                "a record has a partition key of 1 to 256 characters, and at most 1 MiB",
+            ));
+        }
+        let mut stored = locked(&self.inner.records);
+        let mut outcomes = Vec::with_capacity(records.len());
+        for (index, record) in records.iter().enumerate() {
+            if effect.leaves_out(index) {
+                let code = "ProvisionedThroughputExceededException".to_owned();
+                outcomes.push(PutOutcome::Failed {
+                    code,
+                    message: "it was told to fail".to_owned(),
+                });
+                continue;
+            }
+            let shard_id = format!(
+                "shardId-{:012}",
+                hash_bytes(record.partition_key.as_bytes()) % self.inner.shards
+            );
+            // The call's number keeps it increasing after records were drained.
+            let calls = locked(&self.inner.faults.calls).len();
+            let sequence_number = format!("{SEQUENCE_NUMBER_PREFIX}{calls:016}{index:04}");
+            stored.push(StoredRecord {
+                shard_id: shard_id.clone(),
+                sequence_number: sequence_number.clone(),
+                record: record.clone(),
+            });
+            outcomes.push(PutOutcome::Stored {
+                shard_id,
+                sequence_number,
+            });
+        }
+        effect.answer(operation, outcomes)
+    }
+}
+
+/// The `decisions` table.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDecisionTable {
+    inner: Arc<DecisionTableInner>,
+}
+
+#[derive(Debug, Default)]
+struct DecisionTableInner {
+    faults: Faults,
+    decisions: Mutex<BTreeMap<(String, String), (DecisionItem, DecisionStatus)>>,
+}
+
+impl MemoryDecisionTable {
+    /// Its failures and calls.
+    pub fn faults(&self) -> &Faults {
+        &self.inner.faults
+    }
+
+    /// The decisions, by user and trigger id.
+    pub fn decisions(&self) -> Vec<(DecisionItem, DecisionStatus)> {
+        locked(&self.inner.decisions).values().cloned().collect()
+    }
+
+    /// Takes a decision away, as its TTL does.
+    pub fn remove(&self, user_id: &str, trigger_id: &str) {
+        locked(&self.inner.decisions).remove(&(user_id.to_owned(), trigger_id.to_owned()));
+    }
+}
+
+impl DecisionTable for MemoryDecisionTable {
+    async fn record(&self, decision: &DecisionItem, status: DecisionStatus) -> Result<RecordAnswer, CallError> {
+        let operation = Operation::RecordDecision;
+        let effect = self
+            .inner
+            .faults
+            .meet(operation, vec![decision.trigger_id.clone()])
+            .await?;
+        if decision.user_id.is_empty() || decision.trigger_id.is_empty() || decision.trigger.len() > ITEM_BYTES_MAX {
+            return Err(refused(operation, "an item has keys, and at most 400 KB"));
+        }
+        let key = (decision.user_id.clone(), decision.trigger_id.clone());
+        let mut decisions = locked(&self.inner.decisions);
+        let answer = match decisions.get(&key) {
+            Some((_, known)) => RecordAnswer::Known(*known),
+            None => {
+                decisions.insert(key, (decision.clone(), status));
+                RecordAnswer::New
+            }
+        };
+        effect.answer(operation, answer)
+    }
+
+    async fn set_status(&self, user_id: &str, trigger_id: &str, status: DecisionStatus) -> Result<(), CallError> {
+        let operation = Operation::SetDecisionStatus;
+        let effect = self.inner.faults.meet(operation, vec![trigger_id.to_owned()]).await?;
+        let mut decisions = locked(&self.inner.decisions);
+        match decisions.get_mut(&(user_id.to_owned(), trigger_id.to_owned())) {
+            Some((_, known)) => *known = status,
+            None => return Err(refused(operation, "there is no such decision")),
+        }
+        effect.answer(operation, ())
+    }
+}
+
+/// A receiver of decisions.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDelivery {
+    inner: Arc<DeliveryInner>,
+}
+
+#[derive(Debug, Default)]
+struct DeliveryInner {
+    faults: Faults,
+    is_log: bool,
+    /// The trigger ids that it refuses for good, with the status that it refuses them with.
+    refused: Mutex<BTreeMap<String, u16>>,
+    delivered: Mutex<Vec<DecisionItem>>,
+}
+
+impl MemoryDelivery {
+    /// One that needs no receipt: recording is delivering.
+    pub fn without_receipt() -> MemoryDelivery {
+        MemoryDelivery {
+            inner: Arc::new(DeliveryInner {
+                is_log: true,
+                ..DeliveryInner::default()
+            }),
+        }
+    }
+
+    /// Its failures and calls.
+    pub fn faults(&self) -> &Faults {
+        &self.inner.faults
+    }
+
+    /// Refuses a trigger for good from now on.
+    pub fn refuse(&self, trigger_id: &str, status: u16) {
+        locked(&self.inner.refused).insert(trigger_id.to_owned(), status);
+    }
+
+    /// What it took, in order; the same decision as often as it came.
+    pub fn delivered(&self) -> Vec<DecisionItem> {
+        locked(&self.inner.delivered).clone()
+    }
+}
+
+impl Delivery for MemoryDelivery {
+    fn needs_receipt(&self) -> bool {
+        !self.inner.is_log
+    }
+
+    async fn deliver(&self, decision: &DecisionItem) -> Result<DeliveryAnswer, CallError> {
+        let operation = Operation::Deliver;
+        let effect = self
+            .inner
+            .faults
+            .meet(operation, vec![decision.trigger_id.clone()])
+            .await?;
+        let refused = locked(&self.inner.refused).get(&decision.trigger_id).copied();
+        let answer = match refused {
+            Some(status) => DeliveryAnswer::RefusedForGood { status },
+            None => {
+                locked(&self.inner.delivered).push(decision.clone());
+                DeliveryAnswer::Accepted
+            }
+        };
+        effect.answer(operation, answer)
+    }
+}
+
+/// A clock that stands until it is set.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryClock {
+    now: Arc<Mutex<Timestamp>>,
+}
+
+impl MemoryClock {
+    /// A clock that stands at this time.
+    pub fn at(now: Timestamp) -> MemoryClock {
+        MemoryClock {
+            now: Arc::new(Mutex::new(now)),
+        }
+    }
+
+    /// Sets it.
+    pub fn set(&self, now: Timestamp) {
+        *locked(&self.now) = now;
+    }
+}
+
+impl WallClock for MemoryClock {
+    fn now(&self) -> Timestamp {
+        *locked(&self.now)
+    }
+}
+
+/// Keeps telemetry lines.
+#[derive(Clone, Debug, Default)]
+pub struct MemorySink {
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl MemorySink {
+    /// The lines so far.
+    pub fn lines(&self) -> Vec<String> {
+        locked(&self.lines).clone()
+    }
+}
+
+impl TelemetrySink for MemorySink {
+    fn line(&self, json: &str) {
+        locked(&self.lines).push(json.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(user_id: &str, version: u64) -> ProfileItem {
+        let updated_at = Timestamp::from_epoch_ms(0);
+        ProfileItem {
+            user_id: user_id.to_owned(),
+            version,
+            state: vec![1],
+            updated_at,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_injected_fault_meets_one_call() {
+        for (fault, is_written, is_refused) in [
+            (Fault::Throttle, false, false),
+            (Fault::LostAnswer, true, false),
+            (Fault::Refuse, false, true),
+        ] {
+            let table = MemoryProfileTable::default();
+            table.faults().inject_at(Operation::PutProfile, fault.clone());
+            table.get(&["a"]).await.expect("the fault is for writes");
+            let error = table.put(&profile("a", 1), 0).await.expect_err("it fails once");
+            assert_eq!(matches!(error, CallError::Refused { .. }), is_refused, "{fault:?}");
+            assert_eq!(table.item("a").is_some(), is_written, "{fault:?}");
+            table.put(&profile("a", 1), 0).await.expect("and not again");
+            assert_eq!(table.faults().count(Operation::PutProfile), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_partial_failure_leaves_out_what_it_names() {
+        let table = MemoryProfileTable::default();
+        table.faults().inject(Fault::Partial(vec![1]));
+        assert_eq!(table.get(&["a", "b"]).await.expect("it answered").unprocessed, ["b"]);
+
+        let stream = MemoryStream::with_shards(4);
+        stream.faults().inject(Fault::Partial(vec![0, 2]));
+        let records: Vec<StreamRecord> = ["a", "b", "c"]
+            .map(|key| StreamRecord {
+                partition_key: key.to_owned(),
+                data: vec![],
+            })
+            .into();
+        let outcomes = stream.put(&records).await.expect("it answered");
+        let is_stored: Vec<bool> = outcomes
+            .iter()
+            .map(|o| matches!(o, PutOutcome::Stored { .. }))
+            .collect();
+        assert_eq!(is_stored, [false, true, false]);
+        assert_eq!(
+            stream
+                .drain()
+                .into_iter()
+                .map(|stored| stored.record)
+                .collect::<Vec<_>>(),
+            [records[1].clone()]
+        );
+    }
+
+    #[tokio::test]
+    async fn another_writer_may_come_in_between() {
+        let table = MemoryProfileTable::default();
+        let other = table.clone();
+        table.faults().on_call(move |call| {
+            if call.number == 0 {
+                other.insert(profile("a", 1));
+            }
+            None
+        });
+        match table.put(&profile("a", 1), 0).await.expect("it answered") {
+            PutAnswer::Conflict {
+                current: Some(current), ..
+            } => assert_eq!(current, profile("a", 1)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_hangs_is_cut_off_by_its_caller() {
+        let delivery = MemoryDelivery::default();
+        delivery.faults().inject(Fault::Hang);
+        let decision = DecisionItem {
+            user_id: "u".to_owned(),
+            trigger_id: "t".to_owned(),
+            rule: String::new(),
+            slot: String::new(),
+            offer: String::new(),
+            decided_at: Timestamp::from_epoch_ms(0),
+            trigger: String::new(),
+            expires_at_epoch_s: 0,
+        };
+        let limit = std::time::Duration::from_millis(20);
+        tokio::time::timeout(limit, delivery.deliver(&decision))
+            .await
+            .expect_err("it hangs");
+        assert_eq!(
+            delivery.deliver(&decision).await.expect("it works now"),
+            DeliveryAnswer::Accepted
+        );
+        assert_eq!(delivery.delivered().len(), 1);
+    }
+}

@@ -1,0 +1,545 @@
+//! The configuration of the functions: read once from a lookup that a test can replace, and refused once with every
+//! mistake in it.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use url::Url;
+
+/// Where settings come from: gives the value of a name. [`environment`] is the real one.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Where the journey is, unless `USHER_JOURNEY_PATH` says otherwise: the place where Lambda unpacks the journey's layer.
+pub const JOURNEY_PATH_DEFAULT: &str = "/opt/journey.yaml";
+/// The CloudWatch namespace of the metrics, unless `USHER_METRICS_NAMESPACE` says otherwise.
+pub const METRICS_NAMESPACE_DEFAULT: &str = "Usher";
+/// Profiles that are written at the same time, unless `USHER_WRITE_CONCURRENCY` says otherwise.
+pub const WRITE_CONCURRENCY_DEFAULT: usize = 32;
+/// What `USHER_WRITE_CONCURRENCY` may be.
+pub const WRITE_CONCURRENCY_RANGE: RangeInclusive<usize> = 1..=256;
+/// Users whose decisions are delivered at the same time. A receiver sees at most this many connections from one
+/// invocation.
+pub const DELIVERY_CONCURRENCY: usize = 16;
+/// Days that a decision is kept, unless `USHER_DECISION_TTL_DAYS` says otherwise.
+pub const DECISION_TTL_DAYS_DEFAULT: u32 = 90;
+/// What `USHER_DECISION_TTL_DAYS` may be: up to 10 years.
+pub const DECISION_TTL_DAYS_RANGE: RangeInclusive<u32> = 1..=3650;
+/// How long a webhook may take, unless `USHER_WEBHOOK_TIMEOUT_MS` says otherwise.
+pub const WEBHOOK_TIMEOUT_MS_DEFAULT: u64 = 3_000;
+/// What `USHER_WEBHOOK_TIMEOUT_MS` may be. The upper end is half of the function's own timeout in template.yaml.
+pub const WEBHOOK_TIMEOUT_MS_RANGE: RangeInclusive<u64> = 100..=30_000;
+
+/// Length of a webhook's key in bytes, as the Standard Webhooks specification asks.
+const WEBHOOK_KEY_BYTES: RangeInclusive<usize> = 24..=64;
+/// Longest CloudWatch namespace.
+const METRICS_NAMESPACE_CHARS_MAX: usize = 255;
+/// Shortest and longest name of a DynamoDB table.
+const TABLE_NAME_CHARS: RangeInclusive<usize> = 3..=255;
+/// Shortest and longest name of a Kinesis stream.
+const STREAM_NAME_CHARS: RangeInclusive<usize> = 1..=128;
+
+const TABLE_ALLOWED: &str = "the name of a DynamoDB table (3 to 255 letters, digits and `_.-`) or its ARN";
+const STREAM_ALLOWED: &str = "the name of a Kinesis stream (1 to 128 letters, digits and `_.-`) or its ARN";
+const NAMESPACE_ALLOWED: &str = "1 to 255 letters, digits, spaces and `.-_/#:`, not starting with `AWS/`";
+const URL_ALLOWED: &str = "an http:// or https:// URL with a host";
+const SECRET_ALLOWED: &str =
+    "`whsec_` and 24 to 64 bytes in base64, such as printed by `echo whsec_$(openssl rand -base64 32)`";
+
+/// The process' environment variable `name`.
+///
+/// This is the one place where Usher's functions read the environment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge that everything else gets injected from"
+)]
+pub fn environment(name: &str) -> Option<String> {
+    // What is not Unicode becomes so here and is refused by the check of its setting, with its name.
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// A setting that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The environment variable.
+    pub name: &'static str,
+    /// What it holds; none if it is not set. Secrets are replaced by `(hidden)`.
+    pub value: Option<String>,
+    /// What it may hold.
+    pub allowed: String,
+}
+
+/// Every setting that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// In the order in which they are read.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "set these environment variables right:")?;
+        for Mistake { name, value, allowed } in &self.mistakes {
+            match value {
+                Some(value) => write!(formatter, "\n  {name} is `{value}`; it must be {allowed}")?,
+                None => write!(formatter, "\n  {name} is not set; it must be {allowed}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The settings of the function `profile-writer`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileWriterSettings {
+    /// `USHER_PROFILES_TABLE`: the table's name or ARN.
+    pub profiles_table: String,
+    /// `USHER_TRIGGERS_STREAM`: the stream's name or ARN.
+    pub triggers_stream: String,
+    /// `USHER_REJECTED_STREAM`: the stream's name or ARN.
+    pub rejected_stream: String,
+    /// `USHER_JOURNEY_PATH`.
+    pub journey_path: PathBuf,
+    /// `USHER_METRICS_NAMESPACE`.
+    pub metrics_namespace: String,
+    /// `USHER_WRITE_CONCURRENCY`: profiles that are written at the same time.
+    pub write_concurrency: usize,
+}
+
+impl ProfileWriterSettings {
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// Every setting that is missing or can't be used.
+    pub fn read(lookup: Lookup<'_>) -> Result<ProfileWriterSettings, ConfigError> {
+        let mut reader = Reader {
+            lookup,
+            mistakes: Vec::new(),
+        };
+        let settings = ProfileWriterSettings {
+            profiles_table: reader.required("USHER_PROFILES_TABLE", TABLE_ALLOWED, is_table),
+            triggers_stream: reader.required("USHER_TRIGGERS_STREAM", STREAM_ALLOWED, is_stream),
+            rejected_stream: reader.required("USHER_REJECTED_STREAM", STREAM_ALLOWED, is_stream),
+            journey_path: reader
+                .optional("USHER_JOURNEY_PATH")
+                .unwrap_or_else(|| JOURNEY_PATH_DEFAULT.to_owned())
+                .into(),
+            metrics_namespace: reader.metrics_namespace(),
+            write_concurrency: reader.number(
+                "USHER_WRITE_CONCURRENCY",
+                WRITE_CONCURRENCY_DEFAULT,
+                WRITE_CONCURRENCY_RANGE,
+            ),
+        };
+        reader.finish(settings)
+    }
+}
+
+/// The settings of the function `trigger-delivery`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TriggerDeliverySettings {
+    /// `USHER_DECISIONS_TABLE`: the table's name or ARN.
+    pub decisions_table: String,
+    /// `USHER_DECISION_TTL_DAYS`: days that a decision is kept.
+    pub decision_ttl_days: u32,
+    /// `USHER_METRICS_NAMESPACE`.
+    pub metrics_namespace: String,
+    /// Where decisions are sent; none if they are only recorded and logged.
+    pub webhook: Option<WebhookSettings>,
+}
+
+impl TriggerDeliverySettings {
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// Every setting that is missing or can't be used.
+    pub fn read(lookup: Lookup<'_>) -> Result<TriggerDeliverySettings, ConfigError> {
+        let mut reader = Reader {
+            lookup,
+            mistakes: Vec::new(),
+        };
+        let settings = TriggerDeliverySettings {
+            decisions_table: reader.required("USHER_DECISIONS_TABLE", TABLE_ALLOWED, is_table),
+            decision_ttl_days: reader.number(
+                "USHER_DECISION_TTL_DAYS",
+                DECISION_TTL_DAYS_DEFAULT,
+                DECISION_TTL_DAYS_RANGE,
+            ),
+            metrics_namespace: reader.metrics_namespace(),
+            webhook: reader.webhook(),
+        };
+        reader.finish(settings)
+    }
+}
+
+/// Where decisions are sent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookSettings {
+    /// `USHER_WEBHOOK_URL`.
+    pub url: Url,
+    /// `USHER_WEBHOOK_SECRET`.
+    pub secret: WebhookSecret,
+    /// `USHER_WEBHOOK_TIMEOUT_MS`: how long one request may take, connecting included.
+    pub timeout: Duration,
+}
+
+impl fmt::Debug for WebhookSettings {
+    /// Names the receiver only: a webhook's path and query are often secrets themselves.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("WebhookSettings")
+            .field("url", &receiver_name(&self.url))
+            .field("secret", &self.secret)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+/// A webhook's address as far as it may be shown: scheme, host and port.
+pub(crate) fn receiver_name(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// The key that webhooks are signed with. Its `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookSecret(String);
+
+impl WebhookSecret {
+    const PREFIX: &'static str = "whsec_";
+
+    /// From `whsec_` and 24 to 64 bytes in base64; none if it is something else.
+    pub fn parse(text: &str) -> Option<WebhookSecret> {
+        let base64 = text.strip_prefix(WebhookSecret::PREFIX)?;
+        let key_bytes = base64.trim_end_matches('=').len() * 3 / 4;
+        let decodes = standardwebhooks::Webhook::new(text).is_ok();
+        (decodes && WEBHOOK_KEY_BYTES.contains(&key_bytes)).then(|| WebhookSecret(text.to_owned()))
+    }
+
+    /// The secret itself, for the signer.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for WebhookSecret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("WebhookSecret(hidden)")
+    }
+}
+
+/// Reads settings one by one and keeps the mistakes. After a mistake it gives a stand-in, which never leaves this
+/// module, because [`Reader::finish`] fails then.
+struct Reader<'a> {
+    lookup: Lookup<'a>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Reader<'_> {
+    /// The setting; none if it is not set. An empty one counts as not set, because templates and shells can hardly
+    /// leave a variable out.
+    fn optional(&self, name: &'static str) -> Option<String> {
+        let value = (self.lookup)(name)?;
+        let trimmed = value.trim();
+        (!trimmed.is_empty()).then(|| trimmed.to_owned())
+    }
+
+    fn mistake(&mut self, name: &'static str, value: Option<String>, allowed: impl Into<String>) {
+        self.mistakes.push(Mistake {
+            name,
+            value,
+            allowed: allowed.into(),
+        });
+    }
+
+    fn required(&mut self, name: &'static str, allowed: &str, is_allowed: fn(&str) -> bool) -> String {
+        let value = self.optional(name);
+        match value {
+            Some(value) if is_allowed(&value) => value,
+            wrong => {
+                self.mistake(name, wrong, allowed);
+                String::new()
+            }
+        }
+    }
+
+    fn number<N>(&mut self, name: &'static str, default: N, allowed: RangeInclusive<N>) -> N
+    where
+        N: FromStr + PartialOrd + fmt::Display,
+    {
+        let Some(text) = self.optional(name) else {
+            return default;
+        };
+        match text.parse() {
+            Ok(number) if allowed.contains(&number) => number,
+            _ => {
+                let range = format!("a whole number from {} to {}", allowed.start(), allowed.end());
+                self.mistake(name, Some(text), range);
+                default
+            }
+        }
+    }
+
+    fn metrics_namespace(&mut self) -> String {
+        let name = "USHER_METRICS_NAMESPACE";
+        match self.optional(name) {
+            None => METRICS_NAMESPACE_DEFAULT.to_owned(),
+            Some(namespace) if is_metrics_namespace(&namespace) => namespace,
+            wrong => {
+                self.mistake(name, wrong, NAMESPACE_ALLOWED);
+                String::new()
+            }
+        }
+    }
+
+    fn webhook(&mut self) -> Option<WebhookSettings> {
+        let url_text = self.optional("USHER_WEBHOOK_URL");
+        let url = url_text
+            .as_deref()
+            .and_then(|text| Url::parse(text).ok())
+            .filter(is_webhook_url);
+        let secret_text = self.optional("USHER_WEBHOOK_SECRET");
+        let secret = secret_text.as_deref().and_then(WebhookSecret::parse);
+        let timeout_ms = self.number(
+            "USHER_WEBHOOK_TIMEOUT_MS",
+            WEBHOOK_TIMEOUT_MS_DEFAULT,
+            WEBHOOK_TIMEOUT_MS_RANGE,
+        );
+
+        if url_text.is_some() && url.is_none() {
+            // It may hold a password or a token, so it is not repeated.
+            self.mistake("USHER_WEBHOOK_URL", Some("(hidden)".to_owned()), URL_ALLOWED);
+        }
+        if url_text.is_none() && secret_text.is_some() {
+            let allowed = format!("{URL_ALLOWED}, because USHER_WEBHOOK_SECRET is set");
+            self.mistake("USHER_WEBHOOK_URL", None, allowed);
+        }
+        if url_text.is_some() && secret_text.is_none() {
+            let allowed = format!("{SECRET_ALLOWED}, because USHER_WEBHOOK_URL is set");
+            self.mistake("USHER_WEBHOOK_SECRET", None, allowed);
+        }
+        if secret_text.is_some() && secret.is_none() {
+            self.mistake("USHER_WEBHOOK_SECRET", Some("(hidden)".to_owned()), SECRET_ALLOWED);
+        }
+        Some(WebhookSettings {
+            url: url?,
+            secret: secret?,
+            timeout: Duration::from_millis(timeout_ms),
+        })
+    }
+
+    fn finish<T>(self, settings: T) -> Result<T, ConfigError> {
+        if self.mistakes.is_empty() {
+            Ok(settings)
+        } else {
+            Err(ConfigError {
+                mistakes: self.mistakes,
+            })
+        }
+    }
+}
+
+fn is_table(text: &str) -> bool {
+    is_arn_of(text, "dynamodb") || is_resource_name(text, TABLE_NAME_CHARS)
+}
+
+fn is_stream(text: &str) -> bool {
+    is_arn_of(text, "kinesis") || is_resource_name(text, STREAM_NAME_CHARS)
+}
+
+/// `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`.
+fn is_arn_of(text: &str, service: &str) -> bool {
+    let mut parts = text.splitn(6, ':');
+    parts.next() == Some("arn")
+        && parts.next().is_some()
+        && parts.next() == Some(service)
+        && parts.nth(2).is_some_and(|resource| !resource.is_empty())
+}
+
+fn is_resource_name(text: &str, chars: RangeInclusive<usize>) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    chars.contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn is_metrics_namespace(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b" .-_/#:".contains(&byte);
+    text.len() <= METRICS_NAMESPACE_CHARS_MAX && !text.starts_with("AWS/") && text.bytes().all(allowed)
+}
+
+fn is_webhook_url(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn lookup_in<'a>(set: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |name| {
+            set.iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
+        }
+    }
+
+    const WRITER_REQUIRED: [(&str, &str); 3] = [
+        ("USHER_PROFILES_TABLE", "profiles"),
+        ("USHER_TRIGGERS_STREAM", "triggers"),
+        (
+            "USHER_REJECTED_STREAM",
+            "arn:aws:kinesis:eu-west-1:123456789012:stream/rejected",
+        ),
+    ];
+
+    #[test]
+    fn profile_writer_needs_three_names_and_has_a_default_for_the_rest() {
+        let settings = ProfileWriterSettings::read(&lookup_in(&WRITER_REQUIRED)).expect("they are all there");
+        assert_eq!(
+            settings,
+            ProfileWriterSettings {
+                profiles_table: "profiles".to_owned(),
+                triggers_stream: "triggers".to_owned(),
+                rejected_stream: "arn:aws:kinesis:eu-west-1:123456789012:stream/rejected".to_owned(),
+                journey_path: "/opt/journey.yaml".into(),
+                metrics_namespace: "Usher".to_owned(),
+                write_concurrency: 32,
+            }
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once_with_its_name_its_value_and_what_is_allowed() {
+        let set = [
+            ("USHER_PROFILES_TABLE", " "),
+            ("USHER_TRIGGERS_STREAM", "no spaces"),
+            ("USHER_METRICS_NAMESPACE", "AWS/Kinesis"),
+            ("USHER_WRITE_CONCURRENCY", "0"),
+        ];
+        let error = ProfileWriterSettings::read(&lookup_in(&set)).expect_err("five are wrong");
+        let message = error.to_string();
+        let told: Vec<&str> = error.mistakes.iter().map(|mistake| mistake.name).collect();
+        assert_eq!(
+            told,
+            [
+                "USHER_PROFILES_TABLE",
+                "USHER_TRIGGERS_STREAM",
+                "USHER_REJECTED_STREAM",
+                "USHER_METRICS_NAMESPACE",
+                "USHER_WRITE_CONCURRENCY"
+            ]
+        );
+        for part in [
+            "USHER_PROFILES_TABLE is not set; it must be the name of a DynamoDB table",
+            "USHER_TRIGGERS_STREAM is `no spaces`; it must be the name of a Kinesis stream",
+            "USHER_WRITE_CONCURRENCY is `0`; it must be a whole number from 1 to 256",
+        ] {
+            assert!(message.contains(part), "{part} is missing in: {message}");
+        }
+    }
+
+    #[test]
+    fn what_each_setting_may_be() {
+        for (name, value, is_right) in [
+            ("USHER_PROFILES_TABLE", "abc", true),
+            ("USHER_PROFILES_TABLE", "ab", false),
+            (
+                "USHER_PROFILES_TABLE",
+                "arn:aws:dynamodb:eu-west-1:123456789012:table/profiles",
+                true,
+            ),
+            (
+                "USHER_PROFILES_TABLE",
+                "arn:aws:kinesis:eu-west-1:123456789012:stream/profiles",
+                false,
+            ),
+            (
+                "USHER_PROFILES_TABLE",
+                "arn:aws:dynamodb:eu-west-1:123456789012:",
+                false,
+            ),
+            ("USHER_TRIGGERS_STREAM", "t", true),
+            (
+                "USHER_TRIGGERS_STREAM",
+                "arn:aws-cn:kinesis:cn-north-1:1:stream/t",
+                true,
+            ),
+            ("USHER_TRIGGERS_STREAM", "stream/t", false),
+            ("USHER_WRITE_CONCURRENCY", "", true),
+            ("USHER_WRITE_CONCURRENCY", "1", true),
+            ("USHER_WRITE_CONCURRENCY", " 256\n", true),
+            ("USHER_WRITE_CONCURRENCY", "257", false),
+            ("USHER_WRITE_CONCURRENCY", "-1", false),
+            ("USHER_WRITE_CONCURRENCY", "many", false),
+            ("USHER_METRICS_NAMESPACE", "Usher/staging", true),
+            ("USHER_METRICS_NAMESPACE", "a\"b", false),
+        ] {
+            let set: Vec<(&str, &str)> = [(name, value)].into_iter().chain(WRITER_REQUIRED).collect();
+            assert_eq!(
+                ProfileWriterSettings::read(&lookup_in(&set)).is_ok(),
+                is_right,
+                "{name}={value}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_webhook_needs_a_url_and_a_secret_or_neither() {
+        let url = "https://hooks.example.com/usher?token=t0ken";
+        for (webhook_url, secret, wrong) in [
+            ("", "", &[][..]),
+            (url, SECRET, &[]),
+            ("http://127.0.0.1:9999/", SECRET, &[]),
+            (url, "", &["USHER_WEBHOOK_SECRET"]),
+            ("", SECRET, &["USHER_WEBHOOK_URL"]),
+            ("ftp://example.com/", SECRET, &["USHER_WEBHOOK_URL"]),
+            (
+                "hooks.example.com",
+                "password",
+                &["USHER_WEBHOOK_URL", "USHER_WEBHOOK_SECRET"],
+            ),
+            (url, "whsec_c2hvcnQ=", &["USHER_WEBHOOK_SECRET"]),
+            (url, "whsec_*", &["USHER_WEBHOOK_SECRET"]),
+            (url, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &["USHER_WEBHOOK_SECRET"]),
+        ] {
+            let set = [
+                ("USHER_DECISIONS_TABLE", "decisions"),
+                ("USHER_WEBHOOK_URL", webhook_url),
+                ("USHER_WEBHOOK_SECRET", secret),
+            ];
+            match TriggerDeliverySettings::read(&lookup_in(&set)) {
+                Ok(settings) => {
+                    assert!(wrong.is_empty(), "{webhook_url} {secret}");
+                    assert_eq!(settings.webhook.is_some(), !webhook_url.is_empty());
+                    assert_eq!(settings.decision_ttl_days, 90);
+                }
+                Err(error) => {
+                    let told: Vec<&str> = error.mistakes.iter().map(|mistake| mistake.name).collect();
+                    assert_eq!(told, wrong, "{webhook_url} {secret}");
+                    assert!(secret.is_empty() || !error.to_string().contains(secret), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_neither_the_secret_nor_the_path_of_the_webhook() {
+        let set = [
+            ("USHER_DECISIONS_TABLE", "decisions"),
+            ("USHER_WEBHOOK_URL", "https://name:passw0rd@hooks.example.com/t0ken"),
+            ("USHER_WEBHOOK_SECRET", SECRET),
+            ("USHER_WEBHOOK_TIMEOUT_MS", "500"),
+        ];
+        let settings = TriggerDeliverySettings::read(&lookup_in(&set)).expect("it is right");
+        let shown = format!("{settings:?}");
+        assert!(
+            shown.contains("https://hooks.example.com") && shown.contains("500ms"),
+            "{shown}"
+        );
+        for hidden in ["passw0rd", "t0ken", &SECRET[6..]] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The `decisions` table: the log of what was decided, and how far its delivery has come.
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use usher_pipeline::ports::{CallError, DecisionItem, DecisionStatus, DecisionTable, RecordAnswer};
+
+use super::item::{Item, text};
+use super::{call_error, call_name};
+use crate::sdk_error;
+
+/// The `decisions` table.
+#[derive(Clone, Debug)]
+pub struct DynamoDecisionTable {
+    client: Client,
+    table: String,
+}
+
+/// A decision that is recorded with a status that this version does not know.
+#[derive(Debug, thiserror::Error)]
+#[error("the decision is recorded already, but its status can't be read: {why}")]
+struct UnreadableStatus {
+    why: String,
+}
+
+impl DynamoDecisionTable {
+    /// The table with this name or ARN.
+    pub fn new(client: Client, name_or_arn: impl Into<String>) -> DynamoDecisionTable {
+        DynamoDecisionTable {
+            client,
+            table: name_or_arn.into(),
+        }
+    }
+}
+
+impl DecisionTable for DynamoDecisionTable {
+    async fn record(&self, decision: &DecisionItem, status: DecisionStatus) -> Result<RecordAnswer, CallError> {
+        const OPERATION: &str = "PutItem";
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item_of(decision, status)))
+            .condition_expression("attribute_not_exists(trigger_id)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let error = match request.send().await {
+            Ok(_) => return Ok(RecordAnswer::New),
+            Err(error) => error,
+        };
+        if let SdkError::ServiceError(service) = &error
+            && let PutItemError::ConditionalCheckFailedException(failed) = service.err()
+        {
+            let known = match &failed.item {
+                Some(item) => status_of(item),
+                None => Err("the service did not return the item; it must support ALL_OLD".to_owned()),
+            };
+            return known.map(RecordAnswer::Known).map_err(|why| {
+                sdk_error::call_error(false, call_name(OPERATION, &self.table), UnreadableStatus { why })
+            });
+        }
+        Err(call_error(OPERATION, &self.table, error))
+    }
+
+    async fn set_status(&self, user_id: &str, trigger_id: &str, status: DecisionStatus) -> Result<(), CallError> {
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("user_id", AttributeValue::S(user_id.to_owned()))
+            .key("trigger_id", AttributeValue::S(trigger_id.to_owned()))
+            // Without the condition, a decision that its TTL has removed would come back as a stump without one.
+            .condition_expression("attribute_exists(trigger_id)")
+            .update_expression("SET #status = :status")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":status", AttributeValue::S(status.name().to_owned()));
+        request
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|error| call_error("UpdateItem", &self.table, error))
+    }
+}
+
+fn item_of(decision: &DecisionItem, status: DecisionStatus) -> Item {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    Item::from([
+        ("user_id".to_owned(), text(&decision.user_id)),
+        ("trigger_id".to_owned(), text(&decision.trigger_id)),
+        ("rule".to_owned(), text(&decision.rule)),
+        ("slot".to_owned(), text(&decision.slot)),
+        ("offer".to_owned(), text(&decision.offer)),
+        (
+            "decided_at".to_owned(),
+            AttributeValue::S(decision.decided_at.to_string()),
+        ),
+        ("status".to_owned(), text(status.name())),
+        ("trigger".to_owned(), text(&decision.trigger)),
+        (
+            "expires_at".to_owned(),
+            AttributeValue::N(decision.expires_at_epoch_s.to_string()),
+        ),
+    ])
+}
+
+fn status_of(item: &Item) -> Result<DecisionStatus, String> {
+    let name = text(item, "status")?;
+    DecisionStatus::from_name(name).ok_or_else(|| format!("its status is `{name}`, which this version does not know"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use usher_domain::time::Timestamp;
+
+    use super::*;
+    use crate::clients::Clients;
+    use crate::test_server::{Reply, TestServer};
+
+    async fn table_that_answers(status: u16, body: Value) -> (DynamoDecisionTable, TestServer) {
+        let server = TestServer::start(move |_| Reply::json(status, body.to_string())).await;
+        let client = Clients::for_emulators(&server.url(), &server.url()).dynamodb;
+        (DynamoDecisionTable::new(client, "decisions"), server)
+    }
+
+    fn asked(server: &TestServer) -> Value {
+        serde_json::from_slice(&server.last_request().body).expect("the SDK sends JSON")
+    }
+
+    fn decision() -> DecisionItem {
+        DecisionItem {
+            user_id: "u-1".to_owned(),
+            trigger_id: "00112233445566778899aabbccddeeff".to_owned(),
+            rule: "high_intent".to_owned(),
+            slot: "in_app".to_owned(),
+            offer: "book-demo".to_owned(),
+            decided_at: Timestamp::from_epoch_ms(1_767_607_200_000),
+            trigger: r#"{"trigger_id":"00112233445566778899aabbccddeeff"}"#.to_owned(),
+            expires_at_epoch_s: 1_775_383_200,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_decision_is_recorded_once() {
+        let (table, server) = table_that_answers(200, json!({})).await;
+        let answer = table
+            .record(&decision(), DecisionStatus::Pending)
+            .await
+            .expect("it answered");
+        assert_eq!(answer, RecordAnswer::New);
+        let request = asked(&server);
+        assert_eq!(request["ConditionExpression"], "attribute_not_exists(trigger_id)");
+        assert_eq!(request["ReturnValuesOnConditionCheckFailure"], "ALL_OLD");
+        assert_eq!(
+            request["Item"],
+            json!({
+                "user_id": { "S": "u-1" }, "trigger_id": { "S": "00112233445566778899aabbccddeeff" },
+                "rule": { "S": "high_intent" }, "slot": { "S": "in_app" }, "offer": { "S": "book-demo" },
+                "decided_at": { "S": "2026-01-05T10:00:00.000Z" }, "status": { "S": "pending" },
+                "trigger": { "S": r#"{"trigger_id":"00112233445566778899aabbccddeeff"}"# },
+                "expires_at": { "N": "1775383200" },
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn a_known_decision_tells_its_status() {
+        let known = |item: Value| {
+            json!({
+                "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+                "message": "The conditional request failed", "Item": item,
+            })
+        };
+        for (item, expected) in [
+            (json!({ "status": { "S": "pending" } }), Some(DecisionStatus::Pending)),
+            (
+                json!({ "status": { "S": "delivered" } }),
+                Some(DecisionStatus::Delivered),
+            ),
+            (
+                json!({ "status": { "S": "undeliverable" } }),
+                Some(DecisionStatus::Undeliverable),
+            ),
+            (json!({ "status": { "S": "of the future" } }), None),
+            (json!({ "user_id": { "S": "u-1" } }), None),
+            (Value::Null, None),
+        ] {
+            let (table, _server) = table_that_answers(400, known(item.clone())).await;
+            match (table.record(&decision(), DecisionStatus::Pending).await, expected) {
+                (Ok(answer), Some(status)) => assert_eq!(answer, RecordAnswer::Known(status)),
+                (Err(CallError::Refused { .. }), None) => {}
+                (other, _) => panic!("{item}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_status_is_set_only_on_a_recorded_decision() {
+        let (table, server) = table_that_answers(200, json!({})).await;
+        let trigger_id = decision().trigger_id;
+        table
+            .set_status("u-1", &trigger_id, DecisionStatus::Delivered)
+            .await
+            .expect("it answered");
+        let request = asked(&server);
+        assert_eq!(request["ConditionExpression"], "attribute_exists(trigger_id)");
+        assert_eq!(
+            request["Key"],
+            json!({ "user_id": { "S": "u-1" }, "trigger_id": { "S": trigger_id } })
+        );
+        assert_eq!(
+            request["ExpressionAttributeValues"],
+            json!({ ":status": { "S": "delivered" } })
+        );
+
+        for (code, is_refused) in [
+            ("ConditionalCheckFailedException", true),
+            ("ThrottlingException", false),
+        ] {
+            let (table, _server) = table_that_answers(400, json!({ "__type": code })).await;
+            let error = table
+                .set_status("u-1", "t", DecisionStatus::Delivered)
+                .await
+                .expect_err(code);
+            assert_eq!(matches!(error, CallError::Refused { .. }), is_refused, "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Items as DynamoDB holds them: reading attributes with a reason where that fails, and measuring.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use usher_domain::time::Timestamp;
+use usher_pipeline::ports::ProfileItem;
+
+/// An item: attributes by name.
+pub(super) type Item = HashMap<String, AttributeValue>;
+
+/// The arrangement of a profile's attributes that this version writes and reads.
+const PROFILE_LAYOUT: &str = "1";
+/// Bytes that one write capacity unit pays for.
+const WRITE_UNIT_BYTES: usize = 1024;
+
+/// A profile as an item.
+pub(super) fn profile_to_item(profile: &ProfileItem) -> Item {
+    HashMap::from([
+        ("user_id".to_owned(), AttributeValue::S(profile.user_id.clone())),
+        ("version".to_owned(), AttributeValue::N(profile.version.to_string())),
+        ("state".to_owned(), AttributeValue::B(profile.state.clone().into())),
+        (
+            "updated_at".to_owned(),
+            AttributeValue::S(profile.updated_at.to_string()),
+        ),
+        ("layout".to_owned(), AttributeValue::N(PROFILE_LAYOUT.to_owned())),
+    ])
+}
+
+/// The profile in an item, or what is wrong with it.
+pub(super) fn profile_from_item(mut item: Item) -> Result<ProfileItem, String> {
+    let layout = number(&item, "layout")?;
+    if layout != PROFILE_LAYOUT {
+        return Err(format!(
+            "its layout is {layout}, and this version of Usher reads layout {PROFILE_LAYOUT}: deploy the newer version"
+        ));
+    }
+    let version_text = number(&item, "version")?;
+    let version = version_text
+        .parse()
+        .map_err(|_| format!("its version is {version_text}, which is not a count of writes"))?;
+    let updated_at_text = text(&item, "updated_at")?;
+    let updated_at: Timestamp = updated_at_text
+        .parse()
+        .map_err(|error| format!("its updated_at can't be read: {error}"))?;
+    let user_id = text(&item, "user_id")?.to_owned();
+    let state = match item.remove("state") {
+        Some(AttributeValue::B(state)) => state.into_inner(),
+        other => return Err(wrong_type("state", other.as_ref(), "binary (B)")),
+    };
+    Ok(ProfileItem {
+        user_id,
+        version,
+        state,
+        updated_at,
+    })
+}
+
+/// A text attribute.
+pub(super) fn text<'i>(item: &'i Item, name: &str) -> Result<&'i str, String> {
+    match item.get(name) {
+        Some(AttributeValue::S(text)) => Ok(text),
+        other => Err(wrong_type(name, other, "text (S)")),
+    }
+}
+
+/// A number attribute, as DynamoDB writes it.
+fn number<'i>(item: &'i Item, name: &str) -> Result<&'i str, String> {
+    match item.get(name) {
+        Some(AttributeValue::N(number)) => Ok(number),
+        other => Err(wrong_type(name, other, "a number (N)")),
+    }
+}
+
+fn wrong_type(name: &str, found: Option<&AttributeValue>, expected: &str) -> String {
+    match found {
+        None => format!("it has no attribute {name}, which must be {expected}"),
+        Some(value) => format!(
+            "its attribute {name} is of type {}, and must be {expected}",
+            type_name(value)
+        ),
+    }
+}
+
+fn type_name(value: &AttributeValue) -> &'static str {
+    match value {
+        AttributeValue::B(_) => "B",
+        AttributeValue::Bool(_) => "BOOL",
+        AttributeValue::Bs(_) => "BS",
+        AttributeValue::L(_) => "L",
+        AttributeValue::M(_) => "M",
+        AttributeValue::N(_) => "N",
+        AttributeValue::Ns(_) => "NS",
+        AttributeValue::Null(_) => "NULL",
+        AttributeValue::S(_) => "S",
+        AttributeValue::Ss(_) => "SS",
+        _ => "unknown",
+    }
+}
+
+/// The write units that a write of this item takes, from its size as the DynamoDB guide counts it: the bytes of names
+/// and values, and for a number a byte for each two digits and one more.
+///
+/// DynamoDB bills a failed condition by the size of the stored item, and does not say so in its answer.
+pub(super) fn write_units(item: &Item) -> f64 {
+    let bytes: usize = item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum();
+    bytes.div_ceil(WRITE_UNIT_BYTES).max(1) as f64
+}
+
+fn value_bytes(value: &AttributeValue) -> usize {
+    /// What a list or map takes besides what is in it, and each of its entries besides its value.
+    const COLLECTION_BYTES: usize = 3;
+    const ENTRY_BYTES: usize = 1;
+    match value {
+        AttributeValue::B(bytes) => bytes.as_ref().len(),
+        AttributeValue::Bs(values) => values.iter().map(|bytes| bytes.as_ref().len()).sum(),
+        AttributeValue::N(number) => number_bytes(number),
+        AttributeValue::Ns(numbers) => numbers.iter().map(|number| number_bytes(number)).sum(),
+        AttributeValue::S(text) => text.len(),
+        AttributeValue::Ss(texts) => texts.iter().map(String::len).sum(),
+        AttributeValue::L(values) => {
+            COLLECTION_BYTES
+                + values
+                    .iter()
+                    .map(|value| ENTRY_BYTES + value_bytes(value))
+                    .sum::<usize>()
+        }
+        AttributeValue::M(entries) => {
+            let entry_bytes = |(name, value): (&String, &AttributeValue)| ENTRY_BYTES + name.len() + value_bytes(value);
+            COLLECTION_BYTES + entries.iter().map(entry_bytes).sum::<usize>()
+        }
+        // A truth value or null takes a byte.
+        _ => 1,
+    }
+}
+
+fn number_bytes(number: &str) -> usize {
+    let digits = number.bytes().filter(u8::is_ascii_digit).count();
+    digits.div_ceil(2) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile() -> ProfileItem {
+        ProfileItem {
+            user_id: "u-1".to_owned(),
+            version: u64::MAX,
+            state: vec![0, 255, 10, 34],
+            updated_at: Timestamp::from_epoch_ms(1_767_607_200_123),
+        }
+    }
+
+    #[test]
+    fn a_profile_comes_back_from_its_item() {
+        let item = profile_to_item(&profile());
+        assert_eq!(
+            item["updated_at"],
+            AttributeValue::S("2026-01-05T10:00:00.123Z".to_owned())
+        );
+        assert_eq!(profile_from_item(item), Ok(profile()));
+    }
+
+    #[test]
+    fn an_item_that_is_no_profile_says_why() {
+        let text = |text: &str| Some(AttributeValue::S(text.to_owned()));
+        let number = |number: &str| Some(AttributeValue::N(number.to_owned()));
+        for (name, value, why) in [
+            ("layout", None, "it has no attribute layout, which must be a number (N)"),
+            (
+                "layout",
+                text("1"),
+                "its attribute layout is of type S, and must be a number (N)",
+            ),
+            (
+                "layout",
+                number("2"),
+                "its layout is 2, and this version of Usher reads layout 1",
+            ),
+            ("version", None, "it has no attribute version"),
+            (
+                "version",
+                number("-1"),
+                "its version is -1, which is not a count of writes",
+            ),
+            ("version", number("1.5"), "its version is 1.5"),
+            ("state", None, "it has no attribute state, which must be binary (B)"),
+            ("state", text("x"), "its attribute state is of type S"),
+            (
+                "updated_at",
+                text("yesterday"),
+                "its updated_at can't be read: `yesterday` is not an RFC 3339 time",
+            ),
+            (
+                "updated_at",
+                number("1"),
+                "its attribute updated_at is of type N, and must be text (S)",
+            ),
+            ("user_id", None, "it has no attribute user_id"),
+        ] {
+            let mut item = profile_to_item(&profile());
+            match value {
+                Some(value) => item.insert(name.to_owned(), value),
+                None => item.remove(name),
+            };
+            let told = profile_from_item(item).expect_err(name);
+            assert!(told.starts_with(why), "{told}");
+        }
+    }
+
+    #[test]
+    fn attributes_of_a_later_version_are_let_be() {
+        let mut item = profile_to_item(&profile());
+        item.insert("next_due_at".to_owned(), AttributeValue::N("1".to_owned()));
+        assert_eq!(profile_from_item(item), Ok(profile()));
+    }
+
+    #[test]
+    fn write_units_go_by_the_kilobyte() {
+        // Names 35, user_id 3, version 20 digits 11, updated_at 24, layout 2.
+        let rest = 35 + 3 + 11 + 24 + 2;
+        for (state_bytes, units) in [(0, 1.0), (1024 - rest, 1.0), (1024 - rest + 1, 2.0), (100_000, 98.0)] {
+            let item = profile_to_item(&ProfileItem {
+                state: vec![0; state_bytes],
+                ..profile()
+            });
+            assert_eq!(write_units(&item), units, "{state_bytes}");
+        }
+    }
+}

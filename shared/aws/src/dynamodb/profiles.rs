@@ -1,0 +1,447 @@
+//! The `profiles` table: one item a user, written under a condition on its version (P4).
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ConsumedCapacity, KeysAndAttributes, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
+};
+use usher_pipeline::ports::{CallError, GetAnswer, ProfileItem, ProfileTable, PutAnswer};
+
+use super::item::{Item, profile_from_item, profile_to_item, text, write_units};
+use super::{call_error, call_name};
+use crate::sdk_error;
+
+/// The `profiles` table.
+#[derive(Clone, Debug)]
+pub struct DynamoProfileTable {
+    client: Client,
+    table: String,
+}
+
+/// A stored item that is not a profile that this version can read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableProfile {
+    /// Whose it is.
+    pub user_id: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// One page of a table: up to 1 MB of items, in no order.
+#[derive(Debug, Default)]
+pub struct ProfilePage {
+    /// The profiles.
+    pub items: Vec<ProfileItem>,
+    /// Items that can't be read.
+    pub unreadable: Vec<UnreadableProfile>,
+    /// Read capacity units that it took.
+    pub read_units: f64,
+}
+
+/// Where a walk through the whole table is. See [`DynamoProfileTable::scan_pages`].
+#[derive(Debug)]
+pub struct ProfilePages<'t> {
+    table: &'t DynamoProfileTable,
+    position: Position,
+}
+
+#[derive(Debug)]
+enum Position {
+    AtStart,
+    After(Item),
+    AtEnd,
+}
+
+impl DynamoProfileTable {
+    /// The table with this name or ARN.
+    pub fn new(client: Client, name_or_arn: impl Into<String>) -> DynamoProfileTable {
+        DynamoProfileTable {
+            client,
+            table: name_or_arn.into(),
+        }
+    }
+
+    /// Reads one user's profile, strongly consistent; none if there is none. For an operator's command: the flows read
+    /// with [`ProfileTable::get`].
+    ///
+    /// # Errors
+    /// The call failed. An item that is there and can't be read is the inner error.
+    pub async fn get_one(&self, user_id: &str) -> Result<Option<Result<ProfileItem, UnreadableProfile>>, CallError> {
+        let request = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key("user_id", key(user_id));
+        let output = request
+            .send()
+            .await
+            .map_err(|error| call_error("GetItem", &self.table, error))?;
+        Ok(output.item.map(readable))
+    }
+
+    /// Walks through the whole table, a page at a time, for an operator's command. It pays for every item.
+    ///
+    /// ```no_run
+    /// # async fn example(table: usher_aws::dynamodb::DynamoProfileTable) -> Result<(), usher_pipeline::ports::CallError> {
+    /// let mut pages = table.scan_pages();
+    /// while let Some(page) = pages.next_page().await? {
+    ///     for profile in page.items {
+    ///         println!("{} {}", profile.user_id, profile.version);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn scan_pages(&self) -> ProfilePages<'_> {
+        ProfilePages {
+            table: self,
+            position: Position::AtStart,
+        }
+    }
+}
+
+impl ProfilePages<'_> {
+    /// The next page; none after the last one. A page may be empty. After an error, calling it again asks for the same
+    /// page.
+    ///
+    /// # Errors
+    /// The call failed.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an operator asked for the whole table, and gets it in pages"
+    )]
+    pub async fn next_page(&mut self) -> Result<Option<ProfilePage>, CallError> {
+        let start = match &self.position {
+            Position::AtStart => None,
+            Position::After(key) => Some(key.clone()),
+            Position::AtEnd => return Ok(None),
+        };
+        let table = &self.table.table;
+        let request = self
+            .table
+            .client
+            .scan()
+            .table_name(table)
+            .consistent_read(true)
+            .set_exclusive_start_key(start);
+        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let output = request.send().await.map_err(|error| call_error("Scan", table, error))?;
+        self.position = match output.last_evaluated_key {
+            Some(key) if !key.is_empty() => Position::After(key),
+            _ => Position::AtEnd,
+        };
+        let mut page = ProfilePage {
+            read_units: units(output.consumed_capacity.as_ref()),
+            ..ProfilePage::default()
+        };
+        for item in output.items.unwrap_or_default() {
+            match readable(item) {
+                Ok(profile) => page.items.push(profile),
+                Err(unreadable) => page.unreadable.push(unreadable),
+            }
+        }
+        Ok(Some(page))
+    }
+}
+
+impl ProfileTable for DynamoProfileTable {
+    async fn get(&self, users: &[&str]) -> Result<GetAnswer, CallError> {
+        const OPERATION: &str = "BatchGetItem";
+        if users.is_empty() {
+            return Ok(GetAnswer::default());
+        }
+        let keys = users
+            .iter()
+            .map(|user| Item::from([("user_id".to_owned(), key(user))]))
+            .collect();
+        let keys = KeysAndAttributes::builder()
+            .set_keys(Some(keys))
+            .consistent_read(true)
+            .build()
+            .map_err(|error| sdk_error::call_error(false, call_name(OPERATION, &self.table), error))?;
+        let request = self.client.batch_get_item().request_items(&self.table, keys);
+        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let output = request
+            .send()
+            .await
+            .map_err(|error| call_error(OPERATION, &self.table, error))?;
+
+        let mut answer = GetAnswer::default();
+        // One table was asked, so whatever the answer calls it (name or ARN), it is this one.
+        for item in output.responses.unwrap_or_default().into_values().flatten() {
+            match readable(item) {
+                Ok(profile) => answer.items.push(profile),
+                Err(UnreadableProfile { user_id, why }) => answer.unreadable.push((user_id, why)),
+            }
+        }
+        for key in output
+            .unprocessed_keys
+            .unwrap_or_default()
+            .into_values()
+            .flat_map(|keys| keys.keys)
+        {
+            answer.unprocessed.push(user_of(&key));
+        }
+        answer.read_units = output
+            .consumed_capacity
+            .unwrap_or_default()
+            .iter()
+            .map(|used| units(Some(used)))
+            .sum();
+        Ok(answer)
+    }
+
+    async fn put(&self, profile: &ProfileItem, expected_version: u64) -> Result<PutAnswer, CallError> {
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(profile_to_item(profile)))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let request = if expected_version == 0 {
+            request.condition_expression("attribute_not_exists(user_id)")
+        } else {
+            request
+                .condition_expression("#version = :expected")
+                .expression_attribute_names("#version", "version")
+                .expression_attribute_values(":expected", AttributeValue::N(expected_version.to_string()))
+        };
+        let error = match request.send().await {
+            Ok(output) => {
+                return Ok(PutAnswer::Written {
+                    write_units: units(output.consumed_capacity.as_ref()),
+                });
+            }
+            Err(error) => error,
+        };
+        if let SdkError::ServiceError(service) = &error
+            && let PutItemError::ConditionalCheckFailedException(failed) = service.err()
+        {
+            return Ok(conflict(failed.item.clone().filter(|item| !item.is_empty())));
+        }
+        Err(call_error("PutItem", &self.table, error))
+    }
+}
+
+fn conflict(stored: Option<Item>) -> PutAnswer {
+    let Some(item) = stored else {
+        // The condition was on an item that is gone: DynamoDB bills one unit for it.
+        return PutAnswer::Conflict {
+            current: None,
+            write_units: 1.0,
+        };
+    };
+    let write_units = write_units(&item);
+    match profile_from_item(item) {
+        Ok(current) => PutAnswer::Conflict {
+            current: Some(current),
+            write_units,
+        },
+        Err(why) => PutAnswer::Unreadable { why },
+    }
+}
+
+fn key(user_id: &str) -> AttributeValue {
+    AttributeValue::S(user_id.to_owned())
+}
+
+fn user_of(item: &Item) -> String {
+    // It is the table's key, so every item has it.
+    text(item, "user_id").unwrap_or_default().to_owned()
+}
+
+fn readable(item: Item) -> Result<ProfileItem, UnreadableProfile> {
+    let user_id = user_of(&item);
+    profile_from_item(item).map_err(|why| UnreadableProfile { user_id, why })
+}
+
+fn units(consumed: Option<&ConsumedCapacity>) -> f64 {
+    consumed.and_then(|consumed| consumed.capacity_units).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use usher_domain::time::Timestamp;
+
+    use super::*;
+    use crate::clients::Clients;
+    use crate::test_server::{Reply, TestServer};
+
+    async fn table_that_answers(status: u16, body: Value) -> (DynamoProfileTable, TestServer) {
+        let server = TestServer::start(move |_| Reply::json(status, body.to_string())).await;
+        let client = Clients::for_emulators(&server.url(), &server.url()).dynamodb;
+        (DynamoProfileTable::new(client, "profiles"), server)
+    }
+
+    fn asked(server: &TestServer) -> Value {
+        serde_json::from_slice(&server.last_request().body).expect("the SDK sends JSON")
+    }
+
+    fn stored(user_id: &str, version: u64) -> Value {
+        json!({
+            "user_id": { "S": user_id }, "version": { "N": version.to_string() }, "state": { "B": "AP8=" },
+            "updated_at": { "S": "2026-01-05T10:00:00.000Z" }, "layout": { "N": "1" },
+        })
+    }
+
+    fn profile(user_id: &str, version: u64) -> ProfileItem {
+        let updated_at = Timestamp::from_epoch_ms(1_767_607_200_000);
+        ProfileItem {
+            user_id: user_id.to_owned(),
+            version,
+            state: vec![0, 255],
+            updated_at,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_gives_what_is_there_what_is_unreadable_and_what_is_left_over() {
+        let (table, server) = table_that_answers(
+            200,
+            json!({
+                "Responses": { "profiles": [stored("a", 3), { "user_id": { "S": "b" } }] },
+                "UnprocessedKeys": { "profiles": { "Keys": [{ "user_id": { "S": "c" } }] } },
+                "ConsumedCapacity": [{ "TableName": "profiles", "CapacityUnits": 1.5 }],
+            }),
+        )
+        .await;
+        let answer = table.get(&["a", "b", "c", "d"]).await.expect("it answered");
+        assert_eq!(answer.items, [profile("a", 3)]);
+        let why = "it has no attribute layout, which must be a number (N)";
+        assert_eq!(answer.unreadable, [("b".to_owned(), why.to_owned())]);
+        assert_eq!(answer.unprocessed, ["c"]);
+        assert_eq!(answer.read_units, 1.5);
+        let request = &asked(&server)["RequestItems"]["profiles"];
+        assert_eq!(request["ConsistentRead"], true);
+        assert_eq!(request["Keys"][3], json!({ "user_id": { "S": "d" } }));
+
+        assert!(table.get(&[]).await.expect("nothing to ask").items.is_empty());
+        assert_eq!(server.requests(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_write_is_conditional_on_the_version_that_was_read() {
+        let (table, server) = table_that_answers(
+            200,
+            json!({ "ConsumedCapacity": { "TableName": "profiles", "CapacityUnits": 2.0 } }),
+        )
+        .await;
+        for (expected_version, condition) in [(0, "attribute_not_exists(user_id)"), (7, "#version = :expected")] {
+            let answer = table
+                .put(&profile("a", 8), expected_version)
+                .await
+                .expect("it answered");
+            assert!(matches!(answer, PutAnswer::Written { write_units: 2.0 }), "{answer:?}");
+            let request = asked(&server);
+            assert_eq!(request["ConditionExpression"], condition);
+            assert_eq!(request["ReturnValuesOnConditionCheckFailure"], "ALL_OLD");
+            assert_eq!(request["ReturnConsumedCapacity"], "TOTAL");
+            assert_eq!(request["Item"], stored("a", 8));
+        }
+        assert_eq!(
+            asked(&server)["ExpressionAttributeValues"],
+            json!({ ":expected": { "N": "7" } })
+        );
+    }
+
+    #[tokio::test]
+    async fn a_conflict_gives_the_stored_item_without_another_read() {
+        let failed = |item: Value| {
+            json!({
+                "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+                "message": "The conditional request failed", "Item": item,
+            })
+        };
+        let (table, server) = table_that_answers(400, failed(stored("a", 9))).await;
+        match table.put(&profile("a", 8), 7).await.expect("a conflict is an answer") {
+            PutAnswer::Conflict { current, write_units } => {
+                assert_eq!((current, write_units), (Some(profile("a", 9)), 1.0));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(server.requests(), 1, "no retry and no read");
+
+        let (table, _server) = table_that_answers(400, failed(Value::Null)).await;
+        let answer = table.put(&profile("a", 8), 7).await.expect("a conflict is an answer");
+        assert!(
+            matches!(answer, PutAnswer::Conflict { current: None, .. }),
+            "{answer:?}"
+        );
+
+        let (table, _server) = table_that_answers(400, failed(json!({ "user_id": { "S": "a" } }))).await;
+        let answer = table.put(&profile("a", 8), 7).await.expect("a conflict is an answer");
+        assert!(
+            matches!(&answer, PutAnswer::Unreadable { why } if why.contains("layout")),
+            "{answer:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_says_whether_to_try_again() {
+        for (code, is_refused) in [
+            (
+                "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
+                false,
+            ),
+            ("com.amazon.coral.validate#ValidationException", true),
+        ] {
+            let (table, server) = table_that_answers(400, json!({ "__type": code, "message": "no" })).await;
+            let error = table.put(&profile("a", 1), 0).await.expect_err(code);
+            assert_eq!(matches!(error, CallError::Refused { .. }), is_refused, "{error:?}");
+            assert!(error.to_string().starts_with("dynamodb:PutItem on profiles"), "{error}");
+            assert_eq!(server.requests(), 1, "one attempt");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scan_goes_on_until_the_last_page() {
+        let pages = [
+            json!({ "Items": [stored("a", 1)], "LastEvaluatedKey": { "user_id": { "S": "a" } },
+                    "ConsumedCapacity": { "CapacityUnits": 0.5 } }),
+            json!({ "Items": [{ "user_id": { "S": "b" } }], "LastEvaluatedKey": { "user_id": { "S": "b" } } }),
+            json!({ "Items": [stored("c", 2)] }),
+        ];
+        let server = TestServer::start(move |request| {
+            let asked: Value = serde_json::from_slice(&request.body).expect("JSON");
+            let page = match asked["ExclusiveStartKey"]["user_id"]["S"].as_str() {
+                None => 0,
+                Some("a") => 1,
+                _ => 2,
+            };
+            Reply::json(200, pages[page].to_string())
+        })
+        .await;
+        let client = Clients::for_emulators(&server.url(), &server.url()).dynamodb;
+        let table = DynamoProfileTable::new(client, "profiles");
+        let mut pages = table.scan_pages();
+        let mut read = Vec::new();
+        let mut unreadable = Vec::new();
+        while let Some(page) = pages.next_page().await.expect("it answered") {
+            read.extend(page.items.into_iter().map(|profile| profile.user_id));
+            unreadable.extend(page.unreadable.into_iter().map(|profile| profile.user_id));
+        }
+        assert_eq!(
+            (read, unreadable),
+            (vec!["a".to_owned(), "c".to_owned()], vec!["b".to_owned()])
+        );
+        assert!(pages.next_page().await.expect("nothing to ask").is_none());
+        assert_eq!(server.requests(), 3);
+    }
+
+    #[tokio::test]
+    async fn one_user_is_there_or_not_or_unreadable() {
+        for (answer, expected) in [
+            (json!({}), None),
+            (json!({ "Item": stored("a", 1) }), Some(true)),
+            (json!({ "Item": { "user_id": { "S": "a" } } }), Some(false)),
+        ] {
+            let (table, server) = table_that_answers(200, answer).await;
+            let found = table.get_one("a").await.expect("it answered");
+            assert_eq!(found.map(|found| found.is_ok()), expected);
+            assert_eq!(asked(&server)["ConsistentRead"], true);
+        }
+    }
+}
