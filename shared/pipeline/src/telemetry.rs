@@ -262,7 +262,7 @@ mod tests {
     fn a_hundred_values_stand_for_all() {
         let spread_out = spread((0..10_000).rev().collect());
         assert_eq!(spread_out.len(), EMF_VALUES_MAX);
-        assert_eq!((spread_out[0], spread_out[50], spread_out[99]), (0, 5049, 9999));
+        assert_eq!((spread_out[0], spread_out[50], spread_out[99]), (0, 5050, 9999));
         assert_eq!(spread(vec![3, 1]), [1, 3]);
     }
 }

@@ -1,0 +1,53 @@
+//! Kinesis records as Lambda hands them over.
+
+use serde_json::{Value, json};
+use usher_domain::time::Timestamp;
+
+/// The ARN of the stream that every test record comes from.
+pub const STREAM_ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/interactions";
+
+/// One record of a shard.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Such as `shardId-000000000000`.
+    pub shard_id: String,
+    /// The number within the shard.
+    pub number: u64,
+    /// When Kinesis took it.
+    pub arrived_at: Timestamp,
+    /// The bytes.
+    pub data: Vec<u8>,
+}
+
+impl Record {
+    /// A sequence number of the length that AWS writes.
+    pub fn sequence_number(&self) -> String {
+        format!("4959033827149025660855969253836157109592157598{:010}", self.number)
+    }
+
+    fn to_json(&self) -> Value {
+        let sequence_number = self.sequence_number();
+        json!({
+            "kinesis": {
+                "kinesisSchemaVersion": "1.0",
+                "partitionKey": "k",
+                "sequenceNumber": sequence_number,
+                "data": base64_simd::STANDARD.encode_to_string(&self.data),
+                "approximateArrivalTimestamp": self.arrived_at.epoch_ms() as f64 / 1000.0,
+            },
+            "eventSource": "aws:kinesis",
+            "eventVersion": "1.0",
+            "eventID": format!("{}:{sequence_number}", self.shard_id),
+            "eventName": "aws:kinesis:record",
+            "invokeIdentityArn": "arn:aws:iam::000000000000:role/test",
+            "awsRegion": "us-east-1",
+            "eventSourceARN": STREAM_ARN,
+        })
+    }
+}
+
+/// The payload of an invocation with these records.
+pub fn payload<'r>(records: impl IntoIterator<Item = &'r Record>) -> String {
+    let records: Vec<Value> = records.into_iter().map(Record::to_json).collect();
+    json!({ "Records": records }).to_string()
+}

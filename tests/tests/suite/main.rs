@@ -1,0 +1,7 @@
+//! What holds across crates: the rules of the house, scenarios, contracts of the adapters, and the whole way through.
+//!
+//! One binary, so that linking is paid once.
+
+mod house_rules;
+mod lambda_event;
+mod scenarios;

@@ -1,0 +1,332 @@
+//! Scenarios are files: what comes in, what must come out. A new case needs no Rust.
+//!
+//! A folder under `tests/scenarios` holds
+//! - `input.jsonl`: one step a line,
+//!   - `{"about": "…"}` says what the scenario shows,
+//!   - `{"record": {"arrived": "RFC 3339", "event": {…}}}` puts a record on the stream (instead of `event`: `"text"`,
+//!     `"base64"` or `"gzip"` of an event; `"shard": N` for another shard than 0),
+//!   - `{"deliver": [FROM, TO]}` invokes profile-writer with these records (both included, from 0),
+//!   - `{"fault": {"profiles"|"triggers"|"rejected"|"decisions": "throttle"|"lost_answer"|"refuse"}}` makes the next
+//!     call fail so,
+//!   - `{"restart": true}` lets a new container go on, with nothing cached,
+//!   - `{"deliver_triggers": true}` invokes trigger-delivery with everything on the triggers stream so far;
+//! - `journey.yaml`, unless the default journey is meant;
+//! - `expected.jsonl`: every response, then profiles, triggers, decisions and rejected records.
+//!
+//! `UPDATE_SCENARIOS=1` writes the expected files anew: read the difference before you commit it.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use usher_domain::journey::Journey;
+use usher_domain::time::Timestamp;
+use usher_pipeline::memory::{
+    Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryProfileTable, MemorySink, MemoryStream,
+};
+use usher_pipeline::profile_writer::{ProfileWriter, ProfileWriterConfig, ProfileWriterPorts};
+use usher_pipeline::telemetry::{ProfileWriterBatch, TelemetryEvent};
+use usher_pipeline::trigger_delivery::{TriggerDelivery, TriggerDeliveryConfig, TriggerDeliveryPorts};
+use usher_wire::{profile_json, profile_state};
+
+use crate::lambda_event::{Record, payload};
+
+type Writer = ProfileWriter<MemoryProfileTable, MemoryStream, MemoryClock, MemorySink>;
+
+/// Longer than any scenario takes, so that only hanging ends an invocation.
+const INVOCATION: Duration = Duration::from_secs(30);
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
+}
+
+#[tokio::test]
+async fn every_scenario_comes_out_as_written() {
+    let mut failures = Vec::new();
+    let mut count = 0;
+    let mut folders: Vec<_> = std::fs::read_dir(folder())
+        .expect("scenarios")
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    folders.sort();
+    for folder in folders.into_iter().filter(|path| path.is_dir()) {
+        count += 1;
+        let found = run(&folder).await;
+        let expected_path = folder.join("expected.jsonl");
+        if std::env::var_os("UPDATE_SCENARIOS").is_some() {
+            std::fs::write(&expected_path, &found).expect("the scenario's folder can be written");
+        }
+        let expected = std::fs::read_to_string(&expected_path).unwrap_or_default();
+        if found != expected {
+            failures.push(format!("{}:\n{}", folder.display(), difference(&expected, &found)));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(count >= 5, "found only {count} scenarios");
+}
+
+fn difference(expected: &str, found: &str) -> String {
+    let (expected, found): (Vec<_>, Vec<_>) = (expected.lines().collect(), found.lines().collect());
+    let lines = (0..expected.len().max(found.len())).filter(|index| expected.get(*index) != found.get(*index));
+    lines
+        .map(|index| {
+            let line = |lines: &[&str]| lines.get(index).copied().unwrap_or("(nothing)").to_owned();
+            format!(
+                "  line {}\n    expected {}\n    found    {}\n",
+                index + 1,
+                line(&expected),
+                line(&found)
+            )
+        })
+        .collect()
+}
+
+/// The world of one scenario.
+struct World {
+    journey: Arc<Journey>,
+    profiles: MemoryProfileTable,
+    triggers: MemoryStream,
+    rejected: MemoryStream,
+    decisions: MemoryDecisionTable,
+    delivery: MemoryDelivery,
+    clock: MemoryClock,
+    sink: MemorySink,
+    writer: Writer,
+}
+
+impl World {
+    fn new(journey: Journey) -> World {
+        let journey = Arc::new(journey);
+        let (profiles, triggers, rejected) = (
+            MemoryProfileTable::default(),
+            MemoryStream::default(),
+            MemoryStream::default(),
+        );
+        let (clock, sink) = (MemoryClock::at(Timestamp::from_epoch_ms(0)), MemorySink::default());
+        let writer = writer(&journey, &profiles, &triggers, &rejected, &clock, &sink);
+        World {
+            journey,
+            profiles,
+            triggers,
+            rejected,
+            decisions: MemoryDecisionTable::default(),
+            delivery: MemoryDelivery::default(),
+            clock,
+            sink,
+            writer,
+        }
+    }
+
+    fn restart(&mut self) {
+        self.writer = writer(
+            &self.journey,
+            &self.profiles,
+            &self.triggers,
+            &self.rejected,
+            &self.clock,
+            &self.sink,
+        );
+    }
+
+    fn fault(&self, port: &str, fault: Fault) {
+        match port {
+            "profiles" => self.profiles.faults().inject(fault),
+            "triggers" => self.triggers.faults().inject(fault),
+            "rejected" => self.rejected.faults().inject(fault),
+            "decisions" => self.decisions.faults().inject(fault),
+            "delivery" => self.delivery.faults().inject(fault),
+            _ => panic!("there is no port `{port}`"),
+        }
+    }
+
+    /// What came of it all, a line each.
+    fn outcome(&self) -> Vec<Value> {
+        let mut lines = Vec::new();
+        let profiles: BTreeMap<String, _> = self
+            .profiles
+            .items()
+            .into_iter()
+            .map(|item| {
+                let profile = profile_state::decode(&item.state, item.version, &item.user_id, &self.journey);
+                (item.user_id, profile.expect("what was written can be read"))
+            })
+            .collect();
+        let now = profiles.values().map(|profile| profile.now).max().unwrap_or_default();
+        for (user, profile) in &profiles {
+            let line = profile_json::to_json(user, profile, &self.journey, now);
+            lines.push(json!({ "profile": serde_json::from_str::<Value>(&line).expect("json") }));
+        }
+        let json_of = |record: &usher_pipeline::memory::StoredRecord| -> Value {
+            serde_json::from_slice(&record.record.data).expect("json")
+        };
+        for record in self.triggers.records() {
+            let trigger = json_of(&record);
+            let names = ["trigger_id", "user_id", "rule", "slot", "offer", "decided_at", "reason"];
+            let shown: BTreeMap<&str, Value> = names.map(|name| (name, trigger[name].clone())).into();
+            lines.push(json!({ "trigger": shown, "caused_by": trigger["cause"]["event_id"] }));
+        }
+        for (decision, status) in self.decisions.decisions() {
+            let shown = json!({ "rule": decision.rule, "status": status.name(), "user_id": decision.user_id });
+            lines.push(json!({ "decision": shown }));
+        }
+        for record in self.rejected.records() {
+            let rejected = json_of(&record);
+            let names = ["reason", "field", "detail", "data"];
+            lines.push(json!({ "rejected": names.map(|name| (name, rejected[name].clone())).into_iter().collect::<BTreeMap<_, _>>() }));
+        }
+        lines
+    }
+}
+
+fn writer(
+    journey: &Arc<Journey>,
+    profiles: &MemoryProfileTable,
+    triggers: &MemoryStream,
+    rejected: &MemoryStream,
+    clock: &MemoryClock,
+    sink: &MemorySink,
+) -> Writer {
+    let ports = ProfileWriterPorts {
+        profiles: profiles.clone(),
+        triggers: triggers.clone(),
+        rejected: rejected.clone(),
+        clock: clock.clone(),
+        telemetry: sink.clone(),
+    };
+    let config = ProfileWriterConfig {
+        write_concurrency: 4,
+        metrics_namespace: "Usher".to_owned(),
+    };
+    ProfileWriter::new(journey.clone(), ports, config)
+}
+
+async fn run(folder: &Path) -> String {
+    let journey = std::fs::read_to_string(folder.join("journey.yaml")).unwrap_or_else(|_| {
+        std::fs::read_to_string(folder.join("../../../journey/journey.yaml")).expect("the default journey")
+    });
+    let journey = Journey::parse(&journey).unwrap_or_else(|errors| panic!("{}: {errors}", folder.display()));
+    let mut world = World::new(journey);
+    let mut records: Vec<Record> = Vec::new();
+    let mut lines: Vec<Value> = Vec::new();
+    let input = std::fs::read_to_string(folder.join("input.jsonl")).expect("input.jsonl");
+    for line in input.lines().filter(|line| !line.trim().is_empty()) {
+        let step: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}: {line}", folder.display()));
+        let (name, value) = step
+            .as_object()
+            .and_then(|step| step.iter().next())
+            .expect("a step has a name");
+        match name.as_str() {
+            "about" => {}
+            "record" => records.push(record(value, records.len() as u64)),
+            "deliver" => {
+                let range = value[0].as_u64().expect("from") as usize..=value[1].as_u64().expect("to") as usize;
+                let batch = &records[range];
+                if let Some(last) = batch.last() {
+                    world.clock.set(last.arrived_at);
+                }
+                let deadline = tokio::time::Instant::now() + INVOCATION;
+                let response = world
+                    .writer
+                    .run(&payload(batch), deadline)
+                    .await
+                    .expect("a Kinesis batch");
+                let telemetry =
+                    ProfileWriterBatch::from_line(world.sink.lines().last().expect("a line a batch")).expect("ours");
+                lines.push(json!({ "response": response, "counted": counted(&telemetry) }));
+            }
+            "deliver_triggers" => {
+                let batch: Vec<Record> = world
+                    .triggers
+                    .records()
+                    .iter()
+                    .enumerate()
+                    .map(|(index, stored)| Record {
+                        shard_id: stored.shard_id.clone(),
+                        number: index as u64,
+                        arrived_at: Timestamp::from_epoch_ms(0),
+                        data: stored.record.data.clone(),
+                    })
+                    .collect();
+                let ports = TriggerDeliveryPorts {
+                    decisions: world.decisions.clone(),
+                    delivery: world.delivery.clone(),
+                    clock: world.clock.clone(),
+                    telemetry: world.sink.clone(),
+                };
+                let config = TriggerDeliveryConfig {
+                    delivery_concurrency: 4,
+                    decision_ttl_days: 90,
+                    metrics_namespace: "Usher".to_owned(),
+                };
+                let deadline = tokio::time::Instant::now() + INVOCATION;
+                let response = TriggerDelivery::new(ports, config)
+                    .run(&payload(&batch), deadline)
+                    .await
+                    .expect("a batch");
+                lines.push(json!({ "response": response, "delivered": world.delivery.delivered().len() }));
+            }
+            "restart" => world.restart(),
+            "fault" => {
+                for (port, fault) in value.as_object().expect("a port and its fault") {
+                    let fault = match fault.as_str().expect("the name of a fault") {
+                        "throttle" => Fault::Throttle,
+                        "lost_answer" => Fault::LostAnswer,
+                        "refuse" => Fault::Refuse,
+                        other => panic!("there is no fault `{other}`"),
+                    };
+                    world.fault(port, fault);
+                }
+            }
+            other => panic!("{}: there is no step `{other}`", folder.display()),
+        }
+    }
+    lines.extend(world.outcome());
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// What became of the records, without the noughts.
+fn counted(batch: &ProfileWriterBatch) -> BTreeMap<&'static str, u64> {
+    let all = [
+        ("applied", batch.applied),
+        ("duplicate", batch.duplicate),
+        ("redelivered", batch.redelivered),
+        ("dropped_by_rule", batch.dropped_by_rule),
+        ("rejected", batch.rejected),
+        ("retried", batch.retried),
+        ("writes", batch.conditional_writes),
+        ("conflicts", batch.conflicts),
+        ("triggers", batch.triggers),
+    ];
+    all.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+fn record(value: &Value, number: u64) -> Record {
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    let data = if let Some(text) = text("text") {
+        text.into_bytes()
+    } else if let Some(base64) = text("base64") {
+        base64_simd::STANDARD.decode_to_vec(base64).expect("base64")
+    } else if !value["gzip"].is_null() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder
+            .write_all(value["gzip"].to_string().as_bytes())
+            .expect("to memory");
+        encoder.finish().expect("to memory")
+    } else {
+        value["event"].to_string().into_bytes()
+    };
+    Record {
+        shard_id: format!("shardId-{:012}", value["shard"].as_u64().unwrap_or(0)),
+        number,
+        arrived_at: text("arrived")
+            .expect("a record has arrived")
+            .parse()
+            .expect("RFC 3339"),
+        data,
+    }
+}
