@@ -2,6 +2,7 @@
 //!
 //! One binary, so that linking is paid once.
 
+mod any_delivery;
 mod house_rules;
 mod lambda_event;
 mod scenarios;
