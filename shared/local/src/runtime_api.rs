@@ -30,6 +30,8 @@ pub const RESPONSE_BYTES_MAX: usize = 6 * 1024 * 1024 + 100;
 const LOG_TAIL_LINES: usize = 40;
 /// The id of whatever asks without a process's path.
 const EXTERNAL: &str = "external";
+/// A process that has just answered asks for more within this time, unless it is about to end.
+const AFFINITY_PATIENCE: Duration = Duration::from_millis(5);
 /// An error report is a message and a stack trace.
 const ERROR_BYTES_MAX: usize = 1024 * 1024;
 
@@ -119,6 +121,8 @@ pub(crate) struct FunctionQueue {
     state: Mutex<QueueState>,
     failure: watch::Sender<Option<FunctionFailure>>,
     log_tail: Mutex<LogTail>,
+    /// Rings when a process becomes idle.
+    idle_bell: Notify,
     /// Processes that failed to start, in a row.
     pub init_failures: AtomicU32,
     environments_made: AtomicU32,
@@ -132,6 +136,21 @@ struct QueueState {
     environments: HashMap<String, Arc<Environment>>,
     /// The last work of each environment, so that the same work finds its warm caches.
     affinities: HashMap<String, String>,
+}
+
+impl QueueState {
+    /// Whether the process that did this work last is neither idle nor at work.
+    fn owner_is_about_to_ask(&self, affinity: &str) -> bool {
+        let Some((owner, _)) = self.affinities.iter().find(|(_, owned)| *owned == affinity) else {
+            return false;
+        };
+        let Some(environment) = self.environments.get(owner) else {
+            return false;
+        };
+        let at_work = environment.state().request_id.is_some();
+        let idle = self.idle.iter().any(|idle| idle.environment.id == *owner);
+        !at_work && !idle
+    }
 }
 
 #[derive(Default)]
@@ -166,6 +185,7 @@ impl FunctionQueue {
             state: Mutex::default(),
             failure: watch::Sender::new(None),
             log_tail: Mutex::default(),
+            idle_bell: Notify::new(),
             init_failures: AtomicU32::new(0),
             environments_made: AtomicU32::new(0),
         }
@@ -185,6 +205,7 @@ impl FunctionQueue {
             if self.failure.borrow().is_some() {
                 return Err(InvocationError::Unavailable);
             }
+            self.wait_for_owner(affinity).await;
             let (taken, when_taken) = oneshot::channel();
             let (result, when_done) = oneshot::channel();
             let request_id = random_request_id();
@@ -211,13 +232,35 @@ impl FunctionQueue {
         }
     }
 
+    /// The process that did this work last may have answered and not yet asked again; it gets a moment to do so, because it
+    /// is warm for it.
+    async fn wait_for_owner(&self, affinity: &str) {
+        let patience = tokio::time::sleep(AFFINITY_PATIENCE);
+        let mut patience = std::pin::pin!(patience);
+        loop {
+            let mut bell = std::pin::pin!(self.idle_bell.notified());
+            // From here on a ring is not missed.
+            bell.as_mut().enable();
+            if !self.state().owner_is_about_to_ask(affinity) {
+                return;
+            }
+            tokio::select! {
+                () = bell => {}
+                () = &mut patience => return,
+            }
+        }
+    }
+
     fn offer(&self, mut invocation: Invocation) {
         let mut state = self.state();
         while !state.idle.is_empty() {
+            let owner_of = |idle: &Idle| state.affinities.get(&idle.environment.id);
             let same = state
                 .idle
                 .iter()
-                .position(|idle| state.affinities.get(&idle.environment.id) == Some(&invocation.affinity));
+                .position(|idle| owner_of(idle) == Some(&invocation.affinity));
+            // Rather a fresh process than one that is warm for other work.
+            let same = same.or_else(|| state.idle.iter().position(|idle| owner_of(idle).is_none()));
             let Some(idle) = state.idle.remove(same.unwrap_or(0)) else {
                 break;
             };
@@ -246,6 +289,7 @@ impl FunctionQueue {
         state.environments.remove(&environment.id);
         state.affinities.remove(&environment.id);
         state.idle.retain(|idle| idle.environment.id != environment.id);
+        self.idle_bell.notify_waiters();
         let request_id = environment.state().request_id.take();
         if let Some(lost) = request_id.and_then(|request_id| state.in_flight.remove(&request_id)) {
             let _ = lost.result.send(Err(InvocationError::Crash(reason.to_owned())));
@@ -333,6 +377,7 @@ impl FunctionQueue {
         if invocation.taken.send(Arc::clone(environment)).is_err() {
             return false;
         }
+        state.affinities.retain(|_, owned| *owned != affinity);
         state.affinities.insert(environment.id.clone(), affinity);
         environment.state().request_id = Some(request_id.to_owned());
         let in_flight = InFlight {
