@@ -1,5 +1,8 @@
 //! Sorts the SDK's errors by what the caller does with them: try again, or not.
 
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use usher_pipeline::ports::{BoxError, CallError};
@@ -19,7 +22,12 @@ pub(crate) fn is_transient<E: ProvideErrorMetadata>(
     match error {
         // The request could not even be built: the same arguments will fail again.
         SdkError::ConstructionFailure(_) => false,
-        SdkError::DispatchFailure(failure) => !failure.is_user(),
+        SdkError::DispatchFailure(failure) => {
+            !failure.is_user()
+                && !failure
+                    .as_connector_error()
+                    .is_some_and(|error| lacks_credentials(error))
+        }
         SdkError::ServiceError(service) => {
             let is_transient_code = service.err().code().is_some_and(|code| transient_codes.contains(&code));
             is_transient_code || is_transient_status(service.raw().status().as_u16())
@@ -32,6 +40,12 @@ pub(crate) fn is_transient<E: ProvideErrorMetadata>(
         // A timeout, and kinds that the SDK may add.
         _ => true,
     }
+}
+
+/// Whether the call failed because nobody said who is calling. They won't turn up by themselves.
+fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
+    let is_so = matches!(error.downcast_ref(), Some(CredentialsError::CredentialsNotLoaded(_)));
+    is_so || error.source().is_some_and(lacks_credentials)
 }
 
 fn is_transient_status(status: u16) -> bool {

@@ -1,0 +1,425 @@
+//! The contract of the ports: what every implementation keeps, be it the AWS adapters over real services or emulators,
+//! or the in-memory stand-ins. A flow that is right over one is right over all.
+//!
+//! Each function takes a port and panics where the port breaks the contract. They may share a table or stream with
+//! others and run again on it, because `run` (any text that is new each time) is part of every key that they use.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use usher_domain::sequence_number::SequenceNumber;
+use usher_domain::time::Timestamp;
+use usher_pipeline::ports::{
+    CallError, DecisionItem, DecisionStatus, DecisionTable, GET_USERS_MAX, PUT_RECORDS_MAX, ProfileItem, ProfileTable,
+    PutAnswer, PutOutcome, RecordAnswer, RecordStream, StreamRecord,
+};
+
+/// A state that leaves room for the rest of an item of 400 KB.
+const LARGE_STATE_BYTES: usize = 390 * 1024;
+/// A state that does not.
+const TOO_LARGE_STATE_BYTES: usize = 401 * 1024;
+/// A record that leaves room for its partition key in 1 MiB.
+const LARGE_RECORD_BYTES: usize = 1024 * 1024 - 256;
+/// A record that does not fit into 1 MiB.
+const TOO_LARGE_RECORD_BYTES: usize = 1024 * 1024 + 1;
+/// How often a read is asked again for what it left over.
+const READS_MAX: usize = 20;
+
+/// A `profiles` table: reads what was written, and writes only on the version that is stored (P4).
+pub async fn profile_table(table: &impl ProfileTable, run: &str) {
+    a_missing_user_is_not_returned(table, run).await;
+    what_is_written_is_read(table, run).await;
+    a_write_on_another_version_conflicts_and_gives_the_stored_item(table, run).await;
+    a_hundred_profiles_are_read_in_one_go(table, run).await;
+    any_bytes_and_any_name_come_back(table, run).await;
+    an_item_may_be_large_but_not_too_large(table, run).await;
+}
+
+/// A `profiles` table that also counts capacity units as DynamoDB does. Nothing but metrics depends on them, and not
+/// every emulator reports them all.
+pub async fn profile_table_units(table: &impl ProfileTable, run: &str) {
+    let user = format!("{run}-units");
+    assert_eq!(written(table, &profile(&user, 1, b"small"), 0).await, 1.0);
+    let (_, units) = conflicted(table, &profile(&user, 1, b"small"), 0).await;
+    assert_eq!(units, 1.0, "a failed condition is billed by the stored item");
+    let read_units = table.get(&[&user]).await.expect("it answers").read_units;
+    assert!(
+        read_units >= 1.0,
+        "a strongly consistent read takes a unit, not {read_units}"
+    );
+
+    let large = profile(&user, 2, &vec![0xA5; LARGE_STATE_BYTES]);
+    let units = written(table, &large, 1).await;
+    assert!(
+        (390.0..=392.0).contains(&units),
+        "390 KB are written with a unit for each, not with {units}"
+    );
+    let (_, units) = conflicted(table, &profile(&user, 3, b"small"), 1).await;
+    assert!(
+        (390.0..=392.0).contains(&units),
+        "a failed condition is billed by the stored item, not with {units}"
+    );
+}
+
+async fn a_missing_user_is_not_returned(table: &impl ProfileTable, run: &str) {
+    let user = format!("{run}-missing");
+    assert_eq!(read(table, &[&user]).await, []);
+    let nobody = table.get(&[]).await.expect("asking for nobody is no mistake");
+    assert!(nobody.items.is_empty() && nobody.unprocessed.is_empty());
+}
+
+async fn what_is_written_is_read(table: &impl ProfileTable, run: &str) {
+    let user = format!("{run}-written");
+    let first = profile(&user, 1, b"first");
+    written(table, &first, 0).await;
+    assert_eq!(read(table, &[&user]).await, [first]);
+
+    let second = profile(&user, 2, b"second");
+    written(table, &second, 1).await;
+    let missing = format!("{run}-still-missing");
+    assert_eq!(
+        read(table, &[&missing, &user]).await,
+        [second],
+        "a missing user does not hide another"
+    );
+}
+
+async fn a_write_on_another_version_conflicts_and_gives_the_stored_item(table: &impl ProfileTable, run: &str) {
+    let user = format!("{run}-conflict");
+    let stored = profile(&user, 3, b"stored");
+    let wanted = profile(&user, 8, b"wanted");
+
+    let (current, _) = conflicted(table, &wanted, 7).await;
+    assert_eq!(current, None, "nothing is stored, and a version was expected");
+    assert_eq!(read(table, &[&user]).await, [], "a conflict writes nothing");
+
+    written(table, &stored, 0).await;
+    for expected_version in [0, 1, 2, 4, 7, u64::MAX] {
+        let (current, _) = conflicted(table, &wanted, expected_version).await;
+        assert_eq!(current.as_ref(), Some(&stored), "expected version {expected_version}");
+    }
+    assert_eq!(
+        read(table, &[&user]).await,
+        [stored.clone()],
+        "a conflict writes nothing"
+    );
+
+    // The same write again, as after a lost answer: the conflict shows that it is there.
+    written(table, &wanted, 3).await;
+    let (current, _) = conflicted(table, &wanted, 3).await;
+    assert_eq!(current, Some(wanted));
+}
+
+async fn a_hundred_profiles_are_read_in_one_go(table: &impl ProfileTable, run: &str) {
+    let users: Vec<String> = (0..GET_USERS_MAX)
+        .map(|number| format!("{run}-many-{number:03}"))
+        .collect();
+    let mut expected = Vec::new();
+    for (number, user) in users.iter().enumerate().filter(|(number, _)| number % 2 == 0) {
+        let profile = profile(user, 1, &number.to_be_bytes());
+        written(table, &profile, 0).await;
+        expected.push(profile);
+    }
+    let asked: Vec<&str> = users.iter().map(String::as_str).collect();
+    assert_eq!(read(table, &asked).await, expected);
+}
+
+async fn any_bytes_and_any_name_come_back(table: &impl ProfileTable, run: &str) {
+    let all_bytes: Vec<u8> = (0..=u8::MAX).cycle().take(3 * 256).collect();
+    for (number, name) in NAUGHTY_NAMES.iter().enumerate() {
+        // An empty state too: DynamoDB takes empty binary attributes that are no keys.
+        let state = if number == 0 { &[][..] } else { &all_bytes };
+        let profile = profile(&format!("{run}-{name}"), u64::MAX - number as u64, state);
+        written(table, &profile, 0).await;
+        assert_eq!(read(table, &[&profile.user_id]).await, [profile.clone()], "{name:?}");
+    }
+}
+
+async fn an_item_may_be_large_but_not_too_large(table: &impl ProfileTable, run: &str) {
+    let user = format!("{run}-large");
+    let large = profile(&user, 1, &vec![0xA5; LARGE_STATE_BYTES]);
+    let units = written(table, &large, 0).await;
+    assert!(
+        (390.0..=400.0).contains(&units),
+        "390 KB are written with a unit for each, not with {units}"
+    );
+    assert_eq!(read(table, &[&user]).await, [large.clone()]);
+    let (current, _) = conflicted(table, &profile(&user, 1, b"small"), 0).await;
+    assert_eq!(
+        current,
+        Some(large.clone()),
+        "a large item comes back with a conflict too"
+    );
+
+    let too_large = profile(&user, 2, &vec![0xA5; TOO_LARGE_STATE_BYTES]);
+    match table.put(&too_large, 1).await {
+        Err(CallError::Refused { .. }) => {}
+        other => panic!("over 400 KB is refused, not {other:?}"),
+    }
+    assert_eq!(
+        read(table, &[&user]).await,
+        [large],
+        "a refused write leaves what was there"
+    );
+}
+
+/// A `decisions` table: records a decision once, and tells how far its delivery has come.
+pub async fn decision_table(table: &impl DecisionTable, run: &str) {
+    use DecisionStatus::{Delivered, Pending, Undeliverable};
+    let (user, trigger_id) = (format!("{run}-user"), "00112233445566778899aabbccddeeff");
+    let first = decision(&user, trigger_id, "first");
+
+    assert_eq!(recorded(table, &first, Pending).await, RecordAnswer::New);
+    assert_eq!(recorded(table, &first, Pending).await, RecordAnswer::Known(Pending));
+    let again = decision(&user, trigger_id, "again");
+    assert_eq!(
+        recorded(table, &again, Delivered).await,
+        RecordAnswer::Known(Pending),
+        "the first record stays"
+    );
+
+    for status in [Delivered, Undeliverable, Pending, Delivered] {
+        table
+            .set_status(&user, trigger_id, status)
+            .await
+            .expect("it is recorded");
+        assert_eq!(recorded(table, &first, Pending).await, RecordAnswer::Known(status));
+        table
+            .set_status(&user, trigger_id, status)
+            .await
+            .expect("setting it again is no mistake");
+    }
+
+    let other_user = format!("{run}-other-user");
+    for (other, status) in [
+        (decision(&user, "ff", "x"), Delivered),
+        (decision(&other_user, trigger_id, "x"), Pending),
+    ] {
+        assert_eq!(
+            recorded(table, &other, status).await,
+            RecordAnswer::New,
+            "user and trigger id are the key"
+        );
+        assert_eq!(
+            recorded(table, &other, Undeliverable).await,
+            RecordAnswer::Known(status)
+        );
+    }
+
+    match table.set_status(&user, "no such trigger", Delivered).await {
+        Err(CallError::Refused { .. }) => {}
+        other => panic!("a decision that is not recorded gets no status, but {other:?}"),
+    }
+    assert_eq!(
+        recorded(table, &decision(&user, "no such trigger", "x"), Pending).await,
+        RecordAnswer::New
+    );
+
+    let large = DecisionItem {
+        trigger: "x".repeat(LARGE_STATE_BYTES),
+        ..decision(&user, "large", "x")
+    };
+    assert_eq!(recorded(table, &large, Pending).await, RecordAnswer::New);
+    let too_large = DecisionItem {
+        trigger: "x".repeat(TOO_LARGE_STATE_BYTES),
+        ..decision(&user, "too large", "x")
+    };
+    match table.record(&too_large, Pending).await {
+        Err(CallError::Refused { .. }) => {}
+        other => panic!("over 400 KB is refused, not {other:?}"),
+    }
+}
+
+/// A stream: gives an outcome for each record, in order; records of one shard keep their order.
+pub async fn record_stream(stream: &impl RecordStream, run: &str) {
+    assert_eq!(stream.put(&[]).await.expect("putting nothing is no mistake"), []);
+    five_hundred_records_keep_their_order(stream, run).await;
+    any_partition_key_is_taken(stream, run).await;
+    a_record_may_be_large(stream, run).await;
+}
+
+/// A stream that also refuses what Kinesis refuses; not every emulator does.
+pub async fn record_stream_limits(stream: &impl RecordStream) {
+    let too_large = vec![0x5A; TOO_LARGE_RECORD_BYTES];
+    for (what, records) in [
+        ("a partition key of no character", vec![record("", vec![1])]),
+        (
+            "a partition key of 257 characters",
+            vec![record(&"k".repeat(257), vec![1])],
+        ),
+        ("501 records", vec![record("k", vec![1]); PUT_RECORDS_MAX + 1]),
+        (
+            "a record over 1 MiB",
+            vec![record("k", vec![1]), record("k", too_large)],
+        ),
+    ] {
+        match stream.put(&records).await {
+            Err(CallError::Refused { .. }) => {}
+            other => panic!("{what} is refused, not {:?}", other.map(|outcomes| outcomes.len())),
+        }
+    }
+}
+
+async fn five_hundred_records_keep_their_order(stream: &impl RecordStream, run: &str) {
+    let mut last_in_shard: BTreeMap<String, SequenceNumber> = BTreeMap::new();
+    let mut shard_of_key: BTreeMap<String, String> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for round in 0..2 {
+        let records: Vec<StreamRecord> = (0..PUT_RECORDS_MAX)
+            .map(|number| {
+                record(
+                    &format!("{run}-{}", number % 50),
+                    format!("{run} {round} {number}").into_bytes(),
+                )
+            })
+            .collect();
+        for (record, (shard_id, sequence_number)) in records.iter().zip(stored(stream, &records).await) {
+            let number: SequenceNumber = sequence_number.parse().expect("a sequence number is a number");
+            if let Some(earlier) = last_in_shard.insert(shard_id.clone(), number) {
+                assert!(
+                    earlier < number,
+                    "in {shard_id}, {sequence_number} comes after {earlier}"
+                );
+            }
+            let known = shard_of_key
+                .entry(record.partition_key.clone())
+                .or_insert_with(|| shard_id.clone());
+            assert_eq!(*known, shard_id, "a partition key keeps its shard");
+            assert!(
+                seen.insert((shard_id, sequence_number)),
+                "no two records share a sequence number"
+            );
+        }
+    }
+}
+
+async fn any_partition_key_is_taken(stream: &impl RecordStream, run: &str) {
+    // Kinesis takes 256 characters. The embedded one counts bytes, and Usher's longest identifier has 256 of those.
+    let longest: String = "k".repeat(256);
+    let longest_in_two_bytes_each: String = "ÿ".repeat(128);
+    let mut keys: Vec<String> = NAUGHTY_NAMES.iter().map(|name| format!("{run}{name}")).collect();
+    keys.extend([longest, longest_in_two_bytes_each, " ".to_owned(), "\0".to_owned()]);
+    for key in keys {
+        let data: Vec<u8> = (0..=u8::MAX).collect();
+        assert_eq!(stored(stream, &[record(&key, data)]).await.len(), 1, "{key:?}");
+    }
+}
+
+async fn a_record_may_be_large(stream: &impl RecordStream, run: &str) {
+    let records = [
+        record(run, b"before".to_vec()),
+        record(run, vec![0x5A; LARGE_RECORD_BYTES]),
+        record(run, vec![1]),
+    ];
+    let numbers: Vec<SequenceNumber> = stored(stream, &records)
+        .await
+        .iter()
+        .map(|(_, number)| number.parse().expect("a number"))
+        .collect();
+    assert!(numbers.is_sorted(), "{numbers:?}");
+}
+
+/// Names that trip what splits, escapes, trims or folds them.
+const NAUGHTY_NAMES: [&str; 12] = [
+    "",
+    "plain",
+    "UPPER",
+    " spaces around ",
+    "quo\"te'",
+    "back\\slash",
+    "new\nline\ttab\r",
+    "a/b?c=d&e#f%20",
+    "{\"json\":[null]}",
+    "Zoë 用户 🙂 e\u{301}",
+    "null",
+    "../../etc/passwd; DROP TABLE profiles --",
+];
+
+fn profile(user_id: &str, version: u64, state: &[u8]) -> ProfileItem {
+    let updated_at = Timestamp::from_epoch_ms(1_767_607_200_123);
+    ProfileItem {
+        user_id: user_id.to_owned(),
+        version,
+        state: state.to_vec(),
+        updated_at,
+    }
+}
+
+fn decision(user_id: &str, trigger_id: &str, offer: &str) -> DecisionItem {
+    DecisionItem {
+        user_id: user_id.to_owned(),
+        trigger_id: trigger_id.to_owned(),
+        rule: "welcome".to_owned(),
+        slot: "in_app".to_owned(),
+        offer: offer.to_owned(),
+        decided_at: Timestamp::from_epoch_ms(1_767_607_200_123),
+        trigger: r#"{"reason":{"saw":["Zoë \"\\\n"]}}"#.to_owned(),
+        expires_at_epoch_s: 4_102_444_800,
+    }
+}
+
+fn record(partition_key: &str, data: Vec<u8>) -> StreamRecord {
+    StreamRecord {
+        partition_key: partition_key.to_owned(),
+        data,
+    }
+}
+
+/// Reads these users, those that were left over too, in the order of their names.
+async fn read(table: &impl ProfileTable, users: &[&str]) -> Vec<ProfileItem> {
+    let mut items = Vec::new();
+    let mut left: Vec<String> = users.iter().map(|user| (*user).to_owned()).collect();
+    for _ in 0..READS_MAX {
+        let asked: Vec<&str> = left.iter().map(String::as_str).collect();
+        let answer = table.get(&asked).await.expect("it answers");
+        assert_eq!(answer.unreadable, [], "everything here was written as a profile");
+        items.extend(answer.items);
+        left = answer.unprocessed;
+        if left.is_empty() {
+            items.sort_by(|a, b| a.user_id.cmp(&b.user_id));
+            return items;
+        }
+    }
+    panic!("after {READS_MAX} reads these are still left over: {left:?}");
+}
+
+async fn written(table: &impl ProfileTable, profile: &ProfileItem, expected_version: u64) -> f64 {
+    match table.put(profile, expected_version).await {
+        Ok(PutAnswer::Written { write_units }) => write_units,
+        other => panic!(
+            "{:?} is written on version {expected_version}, but {other:?}",
+            profile.user_id
+        ),
+    }
+}
+
+async fn conflicted(
+    table: &impl ProfileTable,
+    profile: &ProfileItem,
+    expected_version: u64,
+) -> (Option<ProfileItem>, f64) {
+    match table.put(profile, expected_version).await {
+        Ok(PutAnswer::Conflict { current, write_units }) => (current, write_units),
+        other => panic!(
+            "{:?} conflicts on version {expected_version}, but {other:?}",
+            profile.user_id
+        ),
+    }
+}
+
+async fn recorded(table: &impl DecisionTable, decision: &DecisionItem, status: DecisionStatus) -> RecordAnswer {
+    table.record(decision, status).await.expect("it answers")
+}
+
+/// Shard and sequence number of each record, in order.
+async fn stored(stream: &impl RecordStream, records: &[StreamRecord]) -> Vec<(String, String)> {
+    let outcomes = stream.put(records).await.expect("it answers");
+    assert_eq!(outcomes.len(), records.len(), "one outcome a record");
+    let place = |outcome| match outcome {
+        PutOutcome::Stored {
+            shard_id,
+            sequence_number,
+        } => (shard_id, sequence_number),
+        PutOutcome::Failed { code, message } => panic!("it is stored, but {code}: {message}"),
+    };
+    outcomes.into_iter().map(place).collect()
+}
