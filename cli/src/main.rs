@@ -6,17 +6,25 @@
 mod args;
 mod arrival_clock;
 mod check;
+mod environment;
 mod events_file;
 mod fold;
 mod journey_file;
+mod local;
 mod people;
+mod profile_text;
 mod profiles_file;
 mod progress;
+mod project;
 mod replay;
+mod send;
+mod sender;
 mod triggers_file;
+mod users;
 
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
 use clap::Parser;
 
 use args::{Arguments, Command};
@@ -26,6 +34,9 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Check(options) => check::run(&options),
         Command::Replay(options) => replay::run(&options),
+        Command::Local(options) => in_runtime(local::run(options)),
+        Command::Send(options) => in_runtime(send::run(options)),
+        Command::Users(options) => in_runtime(users::run(options)),
     };
     match done {
         Ok(Verdict::AllWell) => ExitCode::SUCCESS,
@@ -35,6 +46,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a command that waits for the network.
+fn in_runtime(command: impl Future<Output = Result<Verdict>>) -> Result<Verdict> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the threads that the command runs on")?;
+    let done = runtime.block_on(command);
+    // A thread that waits for standard input would hold the process.
+    runtime.shutdown_background();
+    done
 }
 
 /// How a command ended that could do its work.

@@ -14,7 +14,7 @@ use crate::arrival_clock::{data_arrival, wall_clock};
 use crate::events_file::EventsFile;
 use crate::fold::{Fold, LineCounts};
 use crate::people::{counted, grouped, table};
-use crate::progress::FileProgress;
+use crate::progress::Progress;
 use crate::triggers_file::TriggersFile;
 use crate::{journey_file, profiles_file};
 
@@ -29,7 +29,7 @@ pub fn run(options: &ReplayOptions) -> Result<Verdict> {
     let journey = journey_file::load(&options.journey)?;
     let mut events = EventsFile::open(&options.events)?;
     let mut triggers_file = options.triggers.as_deref().map(TriggersFile::create).transpose()?;
-    let progress = FileProgress::new(events.size(), events.bytes_read());
+    let progress = Progress::of_file(events.size(), events.bytes_read());
     let started = Instant::now();
     let mut fold = Fold::new(&journey);
     // An event id that comes again from beyond the dedupe window makes the same trigger again; its id tells.
@@ -44,7 +44,7 @@ pub fn run(options: &ReplayOptions) -> Result<Verdict> {
             }
         }
         if fold.counts().lines.is_multiple_of(LINES_PER_PROGRESS) {
-            progress.show(format!("{} events", grouped(fold.counts().lines)));
+            progress.show(&format!("{} events", grouped(fold.counts().lines)));
         }
     }
     progress.clear();

@@ -1,0 +1,379 @@
+//! `usher local`: everything on one machine, and a verdict on what came of it.
+
+mod functions;
+mod report;
+mod resources;
+mod summary;
+mod tally;
+mod truth;
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use usher_aws::clients::Clients;
+use usher_aws::kinesis::KinesisStream;
+use usher_domain::journey::Journey;
+use usher_local::{Clock, LocalCloud, LocalCloudOptions, Template, TemplateOptions};
+
+use crate::Verdict;
+use crate::args::{ClockChoice, LocalOptions};
+use crate::arrival_clock::{data_arrival, wall_clock};
+use crate::events_file::EventsFile;
+use crate::people::{error_chain, grouped};
+use crate::progress::Progress;
+use crate::sender::{self, SendOptions};
+use crate::triggers_file::TriggersFile;
+use crate::{environment, journey_file, profiles_file, project};
+use functions::Programs;
+use report::{Findings, ItemBytes, JourneyName, Percentiles, Report, milliseconds};
+use resources::Resources;
+use tally::Tally;
+
+/// The variable that tells a function where its journey is.
+const JOURNEY_VARIABLE: &str = "USHER_JOURNEY_PATH";
+/// Time between two looks at the progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// The functions' last lines of telemetry are waited for so long: they come through a pipe.
+const LAST_TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
+const LAST_TELEMETRY_POLL: Duration = Duration::from_millis(10);
+/// When it is stopped while serving, it looks so long whether everything is drained.
+const DRAINED_AT_STOP_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Runs the command.
+///
+/// # Errors
+/// When something can't be read, built, started or written.
+pub async fn run(options: LocalOptions) -> Result<Verdict> {
+    let stop = environment::stop_signal()?;
+    let template_file = project::find_template(options.template.as_deref())?;
+    let journey_file = project::find_journey(options.journey.as_deref(), &template_file)?;
+    let journey = journey_file::load(&journey_file)?;
+    let template_options = TemplateOptions {
+        parameters: options.parameters.iter().cloned().collect(),
+        shard_count: options.shards,
+        ..TemplateOptions::default()
+    };
+    let template = Template::read(&template_file, &template_options)?;
+    let resources = Resources::of(&template)?;
+    let events = options.events.as_deref().map(EventsFile::open).transpose()?;
+
+    let programs = match options.bin_dir.as_deref() {
+        Some(folder) => Programs::Folder(folder),
+        None => Programs::Build {
+            release: options.release,
+        },
+    };
+    let mut interrupted = stop.clone();
+    let sources = tokio::select! {
+        sources = functions::sources(&template, &template_file, programs) => sources?,
+        _ = interrupted.wait_for(|stopped| *stopped) => anyhow::bail!("interrupted before the functions were built"),
+    };
+
+    let progress = match &events {
+        Some(events) => Progress::of_file(events.size(), events.bytes_read()),
+        None => Progress::spinner("starting"),
+    };
+    let tally = Tally::default();
+    let mut cloud_options = cloud_options(&options, template, &resources, &journey_file);
+    cloud_options.functions = sources;
+    let notes = progress.clone();
+    cloud_options.on_log = Some(tally.observer(move |text| notes.note(text)));
+    let cloud = LocalCloud::start(cloud_options).await?;
+    progress.aside(|| print!("{}", summary::exports(cloud.endpoints(), &cloud.template().region)));
+
+    let run = Run {
+        options: &options,
+        journey: &journey,
+        resources: &resources,
+        cloud: &cloud,
+        tally: &tally,
+    };
+    let started = Instant::now();
+    let ended = run.drive(events, &progress, stop).await;
+    let seconds = started.elapsed().as_secs_f64();
+    let finished = run.finish(ended, seconds, &progress).await;
+    progress.clear();
+    cloud.shutdown().await;
+    finished
+}
+
+fn cloud_options(
+    options: &LocalOptions,
+    template: Template,
+    resources: &Resources,
+    journey_file: &Path,
+) -> LocalCloudOptions {
+    let mut cloud = LocalCloudOptions::new(template);
+    for function in &cloud.template.functions {
+        if function.environment.contains_key(JOURNEY_VARIABLE) {
+            let path = journey_file.display().to_string();
+            let environment = cloud
+                .function_environment
+                .entry(function.logical_id.clone())
+                .or_default();
+            environment.insert(JOURNEY_VARIABLE.to_owned(), path);
+        }
+    }
+    cloud.clock = match options.clock {
+        ClockChoice::Wall => Clock::Wall,
+        ClockChoice::Data => Clock::data([resources.interactions.clone()], |record: &[u8]| {
+            data_arrival(record).map(|arrival| arrival.epoch_ms())
+        }),
+    };
+    // History would expire as it is written.
+    cloud.sweep_ttl = options.clock == ClockChoice::Wall;
+    cloud.fanout_latency = Duration::from_millis(options.fanout_latency);
+    cloud.kinesis_port = options.kinesis_port;
+    cloud.dynamodb_port = options.dynamodb_port;
+    cloud
+}
+
+/// How the running part ended.
+#[derive(Debug, Default)]
+struct Ended {
+    drained: bool,
+    /// Told to stop before the work that was asked for was done.
+    interrupted: bool,
+    acknowledged: Option<u64>,
+    problems: Vec<String>,
+}
+
+/// What runs.
+struct Run<'r> {
+    options: &'r LocalOptions,
+    journey: &'r Journey,
+    resources: &'r Resources,
+    cloud: &'r LocalCloud,
+    tally: &'r Tally,
+}
+
+impl Run<'_> {
+    /// Sends the events, then drains or serves.
+    async fn drive(&self, events: Option<EventsFile>, progress: &Progress, mut stop: watch::Receiver<bool>) -> Ended {
+        let mut ended = Ended::default();
+        if let Some(events) = events {
+            let sending = self.send(events, stop.clone());
+            match self.watched(progress, sending).await {
+                Ok(outcome) => {
+                    ended.acknowledged = Some(outcome.acknowledged);
+                    ended.interrupted = outcome.interrupted;
+                    ended.problems.extend(outcome.too_large_message());
+                }
+                Err(error) => {
+                    // What was not sent can't be waited for.
+                    ended.problems.push(error_chain(&error));
+                    return ended;
+                }
+            }
+        }
+        if ended.interrupted {
+            return ended;
+        }
+        if self.options.drain {
+            let drained = async {
+                tokio::select! {
+                    drained = self.cloud.drained() => drained.map(|()| true),
+                    _ = stop.wait_for(|stopped| *stopped) => Ok(false),
+                }
+            };
+            match self
+                .watched(progress, async { drained.await.map_err(anyhow::Error::from) })
+                .await
+            {
+                Ok(drained) => {
+                    ended.drained = drained;
+                    ended.interrupted = !drained;
+                }
+                Err(error) => ended.problems.push(error_chain(&error)),
+            }
+            return ended;
+        }
+        progress.note(&summary::how_to_send(&self.resources.interactions));
+        let serving = async {
+            let _ = stop.wait_for(|stopped| *stopped).await;
+            Ok(())
+        };
+        if let Err(error) = self.watched(progress, serving).await {
+            ended.problems.push(error_chain(&error));
+        }
+        let drained = tokio::time::timeout(DRAINED_AT_STOP_TIMEOUT, self.cloud.drained()).await;
+        ended.drained = matches!(drained, Ok(Ok(())));
+        ended
+    }
+
+    async fn send(&self, events: EventsFile, stop: watch::Receiver<bool>) -> Result<sender::SendOutcome> {
+        let clients = self.clients();
+        let stream = Arc::new(KinesisStream::new(clients.kinesis, &self.resources.interactions));
+        let options = SendOptions {
+            ordered: true,
+            ..SendOptions::default()
+        };
+        sender::send(events, stream, options, Arc::default(), stop, &mut |_| Ok(())).await
+    }
+
+    fn clients(&self) -> Clients {
+        let endpoints = self.cloud.endpoints();
+        Clients::for_emulators(&endpoints.dynamodb_url, &endpoints.kinesis_url)
+    }
+
+    /// Waits for `work`, showing how far everything is; ends early with an error where a function can't go on.
+    async fn watched<T>(&self, progress: &Progress, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        let mut failed = pin!(self.cloud.failed());
+        let mut look = tokio::time::interval(PROGRESS_INTERVAL);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                error = &mut failed => return Err(error.into()),
+                _ = look.tick() => progress.show(&self.status()),
+            }
+        }
+    }
+
+    fn status(&self) -> String {
+        let progress = self.cloud.progress();
+        let put = |stream: &str| progress.streams.get(stream).map_or(0, |stream| stream.records_put);
+        let writer = progress
+            .mappings
+            .iter()
+            .find(|mapping| mapping.function == self.resources.profile_writer);
+        let applied = writer.map_or(0, |mapping| mapping.records_completed);
+        let failures: u64 = progress.mappings.iter().map(|mapping| mapping.invocations_failed).sum();
+        let failures = if failures == 0 {
+            String::new()
+        } else {
+            format!(", {} failed invocations", grouped(failures))
+        };
+        format!(
+            "{} sent, {} applied, {} decided{failures}",
+            grouped(put(&self.resources.interactions)),
+            grouped(applied),
+            grouped(put(&self.resources.triggers)),
+        )
+    }
+
+    /// Reads back what came of it, judges, writes the files and tells.
+    async fn finish(&self, ended: Ended, seconds: f64, progress: &Progress) -> Result<Verdict> {
+        progress.show("reading back what came of it");
+        self.last_telemetry(ended.drained).await;
+        let clients = self.clients();
+        let profiles = truth::read_profiles(&clients, &self.resources.profiles, self.journey).await?;
+        let triggers = truth::read_triggers(self.cloud, self.resources).await?;
+        let stages = self.cloud.latencies();
+        let now = match self.options.clock {
+            ClockChoice::Data => profiles_file::latest_arrival(&profiles.by_user),
+            ClockChoice::Wall => wall_clock(),
+        };
+        let counts = self.cloud.progress();
+        let mut report = Report {
+            drained: ended.drained,
+            clock: match self.options.clock {
+                ClockChoice::Data => "data",
+                ClockChoice::Wall => "wall",
+            },
+            journey: JourneyName {
+                name: self.journey.name.clone(),
+                version: self.journey.version.clone(),
+            },
+            seconds,
+            sent: counts
+                .streams
+                .get(&self.resources.interactions)
+                .map_or(0, |stream| stream.records_put),
+            applied: profiles.by_user.values().map(|profile| profile.applied_events).sum(),
+            rejected_by_reason: truth::read_rejected(self.cloud, self.resources).await?,
+            profiles: profiles.item_bytes.len() as u64,
+            triggers_by_rule: self.journey.rules.iter().map(|rule| (rule.id.clone(), 0)).collect(),
+            decisions: truth::count_items(&clients, &self.resources.decisions).await?,
+            sent_to_applied_ms: sent_to_applied(&stages, self.resources),
+            sent_to_decided_ms: Percentiles::of(triggers.sent_to_decided),
+            profile_item_bytes: ItemBytes::of(profiles.item_bytes),
+            ..Report::default()
+        };
+        report.triggers_by_rule.extend(triggers.by_rule);
+        let mut problems = ended.problems;
+        if ended.interrupted {
+            problems.push("interrupted before everything was drained".to_owned());
+        }
+        problems.extend(
+            profiles
+                .unreadable
+                .into_iter()
+                .map(|what| format!("a profile can't be read: {what}")),
+        );
+        report.settle(Findings {
+            acknowledged: ended.acknowledged,
+            problems,
+            writer: self.tally.writer(),
+            mappings: counts.mappings,
+        });
+
+        if let Some(path) = &self.options.profiles {
+            profiles_file::write_file(path, &profiles.by_user, self.journey, now)?;
+        }
+        if let Some(path) = &self.options.triggers {
+            let mut file = TriggersFile::create(path)?;
+            triggers.json.iter().try_for_each(|json| file.write(json))?;
+            file.finish()?;
+        }
+        if let Some(path) = &self.options.report {
+            let json = serde_json::to_string_pretty(&report).context("cannot write the report as JSON")?;
+            std::fs::write(path, json + "\n")
+                .with_context(|| format!("cannot write the report to {}", path.display()))?;
+        }
+        progress.clear();
+        print!("{}", summary::report_text(&report, &stages));
+        print!(
+            "{}",
+            summary::example_text(&triggers.json, &profiles.by_user, self.journey, now)
+        );
+        if report.problems.is_empty() {
+            let events = self.options.events.as_deref().map(|path| path.display().to_string());
+            print!("{}", summary::next_text(events.as_deref()));
+            return Ok(Verdict::AllWell);
+        }
+        for problem in &report.problems {
+            eprintln!("error: {}", problem.strip_prefix("error: ").unwrap_or(problem));
+        }
+        Ok(Verdict::Wrong)
+    }
+
+    /// Waits until the telemetry of every delivered record came through the functions' pipes.
+    async fn last_telemetry(&self, drained: bool) {
+        if !drained {
+            return;
+        }
+        let mappings = self.cloud.progress().mappings;
+        let of_writer = mappings
+            .iter()
+            .filter(|mapping| mapping.function == self.resources.profile_writer);
+        let delivered: u64 = of_writer.map(|mapping| mapping.records_delivered).sum();
+        let deadline = Instant::now() + LAST_TELEMETRY_TIMEOUT;
+        // An invocation that crashed never tells, so there is an end to waiting.
+        while self.tally.writer().received < delivered && Instant::now() < deadline {
+            tokio::time::sleep(LAST_TELEMETRY_POLL).await;
+        }
+    }
+}
+
+fn sent_to_applied(stages: &[usher_local::StageLatency], resources: &Resources) -> Percentiles {
+    let stage = stages.iter().find(|stage| stage.function == resources.profile_writer);
+    let Some(latency) = stage
+        .map(|stage| &stage.put_to_done_us)
+        .filter(|latency| !latency.is_empty())
+    else {
+        return Percentiles::default();
+    };
+    let of = |quantile| Some(milliseconds(latency.value_at_quantile(quantile)));
+    Percentiles {
+        p50: of(0.5),
+        p90: of(0.9),
+        p99: of(0.99),
+        max: Some(milliseconds(latency.max())),
+    }
+}

@@ -1,0 +1,167 @@
+//! What a run came to, for people.
+
+use std::collections::BTreeMap;
+
+use usher_domain::journey::Journey;
+use usher_domain::profile::Profile;
+use usher_domain::time::Timestamp;
+use usher_local::{Endpoints, StageLatency};
+use usher_wire::trigger::TriggerRecord;
+
+use super::report::{Percentiles, Report, milliseconds};
+use crate::people::{grouped, table};
+use crate::profile_text::{profile_text, trigger_text};
+
+/// The counts, the latencies, and what is wrong.
+pub fn report_text(report: &Report, stages: &[StageLatency]) -> String {
+    let count = |name: &str, number: u64| (name.to_owned(), grouped(number));
+    let mut text = format!(
+        "\n{} events in {:.1} s ({} a second), journey `{}` version {}, {} clock\n",
+        grouped(report.sent),
+        report.seconds,
+        grouped((report.sent as f64 / report.seconds.max(f64::MIN_POSITIVE)) as u64),
+        report.journey.name,
+        report.journey.version,
+        report.clock,
+    );
+    let mut rows = vec![
+        count("sent", report.sent),
+        count("applied", report.applied),
+        count("duplicate", report.duplicate),
+        count("dropped by the journey", report.dropped),
+        count("rejected", report.rejected),
+        count("profiles", report.profiles),
+        count("triggers", report.triggers),
+        count("decisions", report.decisions),
+    ];
+    if report.redelivered > 0 {
+        rows.push(count("delivered again", report.redelivered));
+    }
+    text.push_str(&table(&rows));
+    if !report.rejected_by_reason.is_empty() {
+        text.push_str("rejected\n");
+        text.push_str(&counts(&report.rejected_by_reason));
+    }
+    text.push_str("triggers by rule\n");
+    text.push_str(&counts(&report.triggers_by_rule));
+    text.push_str("latency in ms              p50        p90        p99        max\n");
+    for stage in stages.iter().filter(|stage| !stage.put_to_done_us.is_empty()) {
+        let of = |quantile| Some(milliseconds(stage.put_to_done_us.value_at_quantile(quantile)));
+        let max = Some(milliseconds(stage.put_to_done_us.max()));
+        let percentiles = Percentiles {
+            p50: of(0.5),
+            p90: of(0.9),
+            p99: of(0.99),
+            max,
+        };
+        text.push_str(&latency_row(
+            &format!("{} → {}", stage.stream, stage.function),
+            percentiles,
+        ));
+    }
+    text.push_str(&latency_row("event → its trigger", report.sent_to_decided_ms));
+    text.push_str("writes\n");
+    let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{} bytes", grouped(bytes)));
+    text.push_str(&table(&[
+        count("conditional writes", report.conditional_writes),
+        count("conflicts", report.conflicts),
+        (
+            "write capacity units".to_owned(),
+            format!(
+                "{:.1} ({:.3} an event)",
+                report.write_units, report.write_units_per_event
+            ),
+        ),
+        ("median profile".to_owned(), bytes(report.profile_item_bytes.p50)),
+        ("largest profile".to_owned(), bytes(report.profile_item_bytes.max)),
+    ]));
+    text
+}
+
+fn counts(by_name: &BTreeMap<String, u64>) -> String {
+    let rows: Vec<(String, String)> = by_name
+        .iter()
+        .map(|(name, count)| (name.clone(), grouped(*count)))
+        .collect();
+    table(&rows)
+}
+
+fn latency_row(name: &str, percentiles: Percentiles) -> String {
+    let Percentiles { p50, p90, p99, max } = percentiles;
+    let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
+    format!(
+        "  {name:<22}{:>8}   {:>8}   {:>8}   {:>8}\n",
+        cell(p50),
+        cell(p90),
+        cell(p99),
+        cell(max)
+    )
+}
+
+/// One user's profile, and one trigger of that user with its reason: the first one that a condition decided.
+pub fn example_text(
+    triggers: &[Vec<u8>],
+    profiles: &BTreeMap<String, Profile>,
+    journey: &Journey,
+    now: Timestamp,
+) -> String {
+    let with_reason = |json: &&Vec<u8>| {
+        let text = serde_json::from_slice::<serde_json::Value>(json).ok();
+        text.is_some_and(|trigger| trigger.pointer("/reason/condition").is_some())
+    };
+    let trigger = triggers.iter().find(with_reason).or_else(|| triggers.first());
+    let user = trigger
+        .and_then(|json| TriggerRecord::parse(json).ok())
+        .map(|trigger| trigger.user_id.into_owned());
+    let user = user
+        .filter(|user| profiles.contains_key(user))
+        .or_else(|| profiles.keys().next().cloned());
+    let mut text = String::new();
+    if let Some(user) = user
+        && let Some(profile) = profiles.get(&user)
+    {
+        text.push_str(&format!(
+            "\none of the users\n{}",
+            indented(&profile_text(&user, profile, journey, now))
+        ));
+    }
+    if let Some(json) = trigger {
+        text.push_str(&format!("\none of the triggers\n{}", indented(&trigger_text(json))));
+    }
+    text
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// What can be pasted into a shell, so that its tools talk to this local cloud.
+pub fn exports(endpoints: &Endpoints, region: &str) -> String {
+    format!(
+        "export AWS_ENDPOINT_URL_KINESIS={}\nexport AWS_ENDPOINT_URL_DYNAMODB={}\nexport AWS_REGION={region}\n\
+         export AWS_ACCESS_KEY_ID=local\nexport AWS_SECRET_ACCESS_KEY=local\n",
+        endpoints.kinesis_url, endpoints.dynamodb_url
+    )
+}
+
+/// How to send something to a local cloud that serves.
+pub fn how_to_send(interactions: &str) -> String {
+    format!(
+        "serving until Ctrl-C; in another shell, paste the lines above, then for example\n  \
+         aws kinesis put-record --stream-name {interactions} --partition-key ann --cli-binary-format raw-in-base64-out \\\n    \
+         --data '{{\"event_id\":\"1\",\"event_type\":\"sign_up\",\"timestamp\":\"'$(date -u +%FT%TZ)'\",\"user_id\":\"ann\"}}'\n  \
+         usher send --stream {interactions} events.jsonl\n  \
+         usher users show ann"
+    )
+}
+
+/// What to try next.
+pub fn next_text(events: Option<&str>) -> String {
+    let events = events.unwrap_or("events.jsonl");
+    format!(
+        "\ntry next\n  \
+         change a rule in journey/journey.yaml, then  usher check journey/journey.yaml\n  \
+         see what it would have done                  usher replay --journey journey/journey.yaml --events {events}\n  \
+         keep it running and send your own events     usher local   (it tells how)\n"
+    )
+}

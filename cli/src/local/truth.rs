@@ -1,0 +1,176 @@
+//! What is true in the end, read back from where it is: tables and streams, not what the functions say of themselves.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use aws_sdk_dynamodb::types::Select;
+use usher_aws::clients::Clients;
+use usher_aws::dynamodb::DynamoProfileTable;
+use usher_domain::journey::Journey;
+use usher_domain::profile::Profile;
+use usher_local::LocalCloud;
+use usher_pipeline::ports::ProfileItem;
+use usher_wire::profile_state;
+use usher_wire::reject::RejectedRecord;
+use usher_wire::trigger::TriggerRecord;
+
+use super::resources::Resources;
+
+/// The stored profiles.
+#[derive(Debug, Default)]
+pub struct StoredProfiles {
+    /// Each user's.
+    pub by_user: BTreeMap<String, Profile>,
+    /// The size of each item in bytes, in no order.
+    pub item_bytes: Vec<u64>,
+    /// Items that can't be read, with what is wrong.
+    pub unreadable: Vec<String>,
+}
+
+/// Reads every profile of the embedded table.
+///
+/// # Errors
+/// When the table can't be read.
+pub async fn read_profiles(clients: &Clients, table: &str, journey: &Journey) -> Result<StoredProfiles> {
+    let table = DynamoProfileTable::new(clients.dynamodb.clone(), table);
+    let mut pages = table.scan_pages();
+    let mut stored = StoredProfiles::default();
+    while let Some(page) = pages.next_page().await.context("cannot read the profiles back")? {
+        for item in page.items {
+            stored.item_bytes.push(item_bytes(&item));
+            match profile_state::decode(&item.state, item.version, &item.user_id, journey) {
+                Ok(profile) => {
+                    stored.by_user.insert(item.user_id, profile);
+                }
+                Err(error) => stored.unreadable.push(format!("{}: {error}", item.user_id)),
+            }
+        }
+        stored.unreadable.extend(
+            page.unreadable
+                .into_iter()
+                .map(|item| format!("{}: {}", item.user_id, item.why)),
+        );
+    }
+    Ok(stored)
+}
+
+/// An item's size as DynamoDB counts it: the bytes of names and values; a number takes a byte for each two digits and one
+/// more.
+fn item_bytes(item: &ProfileItem) -> u64 {
+    let names: usize = ["user_id", "version", "state", "updated_at", "layout"]
+        .iter()
+        .map(|name| name.len())
+        .sum();
+    let number = |number: u64| number.to_string().len().div_ceil(2) + 1;
+    let values = item.user_id.len() + number(item.version) + item.state.len() + item.updated_at.to_string().len();
+    (names + values + number(1)) as u64
+}
+
+/// Counts the items of a table.
+///
+/// # Errors
+/// When the table can't be read.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an embedded table costs nothing, and counting it is the point"
+)]
+pub async fn count_items(clients: &Clients, table: &str) -> Result<u64> {
+    let mut count = 0;
+    let mut start = None;
+    loop {
+        let request = clients
+            .dynamodb
+            .scan()
+            .table_name(table)
+            .select(Select::Count)
+            .consistent_read(true);
+        let page = request.set_exclusive_start_key(start).send().await;
+        let page = page.with_context(|| format!("cannot count the items of {table}"))?;
+        count += u64::try_from(page.count()).unwrap_or_default();
+        match page.last_evaluated_key {
+            Some(key) if !key.is_empty() => start = Some(key),
+            _ => return Ok(count),
+        }
+    }
+}
+
+/// The triggers stream.
+#[derive(Debug, Default)]
+pub struct Triggers {
+    /// The JSON of each trigger, by its first record, in the order of the stream.
+    pub json: Vec<Vec<u8>>,
+    /// How many of each rule.
+    pub by_rule: BTreeMap<String, u64>,
+    /// From the put of the event to the put of the trigger.
+    pub sent_to_decided: Vec<Duration>,
+}
+
+/// Reads the triggers stream, each trigger once.
+///
+/// # Errors
+/// When it can't be read or holds something else.
+pub async fn read_triggers(cloud: &LocalCloud, resources: &Resources) -> Result<Triggers> {
+    let mut triggers = Triggers::default();
+    let mut ids = HashSet::new();
+    for record in cloud.read_all(&resources.triggers).await? {
+        let Ok(trigger) = TriggerRecord::parse(&record.data) else {
+            bail!(
+                "the record {} on {} is no trigger",
+                record.sequence_number,
+                resources.triggers
+            );
+        };
+        if !ids.insert(trigger.trigger_id.to_string()) {
+            continue;
+        }
+        *triggers.by_rule.entry(trigger.rule.to_string()).or_default() += 1;
+        let cause = &trigger.cause;
+        let caused = cloud.put_instant(&resources.interactions, &cause.shard_id, &cause.sequence_number);
+        if let (Some(caused), Some(put)) = (caused, record.put) {
+            triggers.sent_to_decided.push(put.saturating_duration_since(caused));
+        }
+        triggers.json.push(record.data.clone());
+    }
+    Ok(triggers)
+}
+
+/// Reads the rejected stream: how many records for each reason, a record that was rejected twice counted once.
+///
+/// # Errors
+/// When it can't be read or holds something else.
+pub async fn read_rejected(cloud: &LocalCloud, resources: &Resources) -> Result<BTreeMap<String, u64>> {
+    let mut by_reason = BTreeMap::new();
+    let mut places = HashSet::new();
+    for record in cloud.read_all(&resources.rejected).await? {
+        let rejected: RejectedRecord<'_> = serde_json::from_slice(&record.data).with_context(|| {
+            format!(
+                "the record {} on {} is no reject",
+                record.sequence_number, resources.rejected
+            )
+        })?;
+        if places.insert((rejected.shard_id.to_string(), rejected.sequence_number.to_string())) {
+            *by_reason.entry(rejected.reason.name().to_owned()).or_default() += 1;
+        }
+    }
+    Ok(by_reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use usher_domain::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn an_item_is_measured_as_dynamodb_does() {
+        let item = ProfileItem {
+            user_id: "u-1".to_owned(),
+            version: 12_345,
+            state: vec![0; 100],
+            updated_at: Timestamp::from_epoch_ms(1_767_607_200_123),
+        };
+        // Names 35, user_id 3, version 5 digits 4, state 100, updated_at 24, layout 2.
+        assert_eq!(item_bytes(&item), 168);
+    }
+}

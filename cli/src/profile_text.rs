@@ -1,0 +1,153 @@
+//! A profile and a trigger for people.
+
+use usher_domain::journey::Journey;
+use usher_domain::profile::Profile;
+use usher_domain::time::Timestamp;
+use usher_domain::value::Value;
+
+use crate::people::{counted, grouped, table};
+use crate::profiles_file::feature_json;
+
+/// A user's profile as of `now`.
+pub fn profile_text(user: &str, profile: &Profile, journey: &Journey, now: Timestamp) -> String {
+    let mut text = format!(
+        "{user}: {}, the latest arrived at {}; shown as of {now}\n",
+        counted(profile.applied_events as usize, "event"),
+        profile.now
+    );
+    let sessions = &profile.sessions;
+    let latest = sessions.latest().map_or_else(String::new, |session| {
+        format!(
+            ", the latest from {} to {} with {}",
+            session.start,
+            session.end,
+            counted(session.events as usize, "event")
+        )
+    });
+    text.push_str(&format!("sessions: {}{latest}\n", grouped(sessions.count())));
+    let steps = journey.steps.iter().zip(&profile.steps).map(|(step, done_at)| {
+        let done = done_at.map_or_else(|| "not yet".to_owned(), |at| format!("done at {at}"));
+        (step.id.clone(), done)
+    });
+    section(&mut text, "steps", steps.collect());
+    let features = journey.features.iter().enumerate();
+    let features = features.map(|(index, feature)| (feature.name.clone(), feature_json(profile, journey, index, now)));
+    section(&mut text, "features", features.collect());
+    let traits = journey.traits.iter().zip(&profile.traits);
+    let traits =
+        traits.filter_map(|(name, known)| Some((name.clone(), Value::from(&known.as_ref()?.value).to_string())));
+    section(&mut text, "traits", traits.collect());
+    let rules = journey
+        .rules
+        .iter()
+        .zip(&profile.rules)
+        .filter(|(_, state)| state.fired > 0)
+        .map(|(rule, state)| {
+            let last = state
+                .last_fired_at
+                .map_or_else(String::new, |at| format!(", last at {at}"));
+            (
+                rule.id.clone(),
+                format!("fired {}{last}", counted(state.fired as usize, "time")),
+            )
+        });
+    section(&mut text, "rules", rules.collect());
+    let waiting = profile
+        .outbox
+        .iter()
+        .map(|trigger| (trigger.rule.clone(), trigger.id.to_string()));
+    section(
+        &mut text,
+        "triggers that may not be on the stream yet",
+        waiting.collect(),
+    );
+    text
+}
+
+fn section(text: &mut String, heading: &str, rows: Vec<(String, String)>) {
+    if !rows.is_empty() {
+        text.push_str(&format!("{heading}\n{}", table(&rows)));
+    }
+}
+
+/// A trigger from its JSON on the stream: what was offered to whom, and why.
+pub fn trigger_text(json: &[u8]) -> String {
+    let Ok(trigger) = serde_json::from_slice::<serde_json::Value>(json) else {
+        return String::from_utf8_lossy(json).into_owned();
+    };
+    let word = |path: &str| trigger.pointer(path).and_then(serde_json::Value::as_str).unwrap_or("?");
+    let mut text = format!(
+        "trigger {}: `{}` offered `{}` to {} in {}, decided at {}\n  cause      {} `{}` at {}\n",
+        word("/trigger_id"),
+        word("/rule"),
+        word("/offer"),
+        word("/user_id"),
+        word("/slot"),
+        word("/decided_at"),
+        word("/cause/event_type"),
+        word("/cause/event_id"),
+        word("/cause/timestamp"),
+    );
+    if let Some(condition) = trigger.pointer("/reason/condition").and_then(serde_json::Value::as_str) {
+        text.push_str(&format!("  condition  {condition}\n"));
+    }
+    let saw = trigger.pointer("/reason/saw").and_then(serde_json::Value::as_object);
+    for (name, value) in saw.into_iter().flatten() {
+        text.push_str(&format!("  saw        {name} = {value}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use usher_wire::trigger;
+
+    use super::*;
+    use crate::fold::Fold;
+
+    #[test]
+    fn a_profile_and_a_trigger_tell_what_is_known_and_why() {
+        let journey = Journey::parse(
+            "journey: j
+steps: [{ id: joined, on: sign_up }, { id: clicked, on: click }]
+features: { clicks: { count: click } }
+contents: [{ id: tour }]
+triggers: [{ id: first, on: click, when: 'features.clicks == 1 && traits.plan == \"team\"', offer: tour, slot: in_app }]
+",
+        )
+        .expect("it is fine");
+        let mut fold = Fold::new(&journey);
+        let at = "2026-01-05T10:00:00.000Z";
+        let now: Timestamp = at.parse().expect("a time");
+        let mut triggers = Vec::new();
+        for (number, event) in [
+            r#""event_type":"identify","traits":{"plan":"team"}"#,
+            r#""event_type":"click""#,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let line = format!(r#"{{"event_id":"{number}","timestamp":"{at}","user_id":"ann",{event}}}"#);
+            triggers.extend(fold.line(number as u64 + 1, line.as_bytes(), now));
+        }
+        let text = profile_text("ann", &fold.into_profiles()["ann"], &journey, now);
+        for part in [
+            "ann: 2 events",
+            "joined   not yet",
+            "clicked  done at 2026",
+            "clicks  1",
+            "plan  \"team\"",
+            "fired 1 time,",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let text = trigger_text(&trigger::to_json(&triggers[0]));
+        for part in [
+            "`first` offered `tour` to ann in in_app",
+            "click `1`",
+            "saw        traits.plan = \"team\"",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
