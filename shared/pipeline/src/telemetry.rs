@@ -143,7 +143,7 @@ impl TelemetryEvent for TriggerDeliveryBatch {
     const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "TriggerToDelivered"];
 }
 
-fn line<E: TelemetryEvent + ?Sized>(event: &E, namespace: &str, at: Timestamp) -> String {
+fn line<E: TelemetryEvent>(event: &E, namespace: &str, at: Timestamp) -> String {
     // Plain structs of numbers, lists and maps always serialise to an object.
     let mut members = match serde_json::to_value(event) {
         Ok(serde_json::Value::Object(members)) => members,

@@ -65,17 +65,31 @@ struct Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let types = prop::sample::select(vec!["click", "click", "click", "page_view", "sign_up", "heartbeat", "other"]);
-    (0u8..4, types, 0u8..4, 0i64..90, prop_oneof![4 => Just(0i64), 1 => 0i64..900], prop::bool::weighted(0.1)).prop_map(
-        |(user, event_type, category, pause_s, late_s, repeats)| Step {
+    let types = prop::sample::select(vec![
+        "click",
+        "click",
+        "click",
+        "page_view",
+        "sign_up",
+        "heartbeat",
+        "other",
+    ]);
+    (
+        0u8..4,
+        types,
+        0u8..4,
+        0i64..90,
+        prop_oneof![4 => Just(0i64), 1 => 0i64..900],
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(user, event_type, category, pause_s, late_s, repeats)| Step {
             user,
             event_type,
             category,
             pause_s,
             late_s,
             repeats,
-        },
-    )
+        })
 }
 
 /// The records of each shard. A user's are all in one, as the partition key has it.
@@ -93,7 +107,11 @@ fn shards(steps: &[Step]) -> Vec<Vec<Record>> {
             "category": format!("c-{}", step.category),
             "properties": { "ms": f64::from(step.category) + 0.1 },
         });
-        let event = last_of_user.get(&step.user).filter(|_| step.repeats).cloned().unwrap_or(fresh);
+        let event = last_of_user
+            .get(&step.user)
+            .filter(|_| step.repeats)
+            .cloned()
+            .unwrap_or(fresh);
         last_of_user.insert(step.user, event.clone());
         let shard = usize::from(step.user) % SHARDS;
         shards[shard].push(Record {
@@ -109,7 +127,10 @@ fn shards(steps: &[Step]) -> Vec<Vec<Record>> {
 /// What is compared: the profile as people see it, what guards it, and nothing that depends on how often it was written.
 fn compared(user: &str, profile: &Profile, journey: &Journey) -> String {
     let json = profile_json::to_json(user, profile, journey, profile.now);
-    format!("{json} {:?} {:?} {:?} {:?}", profile.guard, profile.recent_event_ids, profile.rules, profile.now)
+    format!(
+        "{json} {:?} {:?} {:?} {:?}",
+        profile.guard, profile.recent_event_ids, profile.rules, profile.now
+    )
 }
 
 type Outcome = (BTreeMap<String, String>, BTreeSet<String>);
@@ -119,14 +140,22 @@ fn serial_fold(journey: &Journey, shards: &[Vec<Record>]) -> Outcome {
     let mut profiles: BTreeMap<String, Profile> = BTreeMap::new();
     let mut triggers = BTreeSet::new();
     for record in shards.iter().flatten() {
-        let shard = Shard { key: ShardKey::of(STREAM_ARN, &record.shard_id), id: record.shard_id.clone() };
+        let shard = Shard {
+            key: ShardKey::of(STREAM_ARN, &record.shard_id),
+            id: record.shard_id.clone(),
+        };
         let event = usher_wire::event::decode(&record.data, record.arrived_at).expect("a good event");
         let position = Position {
             sequence_number: record.sequence_number().parse().expect("a sequence number"),
             sub_sequence_number: 0,
         };
         let user = event.user.to_string();
-        let arrived = ArrivedEvent { event, arrived_at: record.arrived_at, shard: &shard, position };
+        let arrived = ArrivedEvent {
+            event,
+            arrived_at: record.arrived_at,
+            shard: &shard,
+            position,
+        };
         let profile = profiles.remove(&user).unwrap_or_else(|| Profile::new(journey));
         let mut plan = plan_user(journey, profile, [&arrived]);
         triggers.extend(plan.profile.outbox.drain(..).map(|trigger| trigger.id.to_string()));
@@ -134,7 +163,13 @@ fn serial_fold(journey: &Journey, shards: &[Vec<Record>]) -> Outcome {
     }
     // A user of whom nothing was applied has no item.
     profiles.retain(|_, profile| profile.applied_events > 0);
-    (profiles.iter().map(|(user, profile)| (user.clone(), compared(user, profile, journey))).collect(), triggers)
+    (
+        profiles
+            .iter()
+            .map(|(user, profile)| (user.clone(), compared(user, profile, journey)))
+            .collect(),
+        triggers,
+    )
 }
 
 fn writer(
@@ -150,7 +185,10 @@ fn writer(
         clock: MemoryClock::at(Timestamp::from_epoch_ms(START_MS)),
         telemetry: MemorySink::default(),
     };
-    let config = ProfileWriterConfig { write_concurrency: 3, metrics_namespace: "Usher".to_owned() };
+    let config = ProfileWriterConfig {
+        write_concurrency: 3,
+        metrics_namespace: "Usher".to_owned(),
+    };
     ProfileWriter::new(journey.clone(), ports, config)
 }
 
@@ -170,28 +208,46 @@ fn disturb(faults: &Faults, seed: u64, one_in: u32) {
 /// As a faulty event source mapping would: batches of any size, prefixes again, containers with stale caches, failing
 /// calls. Each shard goes on from where the response says.
 async fn deliver(journey: &Arc<Journey>, shards: &[Vec<Record>], seed: u64) -> Outcome {
-    let (profiles, triggers, rejected) =
-        (MemoryProfileTable::default(), MemoryStream::with_shards(2), MemoryStream::default());
+    let (profiles, triggers, rejected) = (
+        MemoryProfileTable::default(),
+        MemoryStream::with_shards(2),
+        MemoryStream::default(),
+    );
     disturb(profiles.faults(), seed, 6);
     disturb(triggers.faults(), seed + 1, 4);
-    let writers: Vec<_> = (0..CONTAINERS).map(|_| writer(journey, &profiles, &triggers, &rejected)).collect();
+    let writers: Vec<_> = (0..CONTAINERS)
+        .map(|_| writer(journey, &profiles, &triggers, &rejected))
+        .collect();
     let mut random = fastrand::Rng::with_seed(seed + 2);
     let mut checkpoints = [0; SHARDS];
     loop {
-        let open: Vec<usize> = (0..SHARDS).filter(|shard| checkpoints[*shard] < shards[*shard].len()).collect();
-        let Some(shard) = random.choice(&open).copied() else { break };
+        let open: Vec<usize> = (0..SHARDS)
+            .filter(|shard| checkpoints[*shard] < shards[*shard].len())
+            .collect();
+        let Some(shard) = random.choice(&open).copied() else {
+            break;
+        };
         let records = &shards[shard];
         // Now and then a part that is done comes again: a checkpoint that was not saved.
-        let back = if random.u8(0..5) == 0 { random.usize(0..=checkpoints[shard]) } else { 0 };
+        let back = if random.u8(0..5) == 0 {
+            random.usize(0..=checkpoints[shard])
+        } else {
+            0
+        };
         let from = checkpoints[shard] - back;
         let to = (from + random.usize(1..=12)).min(records.len());
         let writer = &writers[random.usize(0..CONTAINERS)];
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        let response = writer.run(&payload(&records[from..to]), deadline).await.expect("a Kinesis batch");
+        let response = writer
+            .run(&payload(&records[from..to]), deadline)
+            .await
+            .expect("a Kinesis batch");
         let done = match response.retries_from() {
             None => to,
             Some(number) => {
-                let index = records[from..to].iter().position(|record| record.sequence_number() == number);
+                let index = records[from..to]
+                    .iter()
+                    .position(|record| record.sequence_number() == number);
                 from + index.expect("it names a record of the batch")
             }
         };
@@ -202,9 +258,17 @@ async fn deliver(journey: &Arc<Journey>, shards: &[Vec<Record>], seed: u64) -> O
         let profile = profile_state::decode(&item.state, item.version, &item.user_id, journey).expect("readable");
         (item.user_id.clone(), compared(&item.user_id, &profile, journey))
     });
-    let put: Vec<String> = triggers.records().iter().map(|stored| trigger_id(&stored.record.data)).collect();
+    let put: Vec<String> = triggers
+        .records()
+        .iter()
+        .map(|stored| trigger_id(&stored.record.data))
+        .collect();
     let ids: BTreeSet<String> = put.iter().cloned().collect();
-    assert_eq!(act_once(&triggers, seed).await, ids, "each decision is acted on exactly once");
+    assert_eq!(
+        act_once(&triggers, seed).await,
+        ids,
+        "each decision is acted on exactly once"
+    );
     (found.collect(), ids)
 }
 
@@ -244,15 +308,25 @@ async fn act_once(triggers: &MemoryStream, seed: u64) -> BTreeSet<String> {
         let mut from = 0;
         while from < records.len() {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-            let response = flow.run(&payload(&records[from..]), deadline).await.expect("a Kinesis batch");
+            let response = flow
+                .run(&payload(&records[from..]), deadline)
+                .await
+                .expect("a Kinesis batch");
             from = match response.retries_from() {
                 None => records.len(),
-                Some(number) => records.iter().position(|record| record.sequence_number() == number).expect("known"),
+                Some(number) => records
+                    .iter()
+                    .position(|record| record.sequence_number() == number)
+                    .expect("known"),
             };
         }
     }
     // Only a crash between delivering and noting it may deliver twice, under the same id; count ids, and see below.
-    delivery.delivered().iter().map(|decision| decision.trigger_id.clone()).collect()
+    delivery
+        .delivered()
+        .iter()
+        .map(|decision| decision.trigger_id.clone())
+        .collect()
 }
 
 proptest! {

@@ -98,10 +98,7 @@ fn crates_import_only_what_their_layer_may() {
     ];
     let dependencies = runtime_dependencies();
     for (member, banned) in [
-        (
-            "usher-domain",
-            [IO, &["usher-*", "fastrand"]].concat(),
-        ),
+        ("usher-domain", [IO, &["usher-*", "fastrand"]].concat()),
         (
             "usher-wire",
             [IO, &["usher-pipeline", "usher-aws", "usher-local"]].concat(),

@@ -3,6 +3,7 @@
 //! One binary, so that linking is paid once.
 
 mod any_delivery;
+mod contracts;
 mod house_rules;
 mod lambda_event;
 mod scenarios;

@@ -1,0 +1,159 @@
+//! The contract of the ports, kept by every implementation: the in-memory ones, and the AWS adapters over the embedded
+//! emulators and over ministack.
+//!
+//! ministack is a process of its own: `USHER_TEST_MINISTACK_URL` says where one listens. Without it that test says so
+//! and does nothing; CI starts one.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
+use aws_sdk_kinesis::types::StreamStatus;
+use usher_aws::clients::Clients;
+use usher_aws::dynamodb::{DynamoDecisionTable, DynamoProfileTable};
+use usher_aws::kinesis::KinesisStream;
+use usher_local::Clock;
+use usher_local::dynamodb::{DynamoDb, DynamoDbOptions};
+use usher_local::kinesis::{Kinesis, KinesisOptions};
+use usher_pipeline::memory::{MemoryDecisionTable, MemoryProfileTable, MemoryStream};
+use usher_tests::contract;
+
+const MINISTACK_URL: &str = "USHER_TEST_MINISTACK_URL";
+const SHARDS: i32 = 2;
+/// How long a stream may take to become active.
+const STREAM_ACTIVE_ATTEMPTS: usize = 100;
+const STREAM_ACTIVE_PAUSE: Duration = Duration::from_millis(100);
+
+/// A text that is new each time, so that a run meets nothing of an earlier one.
+fn run_id() -> String {
+    format!("{:x}", fastrand::u64(..))
+}
+
+#[tokio::test]
+async fn the_memory_adapters_keep_the_contract() {
+    let run = run_id();
+    contract::profile_table(&MemoryProfileTable::default(), &run).await;
+    contract::profile_table_units(&MemoryProfileTable::default(), &run).await;
+    contract::decision_table(&MemoryDecisionTable::default(), &run).await;
+    contract::record_stream(&MemoryStream::with_shards(2), &run).await;
+    contract::record_stream_limits(&MemoryStream::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_aws_adapters_keep_the_contract_over_the_embedded_emulators() {
+    let dynamodb = DynamoDb::start(DynamoDbOptions::default()).await.expect("a free port");
+    let kinesis = Kinesis::start(kinesis_options()).await.expect("a free port");
+    let clients = Clients::for_emulators(dynamodb.url(), kinesis.url());
+    let adapters = Adapters::make(&clients, &run_id()).await;
+    adapters.keep_the_contract().await;
+    contract::profile_table_units(&adapters.profiles, &adapters.run).await;
+    contract::record_stream_limits(&adapters.stream).await;
+    kinesis.close().await;
+    dynamodb.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one setting of this test, read where it is used"
+)]
+async fn the_aws_adapters_keep_the_contract_over_ministack() {
+    let Ok(url) = std::env::var(MINISTACK_URL) else {
+        eprintln!("skipped: {MINISTACK_URL} is not set; start ministack and set it to http://127.0.0.1:PORT");
+        return;
+    };
+    let clients = Clients::for_emulators(&url, &url);
+    Adapters::make(&clients, &run_id()).await.keep_the_contract().await;
+}
+
+fn kinesis_options() -> KinesisOptions {
+    KinesisOptions {
+        port: 0,
+        region: "us-east-1".to_owned(),
+        shards: SHARDS as u32,
+        clock: Clock::Wall,
+        put_times_per_shard_max: 0,
+        on_put: None,
+    }
+}
+
+/// The adapters over tables and a stream of their own.
+struct Adapters {
+    profiles: DynamoProfileTable,
+    decisions: DynamoDecisionTable,
+    stream: KinesisStream,
+    run: String,
+}
+
+impl Adapters {
+    async fn make(clients: &Clients, run: &str) -> Adapters {
+        let (profiles, decisions, stream) = (
+            format!("profiles-{run}"),
+            format!("decisions-{run}"),
+            format!("stream-{run}"),
+        );
+        create_table(clients, &profiles, &[("user_id", KeyType::Hash)]).await;
+        create_table(
+            clients,
+            &decisions,
+            &[("user_id", KeyType::Hash), ("trigger_id", KeyType::Range)],
+        )
+        .await;
+        create_stream(clients, &stream).await;
+        Adapters {
+            profiles: DynamoProfileTable::new(clients.dynamodb.clone(), profiles),
+            decisions: DynamoDecisionTable::new(clients.dynamodb.clone(), decisions),
+            stream: KinesisStream::new(clients.kinesis.clone(), stream),
+            run: run.to_owned(),
+        }
+    }
+
+    async fn keep_the_contract(&self) {
+        contract::profile_table(&self.profiles, &self.run).await;
+        contract::decision_table(&self.decisions, &self.run).await;
+        contract::record_stream(&self.stream, &self.run).await;
+    }
+}
+
+async fn create_table(clients: &Clients, name: &str, keys: &[(&str, KeyType)]) {
+    let mut request = clients
+        .dynamodb
+        .create_table()
+        .table_name(name)
+        .billing_mode(BillingMode::PayPerRequest);
+    for (attribute, key_type) in keys {
+        let definition = AttributeDefinition::builder()
+            .attribute_name(*attribute)
+            .attribute_type(ScalarAttributeType::S)
+            .build();
+        let key = KeySchemaElement::builder()
+            .attribute_name(*attribute)
+            .key_type(key_type.clone())
+            .build();
+        request = request
+            .attribute_definitions(definition.expect("it has a name and a type"))
+            .key_schema(key.expect("it has a name and a type"));
+    }
+    request.send().await.expect("the table can be created");
+}
+
+async fn create_stream(clients: &Clients, name: &str) {
+    let create = clients.kinesis.create_stream().stream_name(name).shard_count(SHARDS);
+    create.send().await.expect("the stream can be created");
+    for _ in 0..STREAM_ACTIVE_ATTEMPTS {
+        let described = clients
+            .kinesis
+            .describe_stream_summary()
+            .stream_name(name)
+            .send()
+            .await
+            .expect("it is there");
+        let status = described
+            .stream_description_summary()
+            .map(|summary| summary.stream_status().clone());
+        if status == Some(StreamStatus::Active) {
+            return;
+        }
+        tokio::time::sleep(STREAM_ACTIVE_PAUSE).await;
+    }
+    panic!("the stream {name} does not become active");
+}
