@@ -1,15 +1,11 @@
 //! Now: the wall clock, or the time that the data tells.
 
-use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flate2::read::MultiGzDecoder;
-use usher_domain::limits::EVENT_BYTES_MAX;
 use usher_domain::time::Timestamp;
 use usher_wire::event;
 
-/// What gzip data starts with (RFC 1952).
-pub const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+use crate::gzip;
 
 /// The wall clock.
 #[expect(
@@ -27,27 +23,15 @@ pub fn wall_clock() -> Timestamp {
 ///
 /// `usher local --clock data` and `usher replay` both ask this, so that they agree.
 pub fn data_arrival(record: &[u8]) -> Option<Timestamp> {
-    let own = if record.starts_with(&GZIP_MAGIC) {
-        event::time_of(&decompress(record)?)
-    } else {
-        event::time_of(record)
-    }?;
-    Some(own.min(wall_clock()))
-}
-
-fn decompress(record: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    MultiGzDecoder::new(record)
-        .take(EVENT_BYTES_MAX as u64)
-        .read_to_end(&mut bytes)
-        .ok()?;
-    Some(bytes)
+    let own = match gzip::is_gzip(record) {
+        true => event::time_of(&gzip::decompress(record).ok()?),
+        false => event::time_of(record),
+    };
+    Some(own?.min(wall_clock()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]
@@ -55,9 +39,8 @@ mod tests {
         let past: Timestamp = "2013-10-01T08:00:00Z".parse().expect("a time");
         let event = |timestamp: &str| format!(r#"{{"event_id":"1","timestamp":"{timestamp}"}}"#).into_bytes();
         assert_eq!(data_arrival(&event("2013-10-01T09:00:00+01:00")), Some(past));
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(&event("2013-10-01T08:00:00Z")).expect("to memory");
-        assert_eq!(data_arrival(&gzip.finish().expect("to memory")), Some(past));
+        let compressed = gzip::compress(&event("2013-10-01T08:00:00Z"));
+        assert_eq!(data_arrival(&compressed), Some(past));
 
         let before = wall_clock();
         let arrival = data_arrival(&event("2999-01-01T00:00:00Z")).expect("it tells a time");

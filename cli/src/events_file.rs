@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use flate2::read::MultiGzDecoder;
 use usher_domain::limits::EVENT_BYTES_MAX;
 
-use crate::arrival_clock::GZIP_MAGIC;
+use crate::gzip;
 
 /// How much is read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -64,7 +64,7 @@ impl EventsFile {
             source,
             read: Arc::clone(&read),
         };
-        let mut head = [0; GZIP_MAGIC.len()];
+        let mut head = [0; gzip::MAGIC.len()];
         let mut length = 0;
         while length < head.len() {
             match source
@@ -76,7 +76,7 @@ impl EventsFile {
             }
         }
         let whole = Cursor::new(head).take(length as u64).chain(source);
-        let reader: Box<dyn BufRead + Send> = if head == GZIP_MAGIC {
+        let reader: Box<dyn BufRead + Send> = if gzip::is_gzip(&head) {
             let compressed = BufReader::with_capacity(READ_BYTES, whole);
             Box::new(BufReader::with_capacity(READ_BYTES, MultiGzDecoder::new(compressed)))
         } else {
@@ -160,8 +160,6 @@ impl<R: Read> Read for Counted<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     fn lines_of(bytes: Vec<u8>) -> Result<Vec<(u64, Vec<u8>)>> {
@@ -173,12 +171,6 @@ mod tests {
         Ok(lines)
     }
 
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(bytes).expect("to memory");
-        encoder.finish().expect("to memory")
-    }
-
     #[test]
     fn lines_come_with_their_numbers_from_plain_and_gzip_files() {
         let text = b"{\"a\":1}\n\n  \n\xff\n{\"b\":2}";
@@ -188,9 +180,9 @@ mod tests {
             (5, b"{\"b\":2}".to_vec()),
         ];
         assert_eq!(lines_of(text.to_vec()).expect("readable"), expected);
-        assert_eq!(lines_of(gzip(text)).expect("readable"), expected);
+        assert_eq!(lines_of(gzip::compress(text)).expect("readable"), expected);
         // Several gzip files, one after the other, are a gzip file.
-        let twice = [gzip(b"1\n"), gzip(b"2\n")].concat();
+        let twice = [gzip::compress(b"1\n"), gzip::compress(b"2\n")].concat();
         assert_eq!(lines_of(twice).expect("readable").len(), 2);
         for (bytes, count) in [(&b""[..], 0), (b"x", 1), (b"\n", 0)] {
             assert_eq!(lines_of(bytes.to_vec()).expect("readable").len(), count);
@@ -210,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_gzip_file_that_is_cut_is_an_error() {
-        let mut bytes = gzip(b"{\"a\":1}\n{\"b\":2}\n");
+        let mut bytes = gzip::compress(b"{\"a\":1}\n{\"b\":2}\n");
         bytes.truncate(bytes.len() - 10);
         assert!(lines_of(bytes).is_err());
     }

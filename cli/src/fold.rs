@@ -16,6 +16,8 @@ use usher_domain::trigger::Trigger;
 use usher_wire::event;
 use usher_wire::reject::{Reject, RejectReason};
 
+use crate::gzip;
+
 /// The stream and the shard that replayed lines are said to be on; a line's number is its sequence number.
 const STREAM: &str = "interactions";
 const SHARD_ID: &str = "shardId-000000000000";
@@ -81,17 +83,22 @@ impl<'j> Fold<'j> {
     /// Folds one line that arrived at `arrived_at` and gives the triggers that it caused.
     pub fn line(&mut self, number: u64, bytes: &[u8], arrived_at: Timestamp) -> Vec<Trigger> {
         self.counts.lines += 1;
+        // As the function does it.
+        let decompressed;
+        let bytes = match gzip::is_gzip(bytes).then(|| gzip::decompress(bytes)) {
+            None => bytes,
+            Some(Ok(whole)) => {
+                decompressed = whole;
+                &decompressed
+            }
+            Some(Err(error)) => {
+                let detail = format!("the gzip data is broken: {error}");
+                return self.reject(number, Reject::new(RejectReason::NotGzip, "data", detail));
+            }
+        };
         let event = match event::decode(bytes, arrived_at) {
             Ok(event) => event,
-            Err(reject) => {
-                let none = || Rejected {
-                    count: 0,
-                    first_line: number,
-                    first: reject.clone(),
-                };
-                self.counts.rejected.entry(reject.reason).or_insert_with(none).count += 1;
-                return Vec::new();
-            }
+            Err(reject) => return self.reject(number, reject),
         };
         let position = Position {
             sequence_number: number.into(),
@@ -120,6 +127,16 @@ impl<'j> Fold<'j> {
         let triggers = std::mem::take(&mut plan.profile.outbox);
         *place = Some(plan.profile);
         triggers
+    }
+
+    fn reject(&mut self, number: u64, reject: Reject) -> Vec<Trigger> {
+        let none = || Rejected {
+            count: 0,
+            first_line: number,
+            first: reject.clone(),
+        };
+        self.counts.rejected.entry(reject.reason).or_insert_with(none).count += 1;
+        Vec::new()
     }
 
     /// What became of the lines.

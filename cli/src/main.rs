@@ -9,6 +9,7 @@ mod check;
 mod environment;
 mod events_file;
 mod fold;
+mod gzip;
 mod journey_file;
 mod local;
 mod people;

@@ -19,11 +19,15 @@ pub fn counted(count: usize, what: &str) -> String {
     format!("{} {what}{plural}", grouped(count as u64))
 }
 
-/// An error with everything that led to it: what, then why.
+/// An error with everything that led to it: what, then why. A cause that only repeats the one before is left out.
 pub fn error_chain(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}");
-    for cause in error.chain().skip(1) {
-        text.push_str(&format!("\n  because: {cause}"));
+    let mut before = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !before.contains(&cause) {
+            text.push_str(&format!("\n  because: {cause}"));
+        }
+        before = cause;
     }
     text
 }
@@ -59,7 +63,12 @@ mod tests {
 
     #[test]
     fn an_error_is_told_with_its_causes() {
-        let error = anyhow::anyhow!("no such file").context("cannot read x");
-        assert_eq!(error_chain(&error), "error: cannot read x\n  because: no such file");
+        let error = anyhow::anyhow!("no such file")
+            .context("open: no such file")
+            .context("cannot read x");
+        assert_eq!(
+            error_chain(&error),
+            "error: cannot read x\n  because: open: no such file"
+        );
     }
 }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use usher_domain::journey::Journey;
 use usher_domain::rules::{RuleCounts, RuleOutcome};
+use usher_wire::reject::{Reject, RejectReason};
 use usher_wire::trigger;
 
 use crate::Verdict;
 use crate::args::ReplayOptions;
 use crate::arrival_clock::{data_arrival, wall_clock};
 use crate::events_file::EventsFile;
-use crate::fold::{Fold, LineCounts};
+use crate::fold::{Fold, LineCounts, Rejected};
 use crate::people::{counted, grouped, table};
 use crate::progress::Progress;
 use crate::triggers_file::TriggersFile;
@@ -92,19 +93,17 @@ fn summary(
     text.push_str(&table(&rows));
     if !counts.rejected.is_empty() {
         text.push_str("rejected, with the first of each reason\n");
-        rows = counts
-            .rejected
-            .iter()
-            .map(|(reason, rejected)| {
-                let first = format!(
-                    "{}  line {}: {}",
-                    grouped(rejected.count),
-                    rejected.first_line,
-                    rejected.first
-                );
-                (reason.name().to_owned(), first)
-            })
-            .collect();
+        let row = |(reason, rejected): (&RejectReason, &Rejected)| {
+            let Reject { field, detail, .. } = &rejected.first;
+            let place = if field.is_empty() { "the line" } else { field };
+            let first = format!(
+                "{}  line {}: {place}: {detail}",
+                grouped(rejected.count),
+                rejected.first_line
+            );
+            (reason.name().to_owned(), first)
+        };
+        rows = counts.rejected.iter().map(row).collect();
         text.push_str(&table(&rows));
     }
     if !journey.rules.is_empty() {

@@ -1,7 +1,7 @@
 //! `usher send`: events from a file to a stream.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -69,9 +69,10 @@ pub async fn run(options: SendOptions) -> Result<Verdict> {
         );
     }
     if outcome.retried > 0 {
+        let why = outcome.last_failure.as_deref().unwrap_or("no reason was given");
         println!(
-            "{} of a record that failed",
-            counted(outcome.retried as usize, "retry").replace("retrys", "retries")
+            "{} times a record failed and went again, the last time because: {why}",
+            grouped(outcome.retried)
         );
     }
     let too_large = outcome.too_large_message();
@@ -109,12 +110,15 @@ async fn show(bar: Progress, progress: Arc<SendProgress>) {
     loop {
         let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
         let retried = progress.retried.load(Ordering::Relaxed);
-        let retried = if retried == 0 {
-            String::new()
-        } else {
-            format!(", {} sent again", grouped(retried))
-        };
-        bar.show(&format!("{} acknowledged{retried}", grouped(acknowledged)));
+        let failure = progress
+            .last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let again = failure
+            .map(|why| format!(", {} sent again: {why}", grouped(retried)))
+            .unwrap_or_default();
+        bar.show(&format!("{} acknowledged{again}", grouped(acknowledged)));
         tokio::time::sleep(PROGRESS_INTERVAL).await;
     }
 }

@@ -327,7 +327,7 @@ impl Run<'_> {
                 .with_context(|| format!("cannot write the report to {}", path.display()))?;
         }
         progress.clear();
-        print!("{}", summary::report_text(&report, &stages));
+        print!("{}", summary::report_text(&report, &stages, self.options.drain));
         print!(
             "{}",
             summary::example_text(&triggers.json, &profiles.by_user, self.journey, now)

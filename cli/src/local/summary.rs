@@ -13,13 +13,19 @@ use crate::people::{grouped, table};
 use crate::profile_text::{profile_text, trigger_text};
 
 /// The counts, the latencies, and what is wrong.
-pub fn report_text(report: &Report, stages: &[StageLatency]) -> String {
+pub fn report_text(report: &Report, stages: &[StageLatency], is_drained_run: bool) -> String {
     let count = |name: &str, number: u64| (name.to_owned(), grouped(number));
+    let per_second = report.sent as f64 / report.seconds.max(f64::MIN_POSITIVE);
+    // While it serves, the time is that of whoever sends.
+    let rate = if is_drained_run {
+        format!(" ({} a second)", grouped(per_second as u64))
+    } else {
+        String::new()
+    };
     let mut text = format!(
-        "\n{} events in {:.1} s ({} a second), journey `{}` version {}, {} clock\n",
+        "\n{} events in {:.1} s{rate}, journey `{}` version {}, {} clock\n",
         grouped(report.sent),
         report.seconds,
-        grouped((report.sent as f64 / report.seconds.max(f64::MIN_POSITIVE)) as u64),
         report.journey.name,
         report.journey.version,
         report.clock,
@@ -44,7 +50,7 @@ pub fn report_text(report: &Report, stages: &[StageLatency]) -> String {
     }
     text.push_str("triggers by rule\n");
     text.push_str(&counts(&report.triggers_by_rule));
-    text.push_str("latency in ms              p50        p90        p99        max\n");
+    let mut latencies = Vec::new();
     for stage in stages.iter().filter(|stage| !stage.put_to_done_us.is_empty()) {
         let of = |quantile| Some(milliseconds(stage.put_to_done_us.value_at_quantile(quantile)));
         let max = Some(milliseconds(stage.put_to_done_us.max()));
@@ -54,12 +60,17 @@ pub fn report_text(report: &Report, stages: &[StageLatency]) -> String {
             p99: of(0.99),
             max,
         };
-        text.push_str(&latency_row(
-            &format!("{} → {}", stage.stream, stage.function),
-            percentiles,
+        latencies.push((
+            format!("{} → {}", stage.stream, stage.function),
+            latency_cells(percentiles),
         ));
     }
-    text.push_str(&latency_row("event → its trigger", report.sent_to_decided_ms));
+    latencies.push((
+        "event → its trigger".to_owned(),
+        latency_cells(report.sent_to_decided_ms),
+    ));
+    text.push_str("latency in ms: half within, 9 of 10, 99 of 100, all\n");
+    text.push_str(&table(&latencies));
     text.push_str("writes\n");
     let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{} bytes", grouped(bytes)));
     text.push_str(&table(&[
@@ -68,8 +79,9 @@ pub fn report_text(report: &Report, stages: &[StageLatency]) -> String {
         (
             "write capacity units".to_owned(),
             format!(
-                "{:.1} ({:.3} an event)",
-                report.write_units, report.write_units_per_event
+                "{} ({:.3} an event)",
+                grouped(report.write_units.round() as u64),
+                report.write_units_per_event
             ),
         ),
         ("median profile".to_owned(), bytes(report.profile_item_bytes.p50)),
@@ -86,16 +98,12 @@ fn counts(by_name: &BTreeMap<String, u64>) -> String {
     table(&rows)
 }
 
-fn latency_row(name: &str, percentiles: Percentiles) -> String {
+fn latency_cells(percentiles: Percentiles) -> String {
     let Percentiles { p50, p90, p99, max } = percentiles;
     let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
-    format!(
-        "  {name:<22}{:>8}   {:>8}   {:>8}   {:>8}\n",
-        cell(p50),
-        cell(p90),
-        cell(p99),
-        cell(max)
-    )
+    [p50, p90, p99, max]
+        .map(|value| format!("{:>8}", cell(value)))
+        .join("  ")
 }
 
 /// One user's profile, and one trigger of that user with its reason: the first one that a condition decided.

@@ -9,8 +9,8 @@ mod queue;
 mod record;
 pub mod resume;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -49,6 +49,8 @@ pub struct SendProgress {
     pub acknowledged: AtomicU64,
     /// Records that failed and went again.
     pub retried: AtomicU64,
+    /// Why the last one failed.
+    pub last_failure: Mutex<Option<String>>,
 }
 
 /// How it ended.
@@ -66,6 +68,8 @@ pub struct SendOutcome {
     pub too_large_count: u64,
     /// Whether it was told to stop before the end of the file.
     pub interrupted: bool,
+    /// Why the last record failed that did.
+    pub last_failure: Option<String>,
 }
 
 /// Numbers of lines that are reported by name.
@@ -181,6 +185,12 @@ where
         too_large: sending.too_large,
         too_large_count: sending.too_large_count,
         interrupted,
+        last_failure: sending
+            .progress
+            .last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
     })
 }
 
@@ -238,7 +248,7 @@ impl Sending {
                         }
                         other => {
                             failed += 1;
-                            reason = other.map(|outcome| format!("{outcome:?}"));
+                            reason = Some(reason_of(other));
                             self.queue.failed(entry, now, fastrand::f64());
                         }
                     }
@@ -257,6 +267,13 @@ impl Sending {
         }
         self.progress.acknowledged.fetch_add(stored, Ordering::Relaxed);
         self.progress.retried.fetch_add(failed, Ordering::Relaxed);
+        if reason.is_some() {
+            *self
+                .progress
+                .last_failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = reason.clone();
+        }
         if stored > 0 {
             self.last_success = now;
         } else if self.last_success.elapsed() > GIVE_UP_AFTER {
@@ -270,11 +287,22 @@ impl Sending {
     }
 }
 
+fn reason_of(outcome: Option<PutOutcome>) -> String {
+    match outcome {
+        Some(PutOutcome::Failed { code, message }) => format!("{code}: {message}"),
+        _ => "the answer left the record out".to_owned(),
+    }
+}
+
+/// An error with its causes, in a line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(&format!(": {cause_text}"));
+        }
         source = cause.source();
     }
     text
@@ -359,7 +387,6 @@ impl SendOutcome {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::sync::Mutex;
 
     use super::*;
 
