@@ -25,7 +25,9 @@ pub const DEDUPE_LAST_MAX: usize = 4096;
 /// Shards whose position a profile keeps. A user's events come from one shard, or two around a reshard; producers with
 /// another partition key may need more. The one least recently applied leaves first.
 pub const GUARD_SHARDS_MAX: usize = 32;
-/// Triggers that one stored profile may hold unsent (P5). When full, planning stops and goes on after the next write.
+/// Triggers that one stored profile may hold unsent (P5). When an event might fire more than there is room for, planning
+/// stops, and goes on when the outbox was sent. Only an event that finds it empty may take it beyond this, to at most one
+/// trigger for each of [`RULES_MAX`] rules.
 pub const OUTBOX_TRIGGERS_MAX: usize = 32;
 /// Sessions kept as intervals, so that late events can still join them; older ones only count.
 pub const OPEN_SESSIONS_MAX: usize = 4;
@@ -63,3 +65,5 @@ pub const CONDITION_BYTES_MAX: usize = 4096;
 pub const CONDITION_DEPTH_MAX: usize = 64;
 /// Largest journey file, in bytes.
 pub const JOURNEY_BYTES_MAX: usize = 1024 * 1024;
+/// Deepest nesting of a journey file.
+pub const JOURNEY_DEPTH_MAX: usize = 16;

@@ -35,14 +35,20 @@ pub fn plan_user<'e, 'a: 'e>(
     let mut rule_counts = RuleCounts::new(journey);
     let mut changed = false;
     for arrived in events {
-        if profile.outbox.len() >= OUTBOX_TRIGGERS_MAX {
+        let outcome = fold::outcome(journey, &profile, arrived);
+        if outcome == EventOutcome::Applied && !has_room(journey, &profile, arrived) {
             break;
         }
-        let outcome = fold::outcome(journey, &profile, arrived);
-        if outcome == EventOutcome::Applied {
-            fold::apply(journey, &mut profile, arrived);
-            rules::run(journey, &mut profile, arrived, &mut rule_counts);
-            changed = true;
+        match outcome {
+            EventOutcome::Applied => {
+                fold::apply(journey, &mut profile, arrived);
+                rules::run(journey, &mut profile, arrived, &mut rule_counts);
+                changed = true;
+            }
+            // Its record is settled: it stays so when it comes again after its id was forgotten. That alone is worth no
+            // write, so it is stored with the next one.
+            EventOutcome::Duplicate => profile.guard.advance(arrived.shard.key, arrived.position),
+            EventOutcome::Redelivered | EventOutcome::Ignored => {}
         }
         outcomes.push(outcome);
     }
@@ -52,6 +58,12 @@ pub fn plan_user<'e, 'a: 'e>(
         outcomes,
         rules: rule_counts,
     }
+}
+
+/// Whether the outbox can take whatever the event may fire. An empty one can: what one event fires is sent together.
+fn has_room(journey: &Journey, profile: &Profile, arrived: &ArrivedEvent<'_>) -> bool {
+    let held = profile.outbox.len();
+    held == 0 || held + journey.dispatch(&arrived.event.event_type).rules.len() <= OUTBOX_TRIGGERS_MAX
 }
 
 #[cfg(test)]

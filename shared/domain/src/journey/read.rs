@@ -1,6 +1,7 @@
 //! From YAML text to a checked journey, collecting every error on the way.
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar as YamlScalar, YamlData};
+use saphyr_parser::{Event, Parser};
 
 use super::{
     Content, Diagnostic, Diagnostics, EventTypes, Feature, IDLE_TIMEOUT_MS_DEFAULT, Journey, Rule, Step, did_you_mean,
@@ -37,6 +38,10 @@ pub(super) fn read(text: &str) -> Result<Journey, Diagnostics> {
         );
         return Err(reader.into_diagnostics());
     }
+    if let Some((line, column, message)) = beyond_reading(text) {
+        reader.error_at(line, column, "", message.to_owned(), None);
+        return Err(reader.into_diagnostics());
+    }
     let documents = match MarkedYaml::load_from_str(text) {
         Ok(documents) => documents,
         Err(error) => {
@@ -66,6 +71,32 @@ pub(super) fn read(text: &str) -> Result<Journey, Diagnostics> {
         Some(journey) if reader.errors.is_empty() => Ok(journey),
         _ => Err(reader.into_diagnostics()),
     }
+}
+
+/// Where a file nests so deeply, or repeats itself by aliases so, that loading it would take a stack or memory out of
+/// proportion to its size (P10).
+fn beyond_reading(text: &str) -> Option<(usize, usize, &'static str)> {
+    let mut depth = 0usize;
+    for event in Parser::new_from_str(text) {
+        // What is no YAML is told when it is loaded.
+        let Ok((event, span)) = event else { return None };
+        let message = match event {
+            Event::SequenceStart(..) | Event::MappingStart(..) => {
+                depth += 1;
+                (depth > JOURNEY_DEPTH_MAX).then_some("this nests deeper than any part of a journey")
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                depth = depth.saturating_sub(1);
+                None
+            }
+            Event::Alias(_) => Some("aliases are not read: write it out here too"),
+            _ => None,
+        };
+        if let Some(message) = message {
+            return Some((span.start.line(), span.start.col() + 1, message));
+        }
+    }
+    None
 }
 
 /// Collects errors, and what names the file defines.
@@ -130,9 +161,10 @@ impl Reader {
         let idle_timeout_ms = get("sessions").map_or(IDLE_TIMEOUT_MS_DEFAULT, |node| self.sessions(node));
         let dedupe_last = get("dedupe").map_or(DEDUPE_LAST_DEFAULT, |node| self.dedupe(node));
         if let Some(node) = get("events") {
-            self.declared = self
-                .strings(node, "events")
-                .map(|types| types.into_iter().map(|(name, _)| name).collect());
+            self.declared = match self.event_types(node, "events") {
+                EventTypes::These(types) => Some(types),
+                EventTypes::Any => None,
+            };
         }
         let ignored: Vec<String> = get("ignore").map_or_else(Vec::new, |node| match self.event_types(node, "ignore") {
             EventTypes::These(types) => types,
@@ -458,6 +490,9 @@ impl Reader {
         let Some(names) = self.strings(node, path) else {
             return EventTypes::These(Vec::new());
         };
+        if names.is_empty() {
+            self.error(node, path, "there is no event type in this list");
+        }
         if names.iter().any(|(name, _)| name == ANY_EVENT) {
             return EventTypes::Any;
         }
