@@ -135,9 +135,9 @@ The report (--report) is one JSON object:
   sent                              records on the interactions stream
   applied                           events in the profiles, read back from the profiles table
   rejected, rejected_by_reason      records on the rejected stream, each once
-  duplicate, dropped, redelivered   from the functions' telemetry. After a failed invocation Lambda delivers records again, and
-                                    a repeat of an event below the profile's guard looks redelivered: it is counted as duplicate
-                                    by what the profiles hold, exactly so only while counts_exact is true
+  duplicate, dropped, redelivered   from the functions' telemetry. After a failed invocation Lambda delivers records again,
+                                    and a duplicate below the profile's guard looks redelivered: it is counted by what the
+                                    profiles hold, which is exact, and can hide no loss, only while counts_exact is true
   profiles                          items in the profiles table
   triggers, triggers_by_rule        distinct trigger ids on the triggers stream
   decisions                         items in the decisions table

@@ -159,8 +159,9 @@ impl Report {
     ///
     /// Records that were settled in one delivery and came again in another are told by the guard, whatever they were:
     /// what profile-writer calls redelivered may be an event that it applied before, or one that was a duplicate even
-    /// then. The profiles say how many events were applied, so what is over was duplicate. While no invocation failed there
-    /// are no redeliveries and it is exact.
+    /// then. The profiles say how many events were applied, so what is over was duplicate, at most what is left of the sent
+    /// ones. While no invocation failed there are no redeliveries and it is exact; after a failure a loss could hide behind
+    /// records that were counted twice.
     pub fn settle(&mut self, findings: Findings) {
         let Findings {
             acknowledged,
@@ -191,6 +192,11 @@ impl Report {
         let hidden = (writer.applied + writer.redelivered).saturating_sub(self.applied);
         self.duplicate = writer.duplicate + hidden;
         self.counts_exact = self.failed_invocations == 0 && self.partial_invocations == 0 && self.redelivered == 0;
+        if !self.counts_exact {
+            // An invocation that ended between its telemetry and its answer has counted records that are counted again.
+            let others = self.applied + self.dropped + self.rejected;
+            self.duplicate = self.duplicate.min(self.sent.saturating_sub(others));
+        }
         self.judge(acknowledged, &mappings);
         self.complete = self.drained && self.problems.is_empty();
     }
@@ -307,6 +313,18 @@ mod tests {
                 0,
                 true,
                 2,
+            ),
+            (
+                "some were counted by an invocation that then crashed",
+                10,
+                8,
+                1,
+                2,
+                totals(8, 1, 3, 0),
+                1,
+                0,
+                true,
+                1,
             ),
             ("a batch was given up", 10, 8, 1, 2, totals(8, 1, 0, 0), 1, 1, false, 1),
             ("dropped counts", 10, 6, 1, 2, totals(6, 1, 0, 2), 0, 0, true, 1),
