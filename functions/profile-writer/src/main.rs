@@ -33,5 +33,5 @@ async fn start() -> Result<(), BoxError> {
         metrics_namespace: settings.metrics_namespace,
     };
     let profile_writer = ProfileWriter::new(journey, ports, config);
-    runtime::run(async |payload, deadline| profile_writer.run(payload, deadline).await).await
+    runtime::run(async |invocation| profile_writer.run(invocation).await).await
 }

@@ -30,5 +30,5 @@ async fn start() -> Result<(), BoxError> {
         metrics_namespace: settings.metrics_namespace,
     };
     let trigger_delivery = TriggerDelivery::new(ports, config);
-    runtime::run(async |payload, deadline| trigger_delivery.run(payload, deadline).await).await
+    runtime::run(async |invocation| trigger_delivery.run(invocation).await).await
 }

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 use usher_domain::time::Timestamp;
+use usher_pipeline::invocation::Invocation;
 use usher_pipeline::ports::{BoxError, TelemetrySink, WallClock};
 use usher_pipeline::retry::chain;
 
@@ -115,7 +116,7 @@ fn log_filter(lookup: Lookup<'_>) -> EnvFilter {
 /// The runtime API can't be reached or answers nonsense.
 pub async fn run<H, R, E>(handler: H) -> Result<(), BoxError>
 where
-    H: AsyncFn(&str, Instant) -> Result<R, E>,
+    H: AsyncFn(Invocation<'_>) -> Result<R, E>,
     R: Serialize,
     E: Error + 'static,
 {
@@ -123,7 +124,11 @@ where
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let deadline = Instant::now() + time_left(event.context.deadline, SystemClock.now());
         // Boxed, because the futures of a flow and the SDK are nested deeper than the compiler follows in one type.
-        let work: Pin<Box<dyn Future<Output = Result<R, E>> + '_>> = Box::pin(handler(event.payload.get(), deadline));
+        let work: Pin<Box<dyn Future<Output = Result<R, E>> + '_>> = Box::pin(handler(Invocation {
+            payload: event.payload.get(),
+            request_id: &event.context.request_id,
+            deadline,
+        }));
         work.await.map_err(|error| FailedInvocation::new(&error))
     }))
     .await

@@ -7,6 +7,7 @@
 //! [`profile_writer`] is interactions → profiles, triggers, rejected; [`trigger_delivery`] is triggers → decisions and
 //! whoever shows them.
 
+pub mod invocation;
 pub mod memory;
 pub mod ports;
 mod profile_cache;

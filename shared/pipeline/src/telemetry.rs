@@ -37,6 +37,8 @@ impl Unit {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct ProfileWriterBatch {
+    /// Lambda's id of the invocation. Telemetry of an invocation whose answer got lost counts records that come again.
+    pub request_id: String,
     /// Records that the invocation was given.
     pub received: u64,
     /// Settled records that were folded into a profile.
@@ -81,6 +83,8 @@ pub struct ProfileWriterBatch {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct TriggerDeliveryBatch {
+    /// Lambda's id of the invocation. Telemetry of an invocation whose answer got lost counts records that come again.
+    pub request_id: String,
     /// Records that the invocation was given.
     pub received: u64,
     /// Decisions recorded and delivered.

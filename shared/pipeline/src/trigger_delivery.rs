@@ -12,10 +12,10 @@ use usher_wire::batch::DecodedBatch;
 use usher_wire::envelope::{Envelope, EnvelopeRecord};
 use usher_wire::trigger::{DECISION_KIND, TriggerRecord};
 
+use crate::invocation::{BatchError, Invocation};
 use crate::ports::{
     DecisionItem, DecisionStatus, DecisionTable, Delivery, DeliveryAnswer, RecordAnswer, TelemetrySink, WallClock,
 };
-use crate::profile_writer::BatchError;
 use crate::response::{BatchResponse, RetryPoint};
 use crate::retry::{Failure, chain, until_answered};
 use crate::telemetry::{TelemetryEvent, TriggerDeliveryBatch, spread};
@@ -85,12 +85,13 @@ where
         &self.ports
     }
 
-    /// Processes one invocation. `deadline` is when it must have answered, a margin before Lambda ends it.
+    /// Processes one invocation.
     ///
     /// # Errors
     /// When the payload is no Kinesis batch. Everything else is told by the response.
-    pub async fn run(&self, payload: &str, deadline: Instant) -> Result<BatchResponse, BatchError> {
-        let envelope = Envelope::parse(payload)?;
+    pub async fn run(&self, invocation: Invocation<'_>) -> Result<BatchResponse, BatchError> {
+        let deadline = invocation.deadline;
+        let envelope = Envelope::parse(invocation.payload)?;
         let bytes = DecodedBatch::decode(&envelope);
         let records = envelope.records.len();
         let mut retry_point = RetryPoint::none(records);
@@ -131,7 +132,8 @@ where
         if let Some(first) = first_failure {
             tracing::warn!(records, first, "a part of the batch has to come again");
         }
-        let telemetry = tally(&outcomes, retry_point, latencies_ms, envelope.records.last(), now);
+        let mut telemetry = tally(&outcomes, retry_point, latencies_ms, envelope.records.last(), now);
+        telemetry.request_id = invocation.request_id.to_owned();
         telemetry.emit(&self.ports.telemetry, &self.config.metrics_namespace, now);
         Ok(match retry_point.index_in(records) {
             Some(index) => BatchResponse::retry_from(&envelope.records[index].sequence_number_text),

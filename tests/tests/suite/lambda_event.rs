@@ -1,7 +1,10 @@
 //! Kinesis records as Lambda hands them over.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use usher_domain::time::Timestamp;
+use usher_pipeline::invocation::Invocation;
 
 /// The ARN of the stream that every test record comes from.
 pub const STREAM_ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/interactions";
@@ -50,4 +53,16 @@ impl Record {
 pub fn payload<'r>(records: impl IntoIterator<Item = &'r Record>) -> String {
     let records: Vec<Value> = records.into_iter().map(Record::to_json).collect();
     json!({ "Records": records }).to_string()
+}
+
+/// Longer than any test takes, so that only a call that never answers ends an invocation.
+const INVOCATION_TIME: Duration = Duration::from_secs(30);
+
+/// An invocation with this payload.
+pub fn invocation(payload: &str) -> Invocation<'_> {
+    Invocation {
+        payload,
+        request_id: "test",
+        deadline: tokio::time::Instant::now() + INVOCATION_TIME,
+    }
 }

@@ -4,6 +4,7 @@
 
 mod any_delivery;
 mod contracts;
+mod end_to_end;
 mod house_rules;
 mod lambda_event;
 mod scenarios;

@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use usher_domain::journey::Journey;
@@ -32,12 +31,9 @@ use usher_pipeline::telemetry::{ProfileWriterBatch, TelemetryEvent};
 use usher_pipeline::trigger_delivery::{TriggerDelivery, TriggerDeliveryConfig, TriggerDeliveryPorts};
 use usher_wire::{profile_json, profile_state};
 
-use crate::lambda_event::{Record, payload};
+use crate::lambda_event::{Record, invocation, payload};
 
 type Writer = ProfileWriter<MemoryProfileTable, MemoryStream, MemoryClock, MemorySink>;
-
-/// Longer than any scenario takes, so that only hanging ends an invocation.
-const INVOCATION: Duration = Duration::from_secs(30);
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
@@ -229,10 +225,9 @@ async fn run(folder: &Path) -> String {
                 if let Some(last) = batch.last() {
                     world.clock.set(last.arrived_at);
                 }
-                let deadline = tokio::time::Instant::now() + INVOCATION;
                 let response = world
                     .writer
-                    .run(&payload(batch), deadline)
+                    .run(invocation(&payload(batch)))
                     .await
                     .expect("a Kinesis batch");
                 let telemetry =
@@ -263,9 +258,8 @@ async fn run(folder: &Path) -> String {
                     decision_ttl_days: 90,
                     metrics_namespace: "Usher".to_owned(),
                 };
-                let deadline = tokio::time::Instant::now() + INVOCATION;
                 let response = TriggerDelivery::new(ports, config)
-                    .run(&payload(&batch), deadline)
+                    .run(invocation(&payload(&batch)))
                     .await
                     .expect("a batch");
                 lines.push(json!({ "response": response, "delivered": world.delivery.delivered().len() }));

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use usher_domain::batch::group_by_user;
 use usher_domain::journey::Journey;
 use usher_wire::batch::DecodedBatch;
-use usher_wire::envelope::{Envelope, EnvelopeError};
+use usher_wire::envelope::Envelope;
 use usher_wire::reject::{Reject, RejectReason};
 use usher_wire::trigger;
 
+use crate::invocation::{BatchError, Invocation};
 use crate::ports::{ProfileTable, RecordStream, StreamRecord, TelemetrySink, WallClock};
 use crate::profile_cache::ProfileCache;
 use crate::put_records::{PutResult, put_all};
@@ -60,14 +61,6 @@ pub struct ProfileWriter<P, S, C, T> {
     cache: ProfileCache,
 }
 
-/// Why an invocation failed as a whole.
-#[derive(Debug, thiserror::Error)]
-pub enum BatchError {
-    /// What Lambda handed over is no Kinesis batch.
-    #[error("the invocation's payload can't be read")]
-    Envelope(#[from] EnvelopeError),
-}
-
 impl<P, S, C, T> ProfileWriter<P, S, C, T>
 where
     P: ProfileTable,
@@ -94,12 +87,13 @@ where
         &self.ports
     }
 
-    /// Processes one invocation. `deadline` is when it must have answered, a margin before Lambda ends it.
+    /// Processes one invocation.
     ///
     /// # Errors
     /// When the payload is no Kinesis batch. Everything else is told by the response.
-    pub async fn run(&self, payload: &str, deadline: Instant) -> Result<BatchResponse, BatchError> {
-        let envelope = Envelope::parse(payload)?;
+    pub async fn run(&self, invocation: Invocation<'_>) -> Result<BatchResponse, BatchError> {
+        let deadline = invocation.deadline;
+        let envelope = Envelope::parse(invocation.payload)?;
         let bytes = DecodedBatch::decode(&envelope);
         let shards = shards_of(&envelope);
         let Decoded {
@@ -114,6 +108,7 @@ where
         let mut tally = Tally::new(&self.journey, envelope.records.len(), rejects);
 
         let groups = group_by_user(&events);
+        tally.telemetry.request_id = invocation.request_id.to_owned();
         tally.telemetry.batch_users = groups.len() as u64;
         let mut open = self.load(&groups, deadline, &mut tally).await;
         let mut failures = Failures::default();
