@@ -75,7 +75,7 @@ pub struct ReplayOptions {
 /// them (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL_KINESIS, ...).
 ///
 /// With --resume, the lines that the stream has acknowledged are kept in a small file; after an interruption the same
-/// command goes on there. What was under way at that moment (up to four requests; nothing after Ctrl-C) may go twice. That is
+/// command goes on there. What was under way at that moment (up to four requests; after Ctrl-C their answers are waited for) may go twice. That is
 /// harmless: a profile knows its last event ids (64, unless the journey says otherwise) and counts an event once. With
 /// --ordered at most one record of a user is under way, so those ids are always enough.
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use usher_domain::limits::EVENT_BYTES_MAX;
 use crate::gzip;
 
 /// How much is read at once.
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 32 * 1024;
 /// The path that stands for standard input.
 const STANDARD_INPUT: &str = "-";
 

@@ -27,6 +27,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
 
 use args::{Arguments, Command};
 
@@ -49,8 +50,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is logged of the local cloud's inside, unless RUST_LOG says otherwise.
+const LOG_FILTER_DEFAULT: &str = "error";
+
 /// Runs a command that waits for the network.
 fn in_runtime(command: impl Future<Output = Result<Verdict>>) -> Result<Verdict> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER_DEFAULT));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the threads that the command runs on")?;
     let done = runtime.block_on(command);
     // A thread that waits for standard input would hold the process.

@@ -83,6 +83,9 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
     cloud_options.functions = sources;
     let notes = progress.clone();
     cloud_options.on_log = Some(tally.observer(move |text| notes.note(text)));
+    for notice in &cloud_options.template.notices {
+        progress.note(&format!("note: {}, {notice}", template_file.display()));
+    }
     let cloud = LocalCloud::start(cloud_options).await?;
     progress.aside(|| print!("{}", summary::exports(cloud.endpoints(), &cloud.template().region)));
 
