@@ -128,8 +128,8 @@ fn shards(steps: &[Step]) -> Vec<Vec<Record>> {
 fn compared(user: &str, profile: &Profile, journey: &Journey) -> String {
     let json = profile_json::to_json(user, profile, journey, profile.now);
     format!(
-        "{json} {:?} {:?} {:?} {:?}",
-        profile.guard, profile.recent_event_ids, profile.rules, profile.now
+        "{json} {:?} {:?} {:?}",
+        profile.recent_event_ids, profile.rules, profile.now
     )
 }
 
