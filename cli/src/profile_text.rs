@@ -4,9 +4,9 @@ use usher_domain::journey::Journey;
 use usher_domain::profile::Profile;
 use usher_domain::time::Timestamp;
 use usher_domain::value::Value;
+use usher_wire::profile_json::feature_json;
 
 use crate::people::{counted, grouped, table};
-use crate::profiles_file::feature_json;
 
 /// A user's profile as of `now`.
 pub fn profile_text(user: &str, profile: &Profile, journey: &Journey, now: Timestamp) -> String {

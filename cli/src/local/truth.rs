@@ -6,11 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use aws_sdk_dynamodb::types::Select;
 use usher_aws::clients::Clients;
-use usher_aws::dynamodb::DynamoProfileTable;
+use usher_aws::dynamodb::{DynamoProfileTable, profile_item_bytes};
 use usher_domain::journey::Journey;
 use usher_domain::profile::Profile;
 use usher_local::LocalCloud;
-use usher_pipeline::ports::ProfileItem;
 use usher_wire::profile_state;
 use usher_wire::reject::RejectedRecord;
 use usher_wire::trigger::TriggerRecord;
@@ -38,7 +37,7 @@ pub async fn read_profiles(clients: &Clients, table: &str, journey: &Journey) ->
     let mut stored = StoredProfiles::default();
     while let Some(page) = pages.next_page().await.context("cannot read the profiles back")? {
         for item in page.items {
-            stored.item_bytes.push(item_bytes(&item));
+            stored.item_bytes.push(profile_item_bytes(&item) as u64);
             match profile_state::decode(&item.state, item.version, &item.user_id, journey) {
                 Ok(profile) => {
                     stored.by_user.insert(item.user_id, profile);
@@ -53,18 +52,6 @@ pub async fn read_profiles(clients: &Clients, table: &str, journey: &Journey) ->
         );
     }
     Ok(stored)
-}
-
-/// An item's size as DynamoDB counts it: the bytes of names and values; a number takes a byte for each two digits and one
-/// more.
-fn item_bytes(item: &ProfileItem) -> u64 {
-    let names: usize = ["user_id", "version", "state", "updated_at", "layout"]
-        .iter()
-        .map(|name| name.len())
-        .sum();
-    let number = |number: u64| number.to_string().len().div_ceil(2) + 1;
-    let values = item.user_id.len() + number(item.version) + item.state.len() + item.updated_at.to_string().len();
-    (names + values + number(1)) as u64
 }
 
 /// Counts the items of a table.
@@ -154,23 +141,4 @@ pub async fn read_rejected(cloud: &LocalCloud, resources: &Resources) -> Result<
         }
     }
     Ok(by_reason)
-}
-
-#[cfg(test)]
-mod tests {
-    use usher_domain::time::Timestamp;
-
-    use super::*;
-
-    #[test]
-    fn an_item_is_measured_as_dynamodb_does() {
-        let item = ProfileItem {
-            user_id: "u-1".to_owned(),
-            version: 12_345,
-            state: vec![0; 100],
-            updated_at: Timestamp::from_epoch_ms(1_767_607_200_123),
-        };
-        // Names 35, user_id 3, version 5 digits 4, state 100, updated_at 24, layout 2.
-        assert_eq!(item_bytes(&item), 168);
-    }
 }

@@ -104,8 +104,16 @@ fn type_name(value: &AttributeValue) -> &'static str {
 ///
 /// DynamoDB bills a failed condition by the size of the stored item, and does not say so in its answer.
 pub(super) fn write_units(item: &Item) -> f64 {
-    let bytes: usize = item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum();
-    bytes.div_ceil(WRITE_UNIT_BYTES).max(1) as f64
+    item_bytes(item).div_ceil(WRITE_UNIT_BYTES).max(1) as f64
+}
+
+/// The size of a stored profile in bytes, as DynamoDB counts it.
+pub fn profile_item_bytes(profile: &ProfileItem) -> usize {
+    item_bytes(&profile_to_item(profile))
+}
+
+fn item_bytes(item: &Item) -> usize {
+    item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
 }
 
 fn value_bytes(value: &AttributeValue) -> usize {
@@ -161,6 +169,17 @@ mod tests {
             AttributeValue::S("2026-01-05T10:00:00.123Z".to_owned())
         );
         assert_eq!(profile_from_item(item), Ok(profile()));
+    }
+
+    #[test]
+    fn a_profile_is_measured_as_dynamodb_does() {
+        let profile = ProfileItem {
+            version: 12_345,
+            state: vec![0; 100],
+            ..profile()
+        };
+        // Names 35, user_id 3, version 5 digits 4, state 100, updated_at 24, layout 2.
+        assert_eq!(profile_item_bytes(&profile), 168);
     }
 
     #[test]

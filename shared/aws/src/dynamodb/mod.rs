@@ -5,6 +5,7 @@ mod item;
 mod profiles;
 
 pub use decisions::DynamoDecisionTable;
+pub use item::profile_item_bytes;
 pub use profiles::{DynamoProfileTable, ProfilePage, ProfilePages, UnreadableProfile};
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
