@@ -3,7 +3,7 @@
 use crate::condition::Scope;
 use crate::event::ArrivedEvent;
 use crate::feature::{apply_trait, short_shard};
-use crate::journey::Journey;
+use crate::journey::{Dispatch, Journey};
 use crate::profile::Profile;
 
 /// What became of an event.
@@ -19,11 +19,11 @@ pub enum EventOutcome {
     Ignored,
 }
 
-/// Decides whether an event takes effect, without changing anything.
-pub fn outcome(journey: &Journey, profile: &Profile, arrived: &ArrivedEvent<'_>) -> EventOutcome {
+/// Decides whether an event takes effect, without changing anything. `dispatch` is the journey's for its type.
+pub fn outcome(dispatch: &Dispatch, profile: &Profile, arrived: &ArrivedEvent<'_>) -> EventOutcome {
     if profile.is_redelivery(arrived) {
         EventOutcome::Redelivered
-    } else if journey.dispatch(&arrived.event.event_type).ignored {
+    } else if dispatch.ignored {
         EventOutcome::Ignored
     } else if profile.recent_event_ids.contains(arrived.event.id_hash) {
         EventOutcome::Duplicate
@@ -34,7 +34,7 @@ pub fn outcome(journey: &Journey, profile: &Profile, arrived: &ArrivedEvent<'_>)
 
 /// Folds an event into the profile: guard, ids, sessions, traits, features and steps. Rules come after, in
 /// [`crate::rules`]. The event must be one whose [`outcome`] is [`EventOutcome::Applied`].
-pub fn apply(journey: &Journey, profile: &mut Profile, arrived: &ArrivedEvent<'_>) {
+pub fn apply(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, arrived: &ArrivedEvent<'_>) {
     let event = &arrived.event;
     let shard = short_shard(arrived.shard.key);
     profile.guard.advance(arrived.shard.key, arrived.position);
@@ -49,7 +49,6 @@ pub fn apply(journey: &Journey, profile: &mut Profile, arrived: &ArrivedEvent<'_
             apply_trait(known, name, event, shard);
         }
     }
-    let dispatch = journey.dispatch(&event.event_type);
     for index in &dispatch.features {
         let feature = &journey.features[*index];
         let looked_at = feature.when.as_ref().is_none_or(|when| {

@@ -2,7 +2,7 @@
 
 use crate::event::ArrivedEvent;
 use crate::fold::{self, EventOutcome};
-use crate::journey::Journey;
+use crate::journey::{Dispatch, Journey};
 use crate::limits::OUTBOX_TRIGGERS_MAX;
 use crate::profile::Profile;
 use crate::rules::{self, RuleCounts};
@@ -32,17 +32,18 @@ pub fn plan_user<'e, 'a: 'e>(
 ) -> UserPlan {
     let events = events.into_iter();
     let mut outcomes = Vec::with_capacity(events.size_hint().0);
-    let mut rule_counts = RuleCounts::new(journey);
+    let mut rule_counts = RuleCounts::default();
     let mut changed = false;
     for arrived in events {
-        let outcome = fold::outcome(journey, &profile, arrived);
-        if outcome == EventOutcome::Applied && !has_room(journey, &profile, arrived) {
+        let dispatch = journey.dispatch(&arrived.event.event_type);
+        let outcome = fold::outcome(dispatch, &profile, arrived);
+        if outcome == EventOutcome::Applied && !has_room(dispatch, &profile) {
             break;
         }
         match outcome {
             EventOutcome::Applied => {
-                fold::apply(journey, &mut profile, arrived);
-                rules::run(journey, &mut profile, arrived, &mut rule_counts);
+                fold::apply(journey, dispatch, &mut profile, arrived);
+                rules::run(journey, dispatch, &mut profile, arrived, &mut rule_counts);
                 changed = true;
             }
             // Its record is settled: it stays so when it comes again after its id was forgotten. That alone is worth no
@@ -61,9 +62,9 @@ pub fn plan_user<'e, 'a: 'e>(
 }
 
 /// Whether the outbox can take whatever the event may fire. An empty one can: what one event fires is sent together.
-fn has_room(journey: &Journey, profile: &Profile, arrived: &ArrivedEvent<'_>) -> bool {
+fn has_room(dispatch: &Dispatch, profile: &Profile) -> bool {
     let held = profile.outbox.len();
-    held == 0 || held + journey.dispatch(&arrived.event.event_type).rules.len() <= OUTBOX_TRIGGERS_MAX
+    held == 0 || held + dispatch.rules.len() <= OUTBOX_TRIGGERS_MAX
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::condition::{Condition, Scope};
 use crate::event::ArrivedEvent;
-use crate::journey::{Journey, Rule};
+use crate::journey::{Dispatch, Journey, Rule};
 use crate::profile::Profile;
 use crate::trigger::{Cause, Reason, Trigger, TriggerId};
 
@@ -56,17 +56,18 @@ impl RuleOutcome {
     }
 }
 
-/// How often each rule came out how: one row a rule, in the journey's order.
+/// How often each rule came out how: one row a rule, in the journey's order, as far as any was counted. Most users of a
+/// batch have no rule that looks, and then this takes no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleCounts {
     rows: Vec<[u64; RuleOutcome::ALL.len()]>,
 }
 
 impl RuleCounts {
-    /// No counts yet, for the rules of a journey.
+    /// No counts yet, with room for the rules of a journey.
     pub fn new(journey: &Journey) -> RuleCounts {
         RuleCounts {
-            rows: vec![[0; RuleOutcome::ALL.len()]; journey.rules.len()],
+            rows: Vec::with_capacity(journey.rules.len()),
         }
     }
 
@@ -77,26 +78,36 @@ impl RuleCounts {
 
     /// Adds the counts of another batch or user of the same journey.
     pub fn add(&mut self, other: &RuleCounts) {
-        for (row, other_row) in self.rows.iter_mut().zip(&other.rows) {
-            for (count, other_count) in row.iter_mut().zip(other_row) {
+        for (rule, other_row) in other.rows.iter().enumerate() {
+            for (count, other_count) in self.row(rule).iter_mut().zip(other_row) {
                 *count += other_count;
             }
         }
     }
 
     fn count(&mut self, rule: usize, outcome: RuleOutcome) {
-        if let Some(row) = self.rows.get_mut(rule) {
-            row[outcome.index()] += 1;
+        self.row(rule)[outcome.index()] += 1;
+    }
+
+    fn row(&mut self, rule: usize) -> &mut [u64; RuleOutcome::ALL.len()] {
+        if rule >= self.rows.len() {
+            self.rows.resize(rule + 1, Default::default());
         }
+        &mut self.rows[rule]
     }
 }
 
 /// Runs the rules that look at this event, which is already folded into the profile. Those that fire are noted in the
 /// profile and their triggers are put into its outbox (P5). *Now* is the record's arrival (P7).
-pub fn run(journey: &Journey, profile: &mut Profile, arrived: &ArrivedEvent<'_>, counts: &mut RuleCounts) {
-    let rules = &journey.dispatch(&arrived.event.event_type).rules;
+pub fn run(
+    journey: &Journey,
+    dispatch: &Dispatch,
+    profile: &mut Profile,
+    arrived: &ArrivedEvent<'_>,
+    counts: &mut RuleCounts,
+) {
     let first_new = profile.outbox.len();
-    for index in rules {
+    for index in &dispatch.rules {
         let rule = &journey.rules[*index];
         let outcome = consider(journey, rule, *index, profile, arrived);
         let winner = profile.outbox[first_new..]

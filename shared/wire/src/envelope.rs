@@ -9,6 +9,8 @@ use usher_domain::json::Text;
 use usher_domain::sequence_number::{SequenceNumber, SequenceNumberError};
 use usher_domain::time::Timestamp;
 
+use crate::cursor::Cursor;
+
 /// A Lambda event with Kinesis records, borrowed from its payload.
 #[derive(Debug)]
 pub struct Envelope<'p> {
@@ -93,6 +95,8 @@ struct RawKinesis<'p> {
 }
 
 const MS_PER_SECOND: f64 = 1000.0;
+/// Bytes of a record with an event of a few members.
+const USUAL_RECORD_BYTES_MIN: usize = 800;
 
 impl<'p> Envelope<'p> {
     /// Reads a payload.
@@ -100,29 +104,145 @@ impl<'p> Envelope<'p> {
     /// # Errors
     /// When it is not a Kinesis batch, or a record's place in the stream can't be told.
     pub fn parse(payload: &'p str) -> Result<Envelope<'p>, EnvelopeError> {
-        let raw: RawEnvelope<'p> = serde_json::from_str(payload).map_err(EnvelopeError::NotKinesis)?;
-        let mut records = Vec::with_capacity(raw.records.len());
-        for (index, record) in raw.records.into_iter().enumerate() {
-            let sequence_number = record
-                .kinesis
-                .sequence_number
-                .0
-                .parse()
-                .map_err(|source| EnvelopeError::SequenceNumber { index, source })?;
-            records.push(EnvelopeRecord {
-                stream_arn: record.event_source_arn.0,
-                shard_id: shard_id(record.event_id.0).map_err(|event_id| EnvelopeError::EventId {
-                    index,
-                    event_id: event_id.into_owned(),
-                })?,
-                partition_key: record.kinesis.partition_key.0,
-                sequence_number_text: record.kinesis.sequence_number.0,
-                sequence_number,
-                arrived_at: Timestamp::from_epoch_ms((record.kinesis.arrived_at_s * MS_PER_SECOND).round() as i64),
-                data: record.kinesis.data.0,
-            });
+        if let Some(records) = parse_usual(payload) {
+            return Ok(Envelope { records });
         }
-        Ok(Envelope { records })
+        let raw: RawEnvelope<'p> = serde_json::from_str(payload).map_err(EnvelopeError::NotKinesis)?;
+        let records = raw
+            .records
+            .into_iter()
+            .enumerate()
+            .map(|(index, record)| record.checked(index));
+        Ok(Envelope {
+            records: records.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl<'p> RawRecord<'p> {
+    fn checked(self, index: usize) -> Result<EnvelopeRecord<'p>, EnvelopeError> {
+        let sequence_number_text = self.kinesis.sequence_number.0;
+        Ok(EnvelopeRecord {
+            stream_arn: self.event_source_arn.0,
+            shard_id: shard_id(self.event_id.0).map_err(|event_id| EnvelopeError::EventId {
+                index,
+                event_id: event_id.into_owned(),
+            })?,
+            partition_key: self.kinesis.partition_key.0,
+            sequence_number: sequence_number_text
+                .parse()
+                .map_err(|source| EnvelopeError::SequenceNumber { index, source })?,
+            sequence_number_text,
+            arrived_at: Timestamp::from_epoch_ms((self.kinesis.arrived_at_s * MS_PER_SECOND).round() as i64),
+            data: self.kinesis.data.0,
+        })
+    }
+}
+
+/// Reads an envelope of the usual shape; nothing where it is wrong or too odd for this.
+fn parse_usual(payload: &str) -> Option<Vec<EnvelopeRecord<'_>>> {
+    let mut cursor = Cursor::new(payload);
+    let mut records = None;
+    cursor.object(|cursor, name| {
+        if name != "Records" || records.is_some() {
+            return None;
+        }
+        // A record is hardly ever smaller, so this is nearly always enough.
+        let mut list = Vec::with_capacity(payload.len() / USUAL_RECORD_BYTES_MIN);
+        let mut repeated = Repeated::default();
+        cursor.expect(b'[')?;
+        if !cursor.take(b']') {
+            loop {
+                list.push(record(cursor, &mut repeated)?.checked(list.len()).ok()?);
+                if !cursor.take(b',') {
+                    cursor.expect(b']')?;
+                    break;
+                }
+            }
+        }
+        records = Some(list);
+        Some(())
+    })?;
+    cursor.end()?;
+    records
+}
+
+/// What the records of a batch have in common, as it was in the first of them: comparing is quicker than reading.
+#[derive(Default)]
+struct Repeated<'p> {
+    /// Members of a record and of its `kinesis` part, by their place, each as `"name":"value"`.
+    of_record: Vec<Option<&'p str>>,
+    of_kinesis: Vec<Option<&'p str>>,
+    event_source_arn: Option<Text<'p>>,
+}
+
+/// A record of the usual shape: every member once.
+fn record<'p>(cursor: &mut Cursor<'p>, repeated: &mut Repeated<'p>) -> Option<RawRecord<'p>> {
+    let (mut event_id, mut kinesis) = (None, None);
+    let Repeated {
+        of_record,
+        of_kinesis,
+        event_source_arn,
+    } = repeated;
+    let mut sources = 0;
+    cursor.object_like(of_record, |cursor, name| match name {
+        "eventID" => once(&mut event_id, Text(cursor.string()?)).map(|()| false),
+        "kinesis" => once(&mut kinesis, raw_kinesis(cursor, of_kinesis)?).map(|()| false),
+        "eventSourceARN" => {
+            sources += 1;
+            *event_source_arn = Some(Text(cursor.string()?));
+            // What is repeated never comes here again, so there must be but one.
+            (sources == 1).then_some(true)
+        }
+        _ => skip(cursor),
+    })?;
+    Some(RawRecord {
+        event_id: event_id?,
+        event_source_arn: event_source_arn.clone()?,
+        kinesis: kinesis?,
+    })
+}
+
+fn raw_kinesis<'p>(cursor: &mut Cursor<'p>, repeated: &mut Vec<Option<&'p str>>) -> Option<RawKinesis<'p>> {
+    let (mut partition_key, mut sequence_number, mut data, mut arrived_at_s) = (None, None, None, None);
+    cursor.object_like(repeated, |cursor, name| {
+        match name {
+            "partitionKey" => once(&mut partition_key, Text(cursor.string()?))?,
+            "sequenceNumber" => once(&mut sequence_number, Text(cursor.string()?))?,
+            "data" => once(&mut data, Text(cursor.string()?))?,
+            "approximateArrivalTimestamp" => once(&mut arrived_at_s, seconds(cursor)?)?,
+            _ => return skip(cursor),
+        }
+        Some(false)
+    })?;
+    Some(RawKinesis {
+        partition_key: partition_key?,
+        sequence_number: sequence_number?,
+        data: data?,
+        arrived_at_s: arrived_at_s?,
+    })
+}
+
+/// Seconds as AWS writes them: digits with at most one point among them.
+fn seconds(cursor: &mut Cursor<'_>) -> Option<f64> {
+    let text = cursor.number()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let right = is_digits(whole) && is_digits(fraction) && !(whole.len() > 1 && whole.starts_with('0'));
+    if right { text.parse().ok() } else { None }
+}
+
+/// Sets what must not be set yet: of a member that is there twice, `serde_json` says what it thinks of it.
+fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
+    place.replace(value).is_none().then_some(())
+}
+
+/// Goes past a value that nobody reads; whether it is one that repeats.
+fn skip(cursor: &mut Cursor<'_>) -> Option<bool> {
+    if cursor.peek()? == b'"' {
+        cursor.string().map(|_| true)
+    } else {
+        cursor.raw().map(|_| false)
     }
 }
 

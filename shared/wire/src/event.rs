@@ -15,6 +15,7 @@ use usher_domain::limits::{
 };
 use usher_domain::time::Timestamp;
 
+use crate::cursor::Cursor;
 use crate::normalise;
 use crate::reject::{Reject, RejectReason};
 use crate::text::OptionalText;
@@ -59,7 +60,7 @@ pub fn user_of(bytes: &[u8]) -> Option<String> {
 }
 
 /// The members as they came.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 struct RawEvent<'a> {
     schema_version: Option<u64>,
     event_id: Option<Cow<'a, str>>,
@@ -79,7 +80,85 @@ struct RawEvent<'a> {
     unknown: Vec<(Cow<'a, str>, &'a str)>,
 }
 
+#[inline]
 fn parse(text: &str) -> Result<RawEvent<'_>, Reject> {
+    let mut event = RawEvent::default();
+    match parse_usual(text, &mut event) {
+        Some(()) => Ok(event),
+        None => parse_any(text),
+    }
+}
+
+/// Reads an event of the usual shape into `event`; nothing where it is wrong or too odd for this.
+fn parse_usual<'a>(text: &'a str, event: &mut RawEvent<'a>) -> Option<()> {
+    let mut cursor = Cursor::new(text);
+    cursor.object(|cursor, name| {
+        let place = match name {
+            "event_id" => &mut event.event_id,
+            "event_type" => &mut event.event_type,
+            "timestamp" => &mut event.timestamp,
+            "user_id" => &mut event.user_id,
+            "anonymous_id" => &mut event.anonymous_id,
+            "session_id" => &mut event.session_id,
+            "content_id" => &mut event.content_id,
+            "category" => &mut event.category,
+            "device_type" => &mut event.device_type,
+            "user_agent" => &mut event.user_agent,
+            "sent_at" => &mut event.sent_at,
+            "schema_version" => {
+                event.schema_version = Some(cursor.small_whole()?);
+                return Some(());
+            }
+            "location" => {
+                event.location = location(cursor)?;
+                return Some(());
+            }
+            "properties" | "traits" => {
+                let object = if cursor.peek()? == b'{' {
+                    Some(shallow(cursor)?)
+                } else {
+                    cursor.null().map(|()| None)?
+                };
+                *(if name == "traits" {
+                    &mut event.traits
+                } else {
+                    &mut event.properties
+                }) = object;
+                return Some(());
+            }
+            _ if event.unknown.len() < UNKNOWN_MEMBERS_MAX => {
+                event.unknown.push((Cow::Borrowed(name), shallow(cursor)?));
+                return Some(());
+            }
+            _ => return None,
+        };
+        cursor.optional_string_into(place)
+    })?;
+    cursor.end()
+}
+
+/// A value that does not nest too deeply: the event itself is one level.
+fn shallow<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
+    cursor.raw().filter(|text| json::depth(text) < JSON_DEPTH_MAX)
+}
+
+fn location<'a>(cursor: &mut Cursor<'a>) -> Option<Location<'a>> {
+    let mut location = Location::default();
+    cursor.object(|cursor, name| {
+        let place = match name {
+            "country" => &mut location.country,
+            "region" => &mut location.region,
+            "city" => &mut location.city,
+            "timezone" => &mut location.timezone,
+            _ => return None,
+        };
+        cursor.optional_string_into(place)
+    })?;
+    Some(location)
+}
+
+/// Reads an event of any shape, or says what is wrong with it.
+fn parse_any(text: &str) -> Result<RawEvent<'_>, Reject> {
     let at_fault = Cell::new((RejectReason::WrongType, ""));
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = deserializer
@@ -227,6 +306,7 @@ impl<'de> serde::Deserialize<'de> for OptionalLocation<'de> {
     }
 }
 
+#[inline]
 fn validate<'a>(raw: RawEvent<'a>, arrived_at: Timestamp) -> Result<Event<'a>, Reject> {
     if let Some(version) = raw.schema_version.filter(|version| *version != SCHEMA_VERSION) {
         let detail = format!("version {version}, but this reads version {SCHEMA_VERSION}");
@@ -274,19 +354,36 @@ fn validate<'a>(raw: RawEvent<'a>, arrived_at: Timestamp) -> Result<Event<'a>, R
     })
 }
 
+/// Whether a text is there, short enough and has nothing to trim, as nearly all have.
+#[inline]
+fn is_usual(text: &str, bytes_max: usize) -> bool {
+    let bytes = text.as_bytes();
+    let ends = bytes.first().is_some_and(u8::is_ascii_graphic) && bytes.last().is_some_and(u8::is_ascii_graphic);
+    ends && bytes.len() <= bytes_max
+}
+
+#[inline]
 fn required<'a>(text: Option<Cow<'a, str>>, field: &'static str, bytes_max: usize) -> Result<Cow<'a, str>, Reject> {
-    match text.map(normalise::trimmed) {
+    match text {
+        Some(text) if is_usual(&text, bytes_max) => Ok(text),
+        Some(text) => match normalise::trimmed(text) {
+            text if text.is_empty() => Err(Reject::new(RejectReason::MissingField, field, "it is empty")),
+            text => within(text, field, bytes_max),
+        },
         None => Err(Reject::new(RejectReason::MissingField, field, "it is required")),
-        Some(text) if text.is_empty() => Err(Reject::new(RejectReason::MissingField, field, "it is empty")),
-        Some(text) => within(text, field, bytes_max),
     }
 }
 
 /// What is empty is as good as absent.
+#[inline]
 fn optional<'a>(text: Option<Cow<'a, str>>, field: &'static str) -> Result<Option<Cow<'a, str>>, Reject> {
-    match text.map(normalise::trimmed) {
-        Some(text) if !text.is_empty() => within(text, field, IDENTIFIER_BYTES_MAX).map(Some),
-        _ => Ok(None),
+    match text {
+        Some(text) if is_usual(&text, IDENTIFIER_BYTES_MAX) => Ok(Some(text)),
+        Some(text) => match normalise::trimmed(text) {
+            text if text.is_empty() => Ok(None),
+            text => within(text, field, IDENTIFIER_BYTES_MAX).map(Some),
+        },
+        None => Ok(None),
     }
 }
 

@@ -7,9 +7,11 @@
 //! Everything borrows from the payload where it can: reading a typical record allocates nothing.
 
 pub mod batch;
+mod cursor;
 pub mod envelope;
 pub mod event;
 mod normalise;
+pub mod profile_json;
 pub mod profile_state;
 pub mod reject;
 mod text;

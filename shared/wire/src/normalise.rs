@@ -4,7 +4,15 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 /// Without white space around it.
+#[inline]
 pub(crate) fn trimmed(text: Cow<'_, str>) -> Cow<'_, str> {
+    // Nearly always there is nothing to trim, and two bytes tell.
+    if let (Some(first), Some(last)) = (text.as_bytes().first(), text.as_bytes().last())
+        && first.is_ascii_graphic()
+        && last.is_ascii_graphic()
+    {
+        return text;
+    }
     match text {
         Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
         Cow::Owned(text) if text.trim().len() == text.len() => Cow::Owned(text),

@@ -72,10 +72,16 @@ impl<'p> ProfileLine<'p> {
     fn of(user: &'p str, profile: &'p Profile, journey: &'p Journey, now: Timestamp) -> ProfileLine<'p> {
         let features = journey.features.iter().enumerate().map(|(index, feature)| {
             let json = RawValue::from_string(feature_json(profile, journey, index, now));
-            (feature.name.as_str(), json.unwrap_or_else(|_| RawValue::NULL.to_owned()))
+            (
+                feature.name.as_str(),
+                json.unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            )
         });
         let steps = journey.steps.iter().zip(&profile.steps).map(|(step, done_at)| {
-            let line = StepLine { done: done_at.is_some(), at: done_at.map(|at| at.to_string()) };
+            let line = StepLine {
+                done: done_at.is_some(),
+                at: done_at.map(|at| at.to_string()),
+            };
             (step.id.as_str(), line)
         });
         let session = |session: &Session| SessionLine {

@@ -37,6 +37,8 @@ pub enum RejectReason {
     Reserved,
     /// The user's stored profile can't be read, so the event can't be applied to it.
     UnreadableProfile,
+    /// With the event, the user's profile would be larger than an item may be.
+    ProfileTooLarge,
 }
 
 impl RejectReason {
@@ -57,6 +59,7 @@ impl RejectReason {
             RejectReason::BadTimestamp => "bad_timestamp",
             RejectReason::Reserved => "reserved",
             RejectReason::UnreadableProfile => "unreadable_profile",
+            RejectReason::ProfileTooLarge => "profile_too_large",
         }
     }
 }
