@@ -5,7 +5,7 @@
 
 use crate::event::{Event, Field};
 use crate::guard::ShardKey;
-use crate::limits::SUM_VALUE_MAX;
+use crate::limits::{STORED_TEXT_BYTES_MAX, SUM_VALUE_MAX};
 use crate::profile::Profile;
 use crate::time::Timestamp;
 use crate::value::{Scalar, Value};
@@ -125,13 +125,9 @@ impl Computation {
             }
             (Computation::Last(field), FeatureState::Last(last)) => {
                 if last.as_ref().is_none_or(|last| last.is_superseded_by(event.at, shard))
-                    && let Some(value) = event.field(field).as_ref().and_then(Value::to_scalar)
+                    && let Some(value) = event.field(field)
                 {
-                    *last = Some(Dated {
-                        at: event.at,
-                        shard,
-                        value,
-                    });
+                    remember_last(last, &value, event.at, shard);
                 }
             }
             (
@@ -203,6 +199,29 @@ fn millionths(event: &Event<'_>, field: &Field) -> Option<i128> {
         _ => return None,
     };
     Some((number * MILLIONTHS).round() as i128)
+}
+
+/// Keeps a value that a profile can store, in place of the one before.
+fn remember_last(last: &mut Option<Dated>, value: &Value<'_>, at: Timestamp, shard: u16) {
+    match (last.as_mut(), value) {
+        // Nearly every event changes it, so the memory of the text before is used again.
+        (
+            Some(Dated {
+                at: known_at,
+                shard: known_shard,
+                value: Scalar::Text(known),
+            }),
+            Value::Text(text),
+        ) if text.len() <= STORED_TEXT_BYTES_MAX => {
+            text.as_ref().clone_into(known);
+            (*known_at, *known_shard) = (at, shard);
+        }
+        _ => {
+            if let Some(value) = value.to_scalar() {
+                *last = Some(Dated { at, shard, value });
+            }
+        }
+    }
 }
 
 /// Keeps the `limit` latest distinct values, the latest first.

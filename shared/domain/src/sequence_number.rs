@@ -25,6 +25,21 @@ pub enum SequenceNumberError {
 const CHUNK_DIGITS: usize = 19;
 const CHUNK: u64 = 10u64.pow(CHUNK_DIGITS as u32);
 
+/// Digits that are read at once.
+const WORD_DIGITS: usize = 8;
+
+/// The number that eight decimal digits write, the first in the lowest byte; nothing where one is no digit. Every record
+/// has 56 of them. Neighbours are joined three times: digits to pairs, pairs to fours, fours to the eight.
+fn word_of_digits(word: u64) -> Option<u64> {
+    const EACH: u64 = u64::MAX / 255;
+    const HIGH_HALVES: u64 = EACH * 0xf0;
+    let is_digits = word & HIGH_HALVES == EACH * 0x30 && word.wrapping_add(EACH * 6) & HIGH_HALVES == EACH * 0x30;
+    let pairs = (word & (EACH * 0x0f)).wrapping_mul((10 << 8) + 1) >> 8;
+    let fours = (pairs & 0x00ff_00ff_00ff_00ff).wrapping_mul((100 << 16) + 1) >> 16;
+    let eight = (fours & 0x0000_ffff_0000_ffff).wrapping_mul((10_000 << 32) + 1) >> 32;
+    is_digits.then_some(eight)
+}
+
 impl SequenceNumber {
     /// From its three limbs, highest first.
     pub const fn from_limbs(limbs: [u64; 3]) -> SequenceNumber {
@@ -63,19 +78,26 @@ impl FromStr for SequenceNumber {
         if text.is_empty() {
             return Err(SequenceNumberError::NotDecimal(shown()));
         }
+        let too_large = || SequenceNumberError::TooLarge(shown());
+        let not_decimal = || SequenceNumberError::NotDecimal(shown());
         let mut number = SequenceNumber::default();
-        for chunk in text.as_bytes().chunks(CHUNK_DIGITS) {
-            let mut value = 0u64;
-            for digit in chunk {
-                if !digit.is_ascii_digit() {
-                    return Err(SequenceNumberError::NotDecimal(shown()));
-                }
-                value = value * 10 + u64::from(digit - b'0');
-            }
+        let (words, rest) = text.as_bytes().as_chunks::<WORD_DIGITS>();
+        for word in words {
+            let value = word_of_digits(u64::from_le_bytes(*word)).ok_or_else(not_decimal)?;
             number = number
-                .times_plus(10u64.pow(chunk.len() as u32), value)
-                .ok_or_else(|| SequenceNumberError::TooLarge(shown()))?;
+                .times_plus(10u64.pow(WORD_DIGITS as u32), value)
+                .ok_or_else(too_large)?;
         }
+        let mut value = 0u64;
+        for digit in rest {
+            if !digit.is_ascii_digit() {
+                return Err(not_decimal());
+            }
+            value = value * 10 + u64::from(digit - b'0');
+        }
+        number = number
+            .times_plus(10u64.pow(rest.len() as u32), value)
+            .ok_or_else(too_large)?;
         Ok(number)
     }
 }
@@ -157,7 +179,20 @@ mod tests {
 
     #[test]
     fn what_is_no_sequence_number_is_refused() {
-        for text in ["", "-1", "+1", "1e5", "12 ", "٣", "shardId-000000000000", "SHARD_END"] {
+        for text in [
+            "",
+            "-1",
+            "+1",
+            "1e5",
+            "12 ",
+            "٣",
+            "shardId-000000000000",
+            "SHARD_END",
+            "1234567:",
+            "/2345678",
+            "12345678x",
+            "123456789012345\u{b2}",
+        ] {
             assert!(
                 matches!(text.parse::<SequenceNumber>(), Err(SequenceNumberError::NotDecimal(_))),
                 "{text}"
