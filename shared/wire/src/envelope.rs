@@ -21,7 +21,8 @@ pub struct Envelope<'p> {
 /// One Kinesis record, its data still base64.
 #[derive(Debug)]
 pub struct EnvelopeRecord<'p> {
-    /// The ARN of the stream.
+    /// The ARN of the stream, whichever of its consumers Lambda names: the guard of a profile goes by it (P2), and a
+    /// consumer that is made anew has another ARN.
     pub stream_arn: Cow<'p, str>,
     /// The shard that it came from.
     pub shard_id: Cow<'p, str>,
@@ -123,7 +124,7 @@ impl<'p> RawRecord<'p> {
     fn checked(self, index: usize) -> Result<EnvelopeRecord<'p>, EnvelopeError> {
         let sequence_number_text = self.kinesis.sequence_number.0;
         Ok(EnvelopeRecord {
-            stream_arn: self.event_source_arn.0,
+            stream_arn: stream_arn(self.event_source_arn.0),
             shard_id: shard_id(self.event_id.0).map_err(|event_id| EnvelopeError::EventId {
                 index,
                 event_id: event_id.into_owned(),
@@ -246,6 +247,16 @@ fn skip(cursor: &mut Cursor<'_>) -> Option<bool> {
     }
 }
 
+/// The stream's ARN in the ARN of an event source: a stream's, or `STREAM_ARN/consumer/NAME:CREATED`.
+fn stream_arn(event_source_arn: Cow<'_, str>) -> Cow<'_, str> {
+    const CONSUMER: &str = "/consumer/";
+    match (event_source_arn.find(CONSUMER), event_source_arn) {
+        (None, arn) => arn,
+        (Some(end), Cow::Borrowed(arn)) => Cow::Borrowed(&arn[..end]),
+        (Some(end), Cow::Owned(arn)) => Cow::Owned(arn[..end].to_owned()),
+    }
+}
+
 /// The shard id at the front of an `eventID`; an error gives the id back.
 fn shard_id(event_id: Cow<'_, str>) -> Result<Cow<'_, str>, Cow<'_, str>> {
     match event_id {
@@ -280,6 +291,19 @@ mod tests {
         assert_eq!(record.arrived_at.epoch_ms(), 1_545_084_650_987);
         assert_eq!(record.sequence_number.to_string(), record.sequence_number_text);
         assert!(matches!(record.data, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn p2_a_consumer_stands_for_its_stream() {
+        let stream = "arn:aws:kinesis:us-east-2:123456789012:stream/lambda-stream";
+        for source in [
+            stream.to_owned(),
+            format!("{stream}/consumer/profile-writer:1545084650"),
+        ] {
+            let payload = EXAMPLE.replace(stream, &source);
+            let envelope = Envelope::parse(&payload).expect("a Kinesis event");
+            assert_eq!(envelope.records[0].stream_arn, stream, "{source}");
+        }
     }
 
     #[test]

@@ -590,7 +590,6 @@ impl Reader {
             };
             if items.iter().any(|(known, ..)| *known == id) {
                 self.error(value, &place, format!("`{id}` is there twice"));
-                continue;
             }
             items.push((id.clone(), format!("{path}.{id}"), item));
         }
