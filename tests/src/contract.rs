@@ -99,7 +99,7 @@ async fn a_write_on_another_version_conflicts_and_gives_the_stored_item(table: &
     }
     assert_eq!(
         read(table, &[&user]).await,
-        [stored.clone()],
+        std::slice::from_ref(&stored),
         "a conflict writes nothing"
     );
 
@@ -130,7 +130,11 @@ async fn any_bytes_and_any_name_come_back(table: &impl ProfileTable, run: &str) 
         let state = if number == 0 { &[][..] } else { &all_bytes };
         let profile = profile(&format!("{run}-{name}"), u64::MAX - number as u64, state);
         written(table, &profile, 0).await;
-        assert_eq!(read(table, &[&profile.user_id]).await, [profile.clone()], "{name:?}");
+        assert_eq!(
+            read(table, &[&profile.user_id]).await,
+            std::slice::from_ref(&profile),
+            "{name:?}"
+        );
     }
 }
 
@@ -142,7 +146,7 @@ async fn an_item_may_be_large_but_not_too_large(table: &impl ProfileTable, run: 
         (390.0..=400.0).contains(&units),
         "390 KB are written with a unit for each, not with {units}"
     );
-    assert_eq!(read(table, &[&user]).await, [large.clone()]);
+    assert_eq!(read(table, &[&user]).await, std::slice::from_ref(&large));
     let (current, _) = conflicted(table, &profile(&user, 1, b"small"), 0).await;
     assert_eq!(
         current,

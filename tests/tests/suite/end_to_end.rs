@@ -206,36 +206,45 @@ fn counts(sent: usize, applied: usize, duplicate: usize, rejected: usize) -> BTr
     all.map(|(name, count)| (name, count as u64)).into_iter().collect()
 }
 
+/// What a plain count knows of a user.
+#[derive(Default)]
+struct Counted {
+    types: BTreeMap<String, u64>,
+    /// Time and content of each event that has one.
+    contents: Vec<(String, Value)>,
+}
+
 /// For each user the events of each type, and the content of the latest event that has one: a plain count.
 fn plain_count(lines: &[String]) -> BTreeMap<String, Value> {
-    let mut users: BTreeMap<String, (BTreeMap<String, u64>, Vec<(String, Value)>)> = BTreeMap::new();
+    let mut users: BTreeMap<String, Counted> = BTreeMap::new();
     for line in lines {
         let event: Value = serde_json::from_str(line).expect("json");
         let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        let (types, contents) = users.entry(text("user_id")).or_default();
-        *types.entry(text("event_type")).or_default() += 1;
+        let counted = users.entry(text("user_id")).or_default();
+        *counted.types.entry(text("event_type")).or_default() += 1;
         if !event["content_id"].is_null() {
-            contents.push((text("timestamp"), event["content_id"].clone()));
+            counted.contents.push((text("timestamp"), event["content_id"].clone()));
         }
     }
-    let types = ["sign_up", "identify", "page_view", "click", "account_closed"];
-    let counted = |(user, (found, mut contents)): (String, (BTreeMap<String, u64>, Vec<(String, Value)>))| {
+    let features = |mut counted: Counted| {
         // In the file every timestamp has the same form, so text order is the order of time; the sort is stable.
-        contents.sort_by(|left, right| left.0.cmp(&right.0));
-        let mut features = serde_json::Map::new();
-        for event_type in types {
-            features.insert(
-                format!("n_{event_type}"),
-                json!(found.get(event_type).copied().unwrap_or(0)),
-            );
-        }
-        features.insert(
-            "last_content".to_owned(),
-            contents.pop().map_or(Value::Null, |(_, content)| content),
-        );
-        (user, Value::Object(features))
+        counted.contents.sort_by(|left, right| left.0.cmp(&right.0));
+        let types = ["sign_up", "identify", "page_view", "click", "account_closed"];
+        let count = |name| {
+            (
+                format!("n_{name}"),
+                json!(counted.types.get(name).copied().unwrap_or(0)),
+            )
+        };
+        let mut features: serde_json::Map<String, Value> = types.into_iter().map(count).collect();
+        let last = counted.contents.pop().map_or(Value::Null, |(_, content)| content);
+        features.insert("last_content".to_owned(), last);
+        Value::Object(features)
     };
-    users.into_iter().map(counted).collect()
+    users
+        .into_iter()
+        .map(|(user, counted)| (user, features(counted)))
+        .collect()
 }
 
 fn check_features(profiles: &BTreeMap<String, Value>, lines: &[String]) {

@@ -53,7 +53,7 @@ async fn every_scenario_comes_out_as_written() {
         count += 1;
         let found = run(&folder).await;
         let expected_path = folder.join("expected.jsonl");
-        if std::env::var_os("UPDATE_SCENARIOS").is_some() {
+        if wants_update() {
             std::fs::write(&expected_path, &found).expect("the scenario's folder can be written");
         }
         let expected = std::fs::read_to_string(&expected_path).unwrap_or_default();
@@ -63,6 +63,14 @@ async fn every_scenario_comes_out_as_written() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(count >= 5, "found only {count} scenarios");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one setting of these tests, read where it is used"
+)]
+fn wants_update() -> bool {
+    std::env::var_os("UPDATE_SCENARIOS").is_some()
 }
 
 fn difference(expected: &str, found: &str) -> String {

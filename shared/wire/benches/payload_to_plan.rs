@@ -9,7 +9,7 @@
 //! `decode` stops at the events, `plan` goes on to the plans. Each iteration is one invocation, so divide its time and
 //! its allocations by the number of records, or read the throughput. Profiles are cloned outside of the measured time.
 //!
-//! `cargo bench -p usher-tests --bench payload_to_plan`
+//! `cargo bench -p usher-wire --bench payload_to_plan`
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -47,7 +47,7 @@ const START_MS: i64 = 1_380_614_400_000;
 const STREAM_ARN: &str = "arn:aws:kinesis:eu-west-1:123456789012:stream/interactions";
 
 static JOURNEY: LazyLock<Journey> = LazyLock::new(|| {
-    Journey::parse(include_str!("../../journey/journey.yaml")).expect("the default journey has no errors")
+    Journey::parse(include_str!("../../../journey/journey.yaml")).expect("the default journey has no errors")
 });
 
 fn main() {
