@@ -111,14 +111,21 @@ fn take_apart(open: &mut Vec<usize>, outcomes: Vec<PutOutcome>, results: &mut [O
     reason
 }
 
-/// Cuts records into ranges that one call takes. A record that is too large by itself gets a range of its own, which
-/// Kinesis then refuses with a reason.
+/// The largest record that every stream takes: 1 MiB, its key included. A stream may be set to take up to 10 MiB.
+/// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>
+const RECORD_BYTES_USUAL_MAX: usize = 1024 * 1024;
+
+/// Cuts records into ranges that one call takes. A record that the stream may find too large gets a range of its own: a
+/// call is refused as a whole, and it must not take others with it (P6).
 pub fn cut(records: &[StreamRecord]) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (index, record) in records.iter().enumerate() {
         let size = record.data.len() + record.partition_key.len();
-        if index > start && (index - start == PUT_RECORDS_MAX || bytes + size > PUT_BYTES_MAX) {
+        let is_full = index - start == PUT_RECORDS_MAX || bytes + size > PUT_BYTES_MAX;
+        // A large record is alone: what comes after it finds it there, whatever the sum.
+        let stands_alone = size > RECORD_BYTES_USUAL_MAX || bytes > RECORD_BYTES_USUAL_MAX && index - start == 1;
+        if index > start && (is_full || stands_alone) {
             ranges.push(start..index);
             (start, bytes) = (index, 0);
         }
@@ -146,10 +153,12 @@ mod tests {
         let megabyte = 1024 * 1024;
         for (sizes, expected) in [
             (vec![], vec![]),
-            (vec![10; 500], vec![0..500]),
+            (vec![10; 1000], vec![0..500, 500..1000]),
             (vec![10; 501], vec![0..500, 500..501]),
-            (vec![megabyte; 6], vec![0..4, 4..6]), // five with their keys are over 5 MiB
             (vec![megabyte - 1; 6], vec![0..5, 5..6]),
+            (vec![megabyte / 2; 12], vec![0..9, 9..12]), // ten with their keys are over 5 MiB
+            (vec![megabyte; 3], vec![0..1, 1..2, 2..3]), // with its key it is over 1 MiB
+            (vec![10, 10, megabyte, 10, 10], vec![0..2, 2..3, 3..5]),
             (vec![10, 6 * megabyte, 10], vec![0..1, 1..2, 2..3]),
         ] {
             let records: Vec<_> = sizes.into_iter().map(record).collect();

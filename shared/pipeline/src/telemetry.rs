@@ -65,11 +65,13 @@ pub struct ProfileWriterBatch {
     pub write_units: f64,
     /// Triggers put on the stream, those again that may have been put before included.
     pub triggers: u64,
+    /// Triggers of stored outboxes that were too old to be put again.
+    pub triggers_expired: u64,
     /// The age of the batch's last record, in milliseconds.
     pub iterator_age: u64,
     /// Arrival to stored profile of settled, applied records, in milliseconds: at most 100 values, spread evenly.
     pub event_to_applied: Vec<u64>,
-    /// Arrival to trigger on the stream, in milliseconds, likewise.
+    /// Arrival to trigger on the stream of triggers that records of this batch caused, in milliseconds, likewise.
     pub event_to_trigger: Vec<u64>,
     /// For each rule, how often it came out how.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -6,7 +6,7 @@
 
 use futures::StreamExt;
 use tokio::time::Instant;
-use usher_domain::hash::hash_bytes;
+use usher_domain::limits::IDENTIFIER_BYTES_MAX;
 use usher_domain::time::Timestamp;
 use usher_wire::batch::DecodedBatch;
 use usher_wire::envelope::{Envelope, EnvelopeRecord};
@@ -24,6 +24,11 @@ use crate::telemetry::{TelemetryEvent, TriggerDeliveryBatch, spread};
 const TABLE_ATTEMPTS_MAX: u32 = 8;
 /// How often a receiver is called before the same; a receiver that is down is better left alone for a while.
 const DELIVERY_ATTEMPTS_MAX: u32 = 3;
+/// The largest decision that is recorded, in bytes: an item holds 400 KB, its other attributes and names included.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html>
+const DECISION_BYTES_MAX: usize = 390 * 1024;
+/// Longest trigger id, in bytes: what a sort key holds. Usher's own have 32.
+const TRIGGER_ID_BYTES_MAX: usize = 1024;
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 const MS_PER_SECOND: i64 = 1000;
 
@@ -105,8 +110,16 @@ where
                 Err(outcome) => outcomes[index] = Some(outcome),
             }
         }
+        if let Some(first) = outcomes.iter().position(|outcome| *outcome == Some(Outcome::Malformed)) {
+            let sequence_number: &str = &envelope.records[first].sequence_number_text;
+            tracing::warn!(
+                records,
+                sequence_number,
+                "records of the triggers stream are no triggers; here is the first"
+            );
+        }
         // A user's decisions go out in order; a stable sort keeps each user's together and in place.
-        decisions.sort_by_key(|(_, decision)| hash_bytes(decision.user_id.as_bytes()));
+        decisions.sort_by(|(_, left), (_, right)| left.user_id.cmp(&right.user_id));
         let users = decisions.chunk_by(|(_, left), (_, right)| left.user_id == right.user_id);
         let deliveries = users.map(|decisions| self.deliver_user(decisions, deadline));
         let delivered: Vec<_> = futures::stream::iter(deliveries)
@@ -149,7 +162,20 @@ where
             return Err(Outcome::OtherKind);
         }
         let decided_at: Timestamp = record.decided_at.parse().map_err(|_| Outcome::Malformed)?;
-        if record.user_id.is_empty() || record.trigger_id.is_empty() {
+        // The table would refuse these for good, and a record that can't be recorded must not stop its shard (P6).
+        let fits = |text: &str, bytes_max: usize| !text.is_empty() && text.len() <= bytes_max;
+        let copied = [
+            &record.user_id,
+            &record.trigger_id,
+            &record.rule,
+            &record.slot,
+            &record.offer,
+        ];
+        let item_bytes = text.len() + copied.into_iter().map(|text| text.len()).sum::<usize>();
+        if !fits(&record.user_id, IDENTIFIER_BYTES_MAX)
+            || !fits(&record.trigger_id, TRIGGER_ID_BYTES_MAX)
+            || item_bytes > DECISION_BYTES_MAX
+        {
             return Err(Outcome::Malformed);
         }
         let kept_s = i64::from(self.config.decision_ttl_days) * SECONDS_PER_DAY;

@@ -3,6 +3,7 @@
 //! Decode, group by user, read what isn't cached, plan each user, write each user once, then send what the outboxes
 //! hold. A failing user stops no other (P6); the answer names the first record that has to come again (P3).
 
+mod budget;
 mod records;
 mod tally;
 mod users;
@@ -24,6 +25,7 @@ use crate::profile_cache::ProfileCache;
 use crate::put_records::{PutResult, put_all};
 use crate::response::{BatchResponse, RetryPoint};
 use crate::telemetry::TelemetryEvent;
+use budget::Budget;
 use records::{Decoded, decode_records, rejected_record, shards_of};
 use tally::Tally;
 use users::{UserFailure, UserWork};
@@ -92,7 +94,7 @@ where
     /// # Errors
     /// When the payload is no Kinesis batch. Everything else is told by the response.
     pub async fn run(&self, invocation: Invocation<'_>) -> Result<BatchResponse, BatchError> {
-        let deadline = invocation.deadline;
+        let budget = Budget::until(invocation.deadline);
         let envelope = Envelope::parse(invocation.payload)?;
         let bytes = DecodedBatch::decode(&envelope);
         let shards = shards_of(&envelope);
@@ -110,35 +112,34 @@ where
         let groups = group_by_user(&events);
         tally.telemetry.request_id = invocation.request_id.to_owned();
         tally.telemetry.batch_users = groups.len() as u64;
-        let mut open = self.load(&groups, deadline, &mut tally).await;
+        let mut open = self.load(&groups, budget.read, &mut tally).await;
         let mut failures = Failures::default();
         while !open.is_empty() {
-            let writes = open.drain(..).map(|user| self.write_user(user, deadline));
+            let writes = open.drain(..).map(|user| self.write_user(user, budget.write));
             let written: Vec<_> = futures::stream::iter(writes)
                 .buffer_unordered(self.config.write_concurrency.max(1))
                 .collect()
                 .await;
             let mut stored = Vec::with_capacity(written.len());
-            for (user, result) in written {
+            for (user, write, result) in written {
+                tally.note_attempts(&write);
                 match result {
-                    Ok(write) => {
-                        let applied_at = self.ports.clock.now();
-                        tally.note_write(&user, &write, &record_of_event, &events, applied_at);
+                    Ok(()) => {
+                        tally.note_write(&user, &write, &record_of_event, &events);
                         stored.push(user);
                     }
                     Err(UserFailure::Unusable(reject)) => {
-                        tally.reject_rest(&user, reject, &record_of_event);
+                        tally.reject_rest(&user, &write, &reject, &record_of_event);
                     }
-                    Err(UserFailure::Unavailable { why, write }) => {
-                        tally.note_attempts(&write);
-                        retry_point.lower_to(record_of_event[user.first_event()]);
+                    Err(UserFailure::Unavailable(why)) => {
+                        retry_point.lower_to(record_of_event[user.first_open_event()]);
                         failures.note(why);
                     }
                 }
             }
             self.send_triggers(
                 &mut stored,
-                deadline,
+                budget.triggers,
                 &mut tally,
                 &mut failures,
                 &mut retry_point,
@@ -149,7 +150,7 @@ where
             open.extend(stored.into_iter().filter(|user| !user.is_done()));
         }
 
-        self.send_rejects(&envelope, &mut tally, &mut retry_point, &mut failures, deadline)
+        self.send_rejects(&envelope, &mut tally, &mut retry_point, &mut failures, budget.rejects)
             .await;
         failures.log(envelope.records.len());
         let now = self.ports.clock.now();
@@ -179,10 +180,12 @@ where
         retry_point: &mut RetryPoint,
         record_of_event: &[usize],
     ) {
-        let outboxes = users.iter().flat_map(|user| user.outbox());
+        let outboxes = users
+            .iter()
+            .flat_map(|user| user.outbox().map(move |trigger| (user, trigger)));
         let records: Vec<StreamRecord> = outboxes
             .clone()
-            .map(|trigger| StreamRecord {
+            .map(|(_, trigger)| StreamRecord {
                 partition_key: trigger.user.clone(),
                 data: trigger::to_json(trigger),
             })
@@ -193,9 +196,11 @@ where
             put_all(&self.ports.triggers, &records, deadline).await
         };
         let sent_at = self.ports.clock.now();
-        for (trigger, result) in outboxes.zip(&results) {
+        for ((user, trigger), result) in outboxes.zip(&results) {
             if result.is_stored() {
-                tally.note_trigger(sent_at.ms_since(trigger.decided_at));
+                // What a profile's outbox held from long ago says nothing about how quick this batch was.
+                let latency_ms = user.has_caused(trigger).then(|| sent_at.ms_since(trigger.decided_at));
+                tally.note_trigger(latency_ms);
             }
         }
         let mut results = results.into_iter();
@@ -203,13 +208,14 @@ where
             let unsent = user.settle_outbox(&mut results);
             let sent = unsent.is_none();
             if let Some(why) = unsent {
+                // From the first on, not the last: the records that caused them come again, so they are not too old.
                 retry_point.lower_to(record_of_event[user.first_event()]);
                 failures.note(why);
             }
             if (user.is_done() || !sent)
                 && let Some(profile) = user.profile.take()
             {
-                self.cache.put(user.events.user(), profile);
+                self.cache.put(user.events.user(), profile, user.state_bytes);
             }
             sent
         });

@@ -6,7 +6,6 @@ use usher_domain::event::ArrivedEvent;
 use usher_domain::fold::EventOutcome;
 use usher_domain::journey::Journey;
 use usher_domain::rules::{RuleCounts, RuleOutcome};
-use usher_domain::time::Timestamp;
 use usher_wire::reject::Reject;
 
 use super::users::{UserWork, UserWrite};
@@ -50,6 +49,14 @@ impl Tally {
         }
     }
 
+    /// Writes were tried, with or without success.
+    pub fn note_attempts(&mut self, write: &UserWrite) {
+        self.telemetry.conditional_writes += write.writes;
+        self.telemetry.conflicts += write.conflicts;
+        self.telemetry.write_units += write.write_units;
+        self.telemetry.triggers_expired += write.triggers_expired;
+    }
+
     /// A user was written, or had nothing to write.
     pub fn note_write(
         &mut self,
@@ -57,38 +64,34 @@ impl Tally {
         write: &UserWrite,
         record_of_event: &[usize],
         events: &[ArrivedEvent<'_>],
-        applied_at: Timestamp,
     ) {
-        self.note_attempts(write);
         self.rules.add(&write.rules);
         for (event, outcome) in user.events.indices()[write.from..].iter().zip(&write.outcomes) {
             let record = record_of_event[*event];
             self.outcomes[record] = RecordOutcome::Event(*outcome);
             if *outcome == EventOutcome::Applied {
-                let latency_ms = applied_at.ms_since(events[*event].arrived_at).max(0) as u64;
+                let latency_ms = write.written_at.ms_since(events[*event].arrived_at).max(0) as u64;
                 self.event_to_applied_ms.push((record, latency_ms));
             }
         }
     }
 
-    /// Writes were tried, with or without success.
-    pub fn note_attempts(&mut self, write: &UserWrite) {
-        self.telemetry.conditional_writes += write.writes;
-        self.telemetry.conflicts += write.conflicts;
-        self.telemetry.write_units += write.write_units;
-    }
-
-    /// A user's profile can't be used: the events that are not stored yet are rejected, in order.
-    pub fn reject_rest(&mut self, user: &UserWork<'_>, reject: Reject, record_of_event: &[usize]) {
-        for event in &user.events.indices()[user.done..] {
-            self.outcomes[record_of_event[*event]] = RecordOutcome::Rejected(reject.clone());
+    /// A user's profile can't be used: the events that are not stored yet are rejected, in order. Where they were
+    /// planned, only those that would have changed the profile.
+    pub fn reject_rest(&mut self, user: &UserWork<'_>, write: &UserWrite, reject: &Reject, record_of_event: &[usize]) {
+        for (number, event) in user.events.indices()[write.from..].iter().enumerate() {
+            self.outcomes[record_of_event[*event]] = match write.outcomes.get(number) {
+                None | Some(EventOutcome::Applied) => RecordOutcome::Rejected(reject.clone()),
+                Some(outcome) => RecordOutcome::Event(*outcome),
+            };
         }
     }
 
-    /// A trigger was put on the stream.
-    pub fn note_trigger(&mut self, latency_ms: i64) {
+    /// A trigger was put on the stream; the latency is that of one that a record of this batch caused.
+    pub fn note_trigger(&mut self, latency_ms: Option<i64>) {
         self.telemetry.triggers += 1;
-        self.event_to_trigger_ms.push(latency_ms.max(0) as u64);
+        self.event_to_trigger_ms
+            .extend(latency_ms.map(|latency_ms| latency_ms.max(0) as u64));
     }
 
     /// The rejected records that don't come again, in order.

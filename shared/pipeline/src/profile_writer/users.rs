@@ -9,6 +9,7 @@ use usher_domain::fold::EventOutcome;
 use usher_domain::plan::plan_user;
 use usher_domain::profile::Profile;
 use usher_domain::rules::RuleCounts;
+use usher_domain::time::Timestamp;
 use usher_domain::trigger::Trigger;
 use usher_wire::profile_state;
 use usher_wire::reject::{Reject, RejectReason};
@@ -23,20 +24,29 @@ use crate::retry::{Backoff, chain, until_answered};
 
 /// Batched reads at the same time.
 const READ_CONCURRENCY: usize = 8;
+/// How often a read is tried without any progress before its users are left to the next delivery.
+const READ_ATTEMPTS_MAX: u32 = 8;
 /// How often a write is tried before the user's events are left to the next delivery.
 const WRITE_ATTEMPTS_MAX: u32 = 8;
 /// How often a user is planned again because another container wrote in between.
-const CONFLICTS_MAX: u32 = 8;
+const CONFLICTS_MAX: u64 = 8;
 /// The largest profile that is written, in bytes: an item holds 400 KB, its other attributes and names included.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html>
-const PROFILE_STATE_BYTES_MAX: usize = 390 * 1024;
+pub(super) const PROFILE_STATE_BYTES_MAX: usize = 390 * 1024;
+/// How old a trigger of a stored outbox may be to be sent again: 7 days. The stored outbox empties with the user's next
+/// write only, so whoever reads the profile sends it again, and consumers act once for as long as they remember the id.
+/// The decisions table must remember longer than this (it does so for 90 days unless told otherwise).
+pub(super) const OUTBOX_RESEND_AGE_MS_MAX: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// A user's events of a batch and the profile that they go to.
 #[derive(Debug)]
 pub(super) struct UserWork<'g> {
     pub events: UserEvents<'g>,
-    /// The profile, as it is stored but for its outbox; none while another part of the flow has it.
+    /// The profile, as it is stored but for its outbox; none while another part of the flow has it, and after a write
+    /// of which it is not known whether it took effect.
     pub profile: Option<Profile>,
+    /// Bytes of the stored profile, as far as it is known.
+    pub state_bytes: usize,
     /// Events that were planned and stored.
     pub done: usize,
     /// Why the stored profile can't be used, or could not be read.
@@ -50,6 +60,10 @@ pub(super) struct UserWrite {
     pub outcomes: Vec<EventOutcome>,
     /// The first event that this write settled.
     pub from: usize,
+    /// When it was written.
+    pub written_at: Timestamp,
+    /// Triggers that were too old to be sent again.
+    pub triggers_expired: u64,
     /// What became of the rules.
     pub rules: RuleCounts,
     pub writes: u64,
@@ -61,24 +75,49 @@ pub(super) struct UserWrite {
 #[derive(Debug)]
 pub(super) enum UserFailure {
     /// The table doesn't answer or refuses: deliver them again.
-    Unavailable { why: String, write: UserWrite },
+    Unavailable(String),
     /// The profile can't be used, now or later: they go to `rejected`.
     Unusable(Reject),
-}
-
-impl UserFailure {
-    fn unavailable(why: String) -> UserFailure {
-        UserFailure::Unavailable {
-            why,
-            write: UserWrite::default(),
-        }
-    }
 }
 
 impl UserWork<'_> {
     /// The index of the user's first event of the batch.
     pub fn first_event(&self) -> usize {
         self.events.indices().first().copied().unwrap_or(0)
+    }
+
+    /// The index of the first event that is not settled yet: what comes before it was stored by an earlier write.
+    pub fn first_open_event(&self) -> usize {
+        self.events
+            .indices()
+            .get(self.done)
+            .copied()
+            .unwrap_or_else(|| self.first_event())
+    }
+
+    /// Whether a trigger was caused by a record of this batch, now or when the batch was delivered before. The others
+    /// come from an outbox that was stored long ago.
+    pub fn has_caused(&self, trigger: &Trigger) -> bool {
+        self.events.events().next().is_some_and(|first| {
+            first.shard.id == trigger.cause.shard_id && first.position.sequence_number <= trigger.cause.sequence_number
+        })
+    }
+
+    /// Takes out what is too old to be sent again; gives how many those were.
+    ///
+    /// The age is that at the user's first arrival in the batch, not at its last: where the triggers of a record could
+    /// not be sent, the batch comes again from that record or an earlier one, so they are never too old then, however
+    /// long a time a batch spans (with the clock of the data, that may be months).
+    fn expire_triggers(&self, profile: &mut Profile) -> u64 {
+        let held = profile.outbox.len();
+        if held == 0 {
+            return 0;
+        }
+        if let Some(first) = self.events.events().map(|arrived| arrived.arrived_at).min() {
+            let outbox = &mut profile.outbox;
+            outbox.retain(|trigger| first.ms_since(trigger.decided_at) <= OUTBOX_RESEND_AGE_MS_MAX);
+        }
+        (held - profile.outbox.len()) as u64
     }
 
     /// Whether every event of the user is planned and stored.
@@ -108,6 +147,12 @@ impl UserWork<'_> {
     }
 }
 
+/// A profile and the bytes that it takes in the table.
+struct Loaded {
+    profile: Profile,
+    state_bytes: usize,
+}
+
 /// What reading a user's profile gave.
 enum Read {
     Stored(ProfileItem),
@@ -132,10 +177,11 @@ where
         let mut users: Vec<UserWork<'g>> = groups
             .iter()
             .map(|events| {
-                let profile = self.cache.take(events.user());
+                let (profile, state_bytes) = self.cache.take(events.user()).unzip();
                 UserWork {
                     events,
                     profile,
+                    state_bytes: state_bytes.unwrap_or(0),
                     done: 0,
                     blocked: None,
                 }
@@ -152,25 +198,43 @@ where
         tally.telemetry.profile_reads = unknown.len() as u64;
         let mut reads = self.read(&unknown, deadline).await;
         for user in users.iter_mut().filter(|user| user.profile.is_none()) {
-            let loaded = match reads.remove(user.events.user()) {
-                None => Ok(Profile::new(&self.journey)),
-                Some(Read::Stored(item)) => self.decode(&item),
-                Some(Read::Unreadable(why)) => Err(UserFailure::Unusable(unusable_profile(
-                    RejectReason::UnreadableProfile,
-                    why,
-                ))),
-                Some(Read::Failed(why)) => Err(UserFailure::unavailable(why)),
-            };
-            match loaded {
-                Ok(profile) => user.profile = Some(profile),
+            match self.loaded(reads.remove(user.events.user())) {
+                Ok(loaded) => {
+                    user.profile = Some(loaded.profile);
+                    user.state_bytes = loaded.state_bytes;
+                }
                 Err(failure) => user.blocked = Some(failure),
             }
         }
         users
     }
 
-    fn decode(&self, item: &ProfileItem) -> Result<Profile, UserFailure> {
+    /// The profile that a read gave. A user who is not in the answer is new.
+    fn loaded(&self, read: Option<Read>) -> Result<Loaded, UserFailure> {
+        match read {
+            None => Ok(self.new_profile()),
+            Some(Read::Stored(item)) => self.decode(&item),
+            Some(Read::Unreadable(why)) => Err(UserFailure::Unusable(unusable_profile(
+                RejectReason::UnreadableProfile,
+                why,
+            ))),
+            Some(Read::Failed(why)) => Err(UserFailure::Unavailable(why)),
+        }
+    }
+
+    fn new_profile(&self) -> Loaded {
+        Loaded {
+            profile: Profile::new(&self.journey),
+            state_bytes: 0,
+        }
+    }
+
+    fn decode(&self, item: &ProfileItem) -> Result<Loaded, UserFailure> {
         profile_state::decode(&item.state, item.version, &item.user_id, &self.journey)
+            .map(|profile| Loaded {
+                profile,
+                state_bytes: item.state.len(),
+            })
             .map_err(|error| UserFailure::Unusable(unusable_profile(RejectReason::UnreadableProfile, chain(&error))))
     }
 
@@ -194,6 +258,9 @@ where
             let keys: Vec<&str> = open.iter().map(String::as_str).collect();
             let why = match tokio::time::timeout_at(deadline, self.ports.profiles.get(&keys)).await {
                 Ok(Ok(answer)) => {
+                    if answer.unprocessed.len() < open.len() {
+                        backoff = Backoff::default();
+                    }
                     reads.extend(
                         answer
                             .items
@@ -213,7 +280,8 @@ where
                 Ok(Err(error @ CallError::Refused { .. })) => break chain(&error),
                 Err(_) => break "no time was left to read the profile".to_owned(),
             };
-            if open.is_empty() || !backoff.pause(deadline).await {
+            let gives_up = backoff.attempts() + 1 >= READ_ATTEMPTS_MAX;
+            if open.is_empty() || gives_up || !backoff.pause(deadline).await {
                 break why;
             }
         };
@@ -227,16 +295,29 @@ where
         &self,
         mut user: UserWork<'g>,
         deadline: Instant,
-    ) -> (UserWork<'g>, Result<UserWrite, UserFailure>) {
-        if let Some(failure) = user.blocked.take() {
-            return (user, Err(failure));
-        }
-        let mut profile = user.profile.take().unwrap_or_else(|| Profile::new(&self.journey));
+    ) -> (UserWork<'g>, UserWrite, Result<(), UserFailure>) {
         let mut write = UserWrite {
             from: user.done,
             ..UserWrite::default()
         };
+        let result = match user.blocked.take() {
+            Some(failure) => Err(failure),
+            None => self.plan_and_write(&mut user, &mut write, deadline).await,
+        };
+        (user, write, result)
+    }
+
+    async fn plan_and_write(
+        &self,
+        user: &mut UserWork<'_>,
+        write: &mut UserWrite,
+        deadline: Instant,
+    ) -> Result<(), UserFailure> {
+        // From here on the profile is the user's again only when it is known to be what is stored.
+        let mut profile = user.profile.take().unwrap_or_else(|| Profile::new(&self.journey));
         loop {
+            write.triggers_expired = user.expire_triggers(&mut profile);
+            let held = profile.outbox.len();
             let plan = plan_user(&self.journey, profile, user.events.events().skip(user.done));
             let mut planned = plan.profile;
             if plan.changed {
@@ -248,41 +329,50 @@ where
                     updated_at: planned.now,
                 };
                 if item.state.len() > PROFILE_STATE_BYTES_MAX {
+                    if held > 0 {
+                        // Its outbox goes first, so that what can't be sent for now rejects no event.
+                        return self.reload(user, deadline).await;
+                    }
+                    write.outcomes = plan.outcomes;
                     let detail = format!("the profile would have {} bytes", item.state.len());
-                    return (
-                        user,
-                        Err(UserFailure::Unusable(unusable_profile(
-                            RejectReason::ProfileTooLarge,
-                            detail,
-                        ))),
-                    );
+                    let reject = unusable_profile(RejectReason::ProfileTooLarge, detail);
+                    return Err(UserFailure::Unusable(reject));
                 }
-                match self.put(&item, expected, deadline, &mut write).await {
-                    Ok(Put::Written) => planned.version = item.version,
-                    Ok(Put::Conflict(current)) if write.conflicts <= u64::from(CONFLICTS_MAX) => {
-                        profile =
-                            match current.map_or_else(|| Ok(Profile::new(&self.journey)), |item| self.decode(&item)) {
-                                Ok(stored) => stored,
-                                Err(failure) => return (user, Err(failure)),
-                            };
+                match self.put(&item, expected, deadline, write).await? {
+                    Put::Written => {
+                        planned.version = item.version;
+                        user.state_bytes = item.state.len();
+                        write.written_at = self.ports.clock.now();
+                    }
+                    Put::Conflict(_) if write.conflicts > CONFLICTS_MAX => {
+                        let why = format!("others changed the profile {} times in a row", write.conflicts);
+                        return Err(UserFailure::Unavailable(why));
+                    }
+                    Put::Conflict(current) => {
+                        let current = current.map_or_else(|| Ok(self.new_profile()), |item| self.decode(&item))?;
+                        profile = current.profile;
+                        user.state_bytes = current.state_bytes;
                         continue;
                     }
-                    Ok(Put::Conflict(_)) => {
-                        let why = format!("the profile was changed by others {CONFLICTS_MAX} times in a row");
-                        return (user, Err(UserFailure::Unavailable { why, write }));
-                    }
-                    Err(UserFailure::Unavailable { why, .. }) => {
-                        return (user, Err(UserFailure::Unavailable { why, write }));
-                    }
-                    Err(failure) => return (user, Err(failure)),
                 }
             }
             user.done += plan.outcomes.len();
             user.profile = Some(planned);
             write.outcomes = plan.outcomes;
             write.rules = plan.rules;
-            return (user, Ok(write));
+            return Ok(());
         }
+    }
+
+    /// Reads a user's profile as it is stored; nothing of the user is settled by that.
+    async fn reload(&self, user: &mut UserWork<'_>, deadline: Instant) -> Result<(), UserFailure> {
+        let name = user.events.user();
+        let read = self.read(&[name], deadline).await.remove(name);
+        let mut loaded = self.loaded(read)?;
+        user.expire_triggers(&mut loaded.profile);
+        user.profile = Some(loaded.profile);
+        user.state_bytes = loaded.state_bytes;
+        Ok(())
     }
 
     async fn put(
@@ -313,7 +403,7 @@ where
                 RejectReason::UnreadableProfile,
                 why,
             ))),
-            Err(failure) => Err(UserFailure::unavailable(chain(&failure))),
+            Err(failure) => Err(UserFailure::Unavailable(chain(&failure))),
         }
     }
 }
