@@ -16,4 +16,6 @@ pub mod put_records;
 pub mod response;
 pub mod retry;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod trigger_delivery;

@@ -1,1 +1,392 @@
+use std::time::Duration;
 
+use super::*;
+use crate::memory::{Call, Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemorySink, Operation};
+use crate::testing::{EPOCH_MS, LONG, SHORT, TestRecord, invocation, payload, retried_from};
+
+const TTL_DAYS: u32 = 90;
+
+type Flow = TriggerDelivery<MemoryDecisionTable, MemoryDelivery, MemoryClock, MemorySink>;
+
+/// A flow and what it writes to.
+struct World {
+    decisions: MemoryDecisionTable,
+    delivery: MemoryDelivery,
+    sink: MemorySink,
+    flow: Flow,
+}
+
+/// What an invocation came to.
+struct Ran {
+    retried_from: Option<usize>,
+    counted: TriggerDeliveryBatch,
+}
+
+impl World {
+    fn new() -> World {
+        World::of(MemoryDelivery::default())
+    }
+
+    fn of(delivery: MemoryDelivery) -> World {
+        let (decisions, sink) = (MemoryDecisionTable::default(), MemorySink::default());
+        let ports = TriggerDeliveryPorts {
+            decisions: decisions.clone(),
+            delivery: delivery.clone(),
+            clock: MemoryClock::at(Timestamp::from_epoch_ms(EPOCH_MS + 1_000_000)),
+            telemetry: sink.clone(),
+        };
+        let config = TriggerDeliveryConfig {
+            delivery_concurrency: 8,
+            decision_ttl_days: TTL_DAYS,
+            metrics_namespace: "Usher".to_owned(),
+        };
+        World {
+            decisions,
+            delivery,
+            sink,
+            flow: TriggerDelivery::new(ports, config),
+        }
+    }
+
+    async fn run(&self, records: &[TestRecord]) -> Ran {
+        self.run_within(records, LONG).await
+    }
+
+    /// Invokes the flow and checks what must hold of every invocation, whatever fails in it (P1): each record counts
+    /// once, and those that come again are exactly those from the record that the response names.
+    async fn run_within(&self, records: &[TestRecord], time: Duration) -> Ran {
+        let started = std::time::Instant::now();
+        let response = self
+            .flow
+            .run(invocation(&payload(records), time))
+            .await
+            .expect("a Kinesis batch");
+        assert!(started.elapsed() < time + Duration::from_secs(2), "P10: it ends");
+        let counted = TriggerDeliveryBatch::from_line(self.sink.lines().last().expect("a line a batch")).expect("ours");
+        let settled =
+            counted.delivered + counted.duplicate + counted.undeliverable + counted.other_kind + counted.malformed;
+        assert_eq!(counted.received, records.len() as u64, "{counted:?}");
+        assert_eq!(settled + counted.retried, counted.received, "{counted:?}");
+        let retried_from = retried_from(&response, records);
+        assert_eq!(settled, retried_from.unwrap_or(records.len()) as u64, "{counted:?}");
+        Ran { retried_from, counted }
+    }
+
+    /// The ids that the receiver took, in order.
+    fn delivered(&self) -> Vec<String> {
+        let delivered = self.delivery.delivered();
+        delivered.into_iter().map(|decision| decision.trigger_id).collect()
+    }
+
+    /// The statuses, by trigger id.
+    fn statuses(&self) -> Vec<(String, &'static str)> {
+        let decisions = self.decisions.decisions();
+        decisions
+            .into_iter()
+            .map(|(decision, status)| (decision.trigger_id, status.name()))
+            .collect()
+    }
+}
+
+fn trigger(number: u64, user: &str, id: &str) -> TestRecord {
+    TestRecord::new(
+        number,
+        format!(
+            r#"{{"kind":"decision","trigger_id":"{id}","user_id":"{user}","rule":"welcome","slot":"top","offer":"tour","decided_at":"2026-01-05T10:00:00Z"}}"#
+        ),
+    )
+}
+
+/// Records of these triggers, written `user id`.
+fn triggers(written: &[&str]) -> Vec<TestRecord> {
+    let record = |(index, text): (usize, &&str)| {
+        let (user, id) = text.split_once(' ').expect("a user and an id");
+        trigger(index as u64, user, id)
+    };
+    written.iter().enumerate().map(record).collect()
+}
+
+/// Meets calls of one kind that name one trigger.
+fn failing(operation: Operation, id: &'static str, fault: Fault) -> impl FnMut(&Call) -> Option<Fault> + Send {
+    move |call| (call.operation == operation && call.keys == [id]).then(|| fault.clone())
+}
+
+#[tokio::test]
+async fn an_empty_batch_is_done() {
+    let world = World::new();
+    let ran = world.run(&[]).await;
+    assert_eq!((ran.retried_from, ran.counted.received), (None, 0));
+    assert!(world.decisions.faults().calls().is_empty());
+}
+
+#[tokio::test]
+async fn p5_a_trigger_is_delivered_once_by_its_id() {
+    for (delivery, statuses_set) in [(MemoryDelivery::default(), 2), (MemoryDelivery::without_receipt(), 0)] {
+        let world = World::of(delivery);
+        let batch = triggers(&["a 1", "a 1", "b 2", "a 1"]);
+        let ran = world.run(&batch).await;
+        assert_eq!(
+            (ran.retried_from, ran.counted.delivered, ran.counted.duplicate),
+            (None, 2, 2)
+        );
+        assert_eq!(ran.counted.trigger_to_delivered.len(), 2);
+        let again = world.run(&batch).await;
+        assert_eq!((again.counted.delivered, again.counted.duplicate), (0, 4));
+        let mut delivered = world.delivered();
+        delivered.sort();
+        assert_eq!(delivered, ["1", "2"]);
+        assert_eq!(
+            world.statuses(),
+            [("1".to_owned(), "delivered"), ("2".to_owned(), "delivered")]
+        );
+        assert_eq!(
+            world.decisions.faults().count(Operation::SetDecisionStatus),
+            statuses_set
+        );
+    }
+}
+
+#[tokio::test]
+async fn p5_the_same_id_of_another_user_is_another_decision() {
+    let world = World::new();
+    assert_eq!(world.run(&triggers(&["a 1", "b 1"])).await.counted.delivered, 2);
+    assert_eq!(world.decisions.decisions().len(), 2);
+}
+
+#[tokio::test]
+async fn a_decision_is_recorded_whole_and_for_as_long_as_was_said() {
+    let world = World::new();
+    let batch = triggers(&["a 1"]);
+    world.run(&batch).await;
+    let (decision, _) = world.decisions.decisions().remove(0);
+    assert_eq!(decision.trigger.as_bytes(), batch[0].data);
+    assert_eq!(
+        [decision.rule, decision.slot, decision.offer],
+        ["welcome", "top", "tour"]
+    );
+    let day_s = 24 * 60 * 60;
+    assert_eq!(
+        decision.expires_at_epoch_s,
+        (EPOCH_MS + 1_000_000) / 1000 + i64::from(TTL_DAYS) * day_s
+    );
+}
+
+#[tokio::test]
+async fn p3_p6_whatever_fails_for_one_user_the_others_are_delivered_and_the_rest_comes_again_in_order() {
+    use Operation::{Deliver, RecordDecision, SetDecisionStatus};
+    // What fails for a's second trigger, its status after that, and how often it is delivered in the end.
+    for (operation, fault, status, delivered) in [
+        (RecordDecision, Fault::Throttle, None, 1),
+        (RecordDecision, Fault::Refuse, None, 1),
+        (RecordDecision, Fault::Hang, None, 1),
+        (RecordDecision, Fault::LostAnswer, Some("pending"), 1),
+        (Deliver, Fault::Throttle, Some("pending"), 1),
+        (Deliver, Fault::Refuse, Some("pending"), 1),
+        (Deliver, Fault::Hang, Some("pending"), 1),
+        // Three attempts took effect and could not tell; the receiver acts once by the id.
+        (Deliver, Fault::LostAnswer, Some("pending"), 4),
+        // It was delivered and that could not be noted: it goes out again under the same id.
+        (SetDecisionStatus, Fault::Throttle, Some("pending"), 2),
+        (SetDecisionStatus, Fault::Refuse, Some("pending"), 2),
+        (SetDecisionStatus, Fault::Hang, Some("pending"), 2),
+        // The note took effect, but that was not known until the table said so.
+        (SetDecisionStatus, Fault::LostAnswer, Some("delivered"), 1),
+    ] {
+        let what = format!("{operation:?} {fault:?}");
+        let world = World::new();
+        world
+            .decisions
+            .faults()
+            .on_call(failing(operation, "a2", fault.clone()));
+        world.delivery.faults().on_call(failing(operation, "a2", fault));
+        let batch = triggers(&["a a1", "b b1", "a a2", "b b2", "a a3"]);
+        // Three attempts of a delivery pause for 60 ms at most.
+        let ran = world.run_within(&batch, SHORT * 2).await;
+        assert_eq!((ran.retried_from, ran.counted.delivered), (Some(2), 2), "{what}");
+        let found = world
+            .statuses()
+            .into_iter()
+            .find(|(id, _)| id == "a2")
+            .map(|(_, status)| status);
+        assert_eq!(found, status, "{what}");
+        assert!(!world.delivered().contains(&"a3".to_owned()), "P3: {what}");
+        assert!(world.delivered().contains(&"b2".to_owned()), "P6: {what}");
+
+        world.decisions.faults().on_call(|_| None);
+        world.delivery.faults().on_call(|_| None);
+        let ran = world.run(&batch[2..]).await;
+        assert_eq!(ran.retried_from, None, "{what}");
+        let of_a: Vec<_> = world.delivered().into_iter().filter(|id| id.starts_with('a')).collect();
+        let times = of_a.iter().filter(|id| *id == "a2").count();
+        assert_eq!(times, delivered, "{what}");
+        let mut in_order = of_a;
+        in_order.dedup();
+        assert_eq!(in_order, ["a1", "a2", "a3"], "{what}");
+        assert!(
+            world.statuses().iter().all(|(_, status)| *status == "delivered"),
+            "{what}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn p5_a_pending_decision_is_delivered_again() {
+    let world = World::new();
+    let decision = DecisionItem {
+        user_id: "a".to_owned(),
+        trigger_id: "1".to_owned(),
+        rule: String::new(),
+        slot: String::new(),
+        offer: String::new(),
+        decided_at: Timestamp::default(),
+        trigger: String::new(),
+        expires_at_epoch_s: 0,
+    };
+    for (status, delivered) in [
+        (DecisionStatus::Pending, 1),
+        (DecisionStatus::Delivered, 1),
+        (DecisionStatus::Undeliverable, 1),
+    ] {
+        world.decisions.remove("a", "1");
+        world.decisions.record(&decision, status).await.expect("it works");
+        let ran = world.run(&triggers(&["a 1"])).await;
+        assert_eq!(ran.counted.delivered, u64::from(status == DecisionStatus::Pending));
+        assert_eq!(world.delivered().len(), delivered, "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn p6_what_is_refused_for_good_is_undeliverable_and_stops_nothing() {
+    let world = World::new();
+    world.delivery.refuse("1", 410);
+    let batch = triggers(&["a 1", "a 2", "a 1"]);
+    let ran = world.run(&batch).await;
+    assert_eq!(
+        (ran.retried_from, ran.counted.undeliverable, ran.counted.delivered),
+        (None, 1, 1)
+    );
+    assert_eq!(ran.counted.duplicate, 1);
+    assert_eq!(
+        world.statuses(),
+        [("1".to_owned(), "undeliverable"), ("2".to_owned(), "delivered")]
+    );
+    assert_eq!(world.run(&batch).await.counted.duplicate, 3);
+    assert_eq!(
+        world.delivery.faults().count(Operation::Deliver),
+        2,
+        "it is not asked again"
+    );
+}
+
+#[tokio::test]
+async fn p1_a_receiver_that_is_down_gets_everything_when_it_is_back() {
+    let world = World::new();
+    world.delivery.faults().on_call(|_| Some(Fault::Throttle));
+    let batch = triggers(&["a 1", "b 2", "a 3", "c 4"]);
+    for _ in 0..2 {
+        assert_eq!(world.run(&batch).await.retried_from, Some(0));
+        assert!(world.delivered().is_empty());
+    }
+    world.delivery.faults().on_call(|_| None);
+    let ran = world.run(&batch).await;
+    assert_eq!((ran.retried_from, ran.counted.delivered), (None, 4));
+}
+
+#[tokio::test]
+async fn p10_an_invocation_without_time_answers_all_the_same() {
+    let world = World::new();
+    world.decisions.faults().on_call(|_| Some(Fault::Hang));
+    let batch = triggers(&["a 1", "b 2"]);
+    assert_eq!(world.run_within(&batch, Duration::ZERO).await.retried_from, Some(0));
+}
+
+#[tokio::test]
+async fn p6_what_is_no_decision_is_counted_and_stops_nothing() {
+    let of = |kind: &str, id: &str, user: &str, at: &str| {
+        format!(r#"{{"kind":"{kind}","trigger_id":"{id}","user_id":"{user}","decided_at":"{at}"}}"#)
+    };
+    let at = "2026-01-05T10:00:00Z";
+    let long = |length: usize| "x".repeat(length);
+    let padded = |length: usize| {
+        let decision = of("decision", "1", "a", at);
+        format!(r#"{},"more":"{}"}}"#, decision.trim_end_matches('}'), long(length))
+    };
+    for (data, outcome) in [
+        (of("decision", "1", "a", at), Outcome::Delivered),
+        (of("outcome", "1", "a", at), Outcome::OtherKind),
+        (of("outcome", "", "", ""), Outcome::OtherKind),
+        (of("", "1", "a", at), Outcome::OtherKind),
+        (of("decision", "", "a", at), Outcome::Malformed),
+        (of("decision", "1", "", at), Outcome::Malformed),
+        (of("decision", "1", "a", "yesterday"), Outcome::Malformed),
+        (String::new(), Outcome::Malformed),
+        ("not json".to_owned(), Outcome::Malformed),
+        ("{}".to_owned(), Outcome::Malformed),
+        ("[".repeat(500_000), Outcome::Malformed),
+        // What the table would refuse for good.
+        (of("decision", "1", &long(IDENTIFIER_BYTES_MAX), at), Outcome::Delivered),
+        (
+            of("decision", "1", &long(IDENTIFIER_BYTES_MAX + 1), at),
+            Outcome::Malformed,
+        ),
+        (of("decision", &long(TRIGGER_ID_BYTES_MAX), "a", at), Outcome::Delivered),
+        (
+            of("decision", &long(TRIGGER_ID_BYTES_MAX + 1), "a", at),
+            Outcome::Malformed,
+        ),
+        (padded(DECISION_BYTES_MAX - 200), Outcome::Delivered),
+        (padded(DECISION_BYTES_MAX), Outcome::Malformed),
+    ] {
+        let world = World::new();
+        let shown: String = data.chars().take(100).collect();
+        let batch = [trigger(0, "b", "b1"), TestRecord::new(1, data), trigger(2, "c", "c1")];
+        let ran = world.run(&batch).await;
+        assert_eq!(ran.retried_from, None, "{shown}");
+        let counted = [ran.counted.delivered, ran.counted.other_kind, ran.counted.malformed];
+        let expected = match outcome {
+            Outcome::OtherKind => [2, 1, 0],
+            Outcome::Malformed => [2, 0, 1],
+            _ => [3, 0, 0],
+        };
+        assert_eq!(counted, expected, "{shown}");
+    }
+    let world = World::new();
+    let not_utf8 = [b"{\"kind\":\"decision\",\"rule\":\"".as_slice(), &[0xff], b"\"}"].concat();
+    assert_eq!(world.run(&[TestRecord::new(0, not_utf8)]).await.counted.malformed, 1);
+}
+
+#[tokio::test]
+async fn p3_many_users_decisions_go_out_in_order() {
+    let world = World::new();
+    // Calls fail now and then, so users fall back at different points.
+    let mut random = fastrand::Rng::with_seed(7);
+    world
+        .delivery
+        .faults()
+        .on_call(move |_| (random.u8(0..10) == 0).then_some(Fault::Refuse));
+    let batch: Vec<_> = (0..300)
+        .map(|number| {
+            trigger(
+                number,
+                &format!("u{}", number % 7),
+                &format!("{}-{number:04}", number % 7),
+            )
+        })
+        .collect();
+    let mut from = 0;
+    for _ in 0..100 {
+        match world.run(&batch[from..]).await.retried_from {
+            Some(index) => from += index,
+            None => break,
+        }
+    }
+    let delivered = world.delivered();
+    assert_eq!(delivered.len(), batch.len(), "P5: each once");
+    for user in 0..7 {
+        let theirs: Vec<_> = delivered
+            .iter()
+            .filter(|id| id.starts_with(&format!("{user}-")))
+            .collect();
+        assert!(theirs.is_sorted(), "{theirs:?}");
+    }
+}
