@@ -4,11 +4,13 @@
 //! - `input.jsonl`: one step a line,
 //!   - `{"about": "…"}` says what the scenario shows,
 //!   - `{"record": {"arrived": "RFC 3339", "event": {…}}}` puts a record on the stream (instead of `event`: `"text"`,
-//!     `"base64"` or `"gzip"` of an event; `"shard": N` for another shard than 0),
+//!     `"base64"` or `"gzip"` of an event, with `"spaces": N` after it; `"shard": N` for another shard than 0),
 //!   - `{"deliver": [FROM, TO]}` invokes profile-writer with these records (both included, from 0),
-//!   - `{"fault": {"profiles"|"triggers"|"rejected"|"decisions": "throttle"|"lost_answer"|"refuse"}}` makes the next
-//!     call fail so,
+//!   - `{"fault": {"profiles"|"triggers"|"rejected"|"decisions"|"delivery": "throttle"|"lost_answer"|"refuse"|[N]}}`
+//!     makes the next call fail so; a list names what the call leaves over (unprocessed keys, failed records),
 //!   - `{"restart": true}` lets a new container go on, with nothing cached,
+//!   - `{"container": N}` lets container N go on, with what it has cached (0 at first),
+//!   - `{"unreadable": "USER"}` puts something that is no profile in the place of a user's,
 //!   - `{"deliver_triggers": true}` invokes trigger-delivery with everything on the triggers stream so far;
 //! - `journey.yaml`, unless the default journey is meant;
 //! - `expected.jsonl`: every response, then profiles, triggers, decisions and rejected records.
@@ -99,7 +101,9 @@ struct World {
     delivery: MemoryDelivery,
     clock: MemoryClock,
     sink: MemorySink,
-    writer: Writer,
+    /// The containers that ran so far, and which of them runs now.
+    writers: BTreeMap<u64, Writer>,
+    container: u64,
 }
 
 impl World {
@@ -111,7 +115,6 @@ impl World {
             MemoryStream::default(),
         );
         let (clock, sink) = (MemoryClock::at(Timestamp::from_epoch_ms(0)), MemorySink::default());
-        let writer = writer(&journey, &profiles, &triggers, &rejected, &clock, &sink);
         World {
             journey,
             profiles,
@@ -121,19 +124,23 @@ impl World {
             delivery: MemoryDelivery::default(),
             clock,
             sink,
-            writer,
+            writers: BTreeMap::new(),
+            container: 0,
         }
     }
 
-    fn restart(&mut self) {
-        self.writer = writer(
-            &self.journey,
-            &self.profiles,
-            &self.triggers,
-            &self.rejected,
-            &self.clock,
-            &self.sink,
-        );
+    /// The container that runs now.
+    fn writer(&mut self) -> &Writer {
+        self.writers.entry(self.container).or_insert_with(|| {
+            writer(
+                &self.journey,
+                &self.profiles,
+                &self.triggers,
+                &self.rejected,
+                &self.clock,
+                &self.sink,
+            )
+        })
     }
 
     fn fault(&self, port: &str, fault: Fault) {
@@ -234,7 +241,7 @@ async fn run(folder: &Path) -> String {
                     world.clock.set(last.arrived_at);
                 }
                 let response = world
-                    .writer
+                    .writer()
                     .run(invocation(&payload(batch)))
                     .await
                     .expect("a Kinesis batch");
@@ -272,16 +279,16 @@ async fn run(folder: &Path) -> String {
                     .expect("a batch");
                 lines.push(json!({ "response": response, "delivered": world.delivery.delivered().len() }));
             }
-            "restart" => world.restart(),
+            "restart" => {
+                world.writers.remove(&world.container);
+            }
+            "container" => world.container = value.as_u64().expect("a number"),
+            "unreadable" => world
+                .profiles
+                .insert_unreadable(value.as_str().expect("a user"), "it was put there by a scenario"),
             "fault" => {
                 for (port, fault) in value.as_object().expect("a port and its fault") {
-                    let fault = match fault.as_str().expect("the name of a fault") {
-                        "throttle" => Fault::Throttle,
-                        "lost_answer" => Fault::LostAnswer,
-                        "refuse" => Fault::Refuse,
-                        other => panic!("there is no fault `{other}`"),
-                    };
-                    world.fault(port, fault);
+                    world.fault(port, fault_of(fault));
                 }
             }
             other => panic!("{}: there is no step `{other}`", folder.display()),
@@ -289,6 +296,19 @@ async fn run(folder: &Path) -> String {
     }
     lines.extend(world.outcome());
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn fault_of(written: &Value) -> Fault {
+    if let Some(left_over) = written.as_array() {
+        let index = |index: &Value| index.as_u64().expect("an index") as usize;
+        return Fault::Partial(left_over.iter().map(index).collect());
+    }
+    match written.as_str() {
+        Some("throttle") => Fault::Throttle,
+        Some("lost_answer") => Fault::LostAnswer,
+        Some("refuse") => Fault::Refuse,
+        _ => panic!("there is no fault `{written}`"),
+    }
 }
 
 /// What became of the records, without the noughts.
@@ -303,6 +323,7 @@ fn counted(batch: &ProfileWriterBatch) -> BTreeMap<&'static str, u64> {
         ("writes", batch.conditional_writes),
         ("conflicts", batch.conflicts),
         ("triggers", batch.triggers),
+        ("triggers_expired", batch.triggers_expired),
     ];
     all.into_iter().filter(|(_, count)| *count > 0).collect()
 }
@@ -315,9 +336,9 @@ fn record(value: &Value, number: u64) -> Record {
         base64_simd::STANDARD.decode_to_vec(base64).expect("base64")
     } else if !value["gzip"].is_null() {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder
-            .write_all(value["gzip"].to_string().as_bytes())
-            .expect("to memory");
+        let mut event = value["gzip"].to_string().into_bytes();
+        event.resize(event.len() + value["spaces"].as_u64().unwrap_or(0) as usize, b' ');
+        encoder.write_all(&event).expect("to memory");
         encoder.finish().expect("to memory")
     } else {
         value["event"].to_string().into_bytes()

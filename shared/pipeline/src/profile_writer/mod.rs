@@ -146,7 +146,7 @@ where
                 &record_of_event,
             )
             .await;
-            // Those whose outbox was full go on with the rest of their events, now that it is empty.
+            // Those whose outbox was not empty, or became full, go on with their other events now that it is empty.
             open.extend(stored.into_iter().filter(|user| !user.is_done()));
         }
 
@@ -170,7 +170,7 @@ where
     }
 
     /// Puts everything that the users' outboxes hold on the stream (P5). What was put leaves the outbox, in memory: the
-    /// stored one empties with the user's next write, and until then it is sent again at most by another container.
+    /// stored one empties with the user's next write, and until then it is sent again by whoever reads the profile.
     async fn send_triggers(
         &self,
         users: &mut Vec<UserWork<'_>>,

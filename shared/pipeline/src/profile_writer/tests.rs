@@ -752,6 +752,18 @@ async fn p5_an_outbox_that_was_sent_is_empty_with_the_next_write() {
     assert!(world.profile("a").expect("stored").outbox.is_empty());
     let world = world.restarted();
     assert_eq!(world.run(&records(2, &["a click"])).await.counted.triggers, 0);
+
+    // Found by a new container, it is sent again once: first of all, so that the same invocation's write empties it.
+    let ran = world.run(&records(3, &["b hint"])).await;
+    assert_eq!(ran.counted.triggers, 1);
+    let world = world.restarted();
+    let ran = world.run(&records(4, &["b hint", "b click"])).await;
+    assert_eq!((ran.counted.triggers, ran.counted.conditional_writes), (2, 1));
+    let world = world.restarted();
+    assert_eq!(world.run(&records(6, &["b click"])).await.counted.triggers, 1);
+    let world = world.restarted();
+    assert_eq!(world.run(&records(7, &["b click"])).await.counted.triggers, 0);
+    assert_eq!(world.causes(), ["e-0", "e-3", "e-3", "e-4", "e-4"], "in order");
 }
 
 #[tokio::test]

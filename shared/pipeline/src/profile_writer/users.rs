@@ -28,13 +28,14 @@ const READ_CONCURRENCY: usize = 8;
 const READ_ATTEMPTS_MAX: u32 = 8;
 /// How often a write is tried before the user's events are left to the next delivery.
 const WRITE_ATTEMPTS_MAX: u32 = 8;
-/// How often a user is planned again because another container wrote in between.
+/// How often a user of a batch is planned again because another container wrote in between.
 const CONFLICTS_MAX: u64 = 8;
 /// The largest profile that is written, in bytes: an item holds 400 KB, its other attributes and names included.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html>
 pub(super) const PROFILE_STATE_BYTES_MAX: usize = 390 * 1024;
 /// How old a trigger of a stored outbox may be to be sent again: 7 days. The stored outbox empties with the user's next
-/// write only, so whoever reads the profile sends it again, and consumers act once for as long as they remember the id.
+/// write only, which may come after months, so whoever reads the profile then would send it again; but consumers act once
+/// only for as long as they remember the id.
 /// The decisions table must remember longer than this (it does so for 90 days unless told otherwise).
 pub(super) const OUTBOX_RESEND_AGE_MS_MAX: i64 = 7 * 24 * 60 * 60 * 1000;
 
@@ -49,6 +50,8 @@ pub(super) struct UserWork<'g> {
     pub state_bytes: usize,
     /// Events that were planned and stored.
     pub done: usize,
+    /// How often another container wrote in between.
+    conflicts: u64,
     /// Why the stored profile can't be used, or could not be read.
     blocked: Option<UserFailure>,
 }
@@ -183,6 +186,7 @@ where
                     profile,
                     state_bytes: state_bytes.unwrap_or(0),
                     done: 0,
+                    conflicts: 0,
                     blocked: None,
                 }
             })
@@ -316,8 +320,13 @@ where
         // From here on the profile is the user's again only when it is known to be what is stored.
         let mut profile = user.profile.take().unwrap_or_else(|| Profile::new(&self.journey));
         loop {
-            write.triggers_expired = user.expire_triggers(&mut profile);
-            let held = profile.outbox.len();
+            write.triggers_expired += user.expire_triggers(&mut profile);
+            if !profile.outbox.is_empty() {
+                // What is stored unsent goes first, and this user's events in the next round: so the next write empties
+                // the stored outbox, and what can't be sent takes no room from what is to be planned.
+                user.profile = Some(profile);
+                return Ok(());
+            }
             let plan = plan_user(&self.journey, profile, user.events.events().skip(user.done));
             let mut planned = plan.profile;
             if plan.changed {
@@ -329,10 +338,6 @@ where
                     updated_at: planned.now,
                 };
                 if item.state.len() > PROFILE_STATE_BYTES_MAX {
-                    if held > 0 {
-                        // Its outbox goes first, so that what can't be sent for now rejects no event.
-                        return self.reload(user, deadline).await;
-                    }
                     write.outcomes = plan.outcomes;
                     let detail = format!("the profile would have {} bytes", item.state.len());
                     let reject = unusable_profile(RejectReason::ProfileTooLarge, detail);
@@ -344,11 +349,12 @@ where
                         user.state_bytes = item.state.len();
                         write.written_at = self.ports.clock.now();
                     }
-                    Put::Conflict(_) if write.conflicts > CONFLICTS_MAX => {
-                        let why = format!("others changed the profile {} times in a row", write.conflicts);
-                        return Err(UserFailure::Unavailable(why));
-                    }
                     Put::Conflict(current) => {
+                        user.conflicts += 1;
+                        if user.conflicts > CONFLICTS_MAX {
+                            let why = format!("others changed the profile {} times meanwhile", user.conflicts);
+                            return Err(UserFailure::Unavailable(why));
+                        }
                         let current = current.map_or_else(|| Ok(self.new_profile()), |item| self.decode(&item))?;
                         profile = current.profile;
                         user.state_bytes = current.state_bytes;
@@ -362,17 +368,6 @@ where
             write.rules = plan.rules;
             return Ok(());
         }
-    }
-
-    /// Reads a user's profile as it is stored; nothing of the user is settled by that.
-    async fn reload(&self, user: &mut UserWork<'_>, deadline: Instant) -> Result<(), UserFailure> {
-        let name = user.events.user();
-        let read = self.read(&[name], deadline).await.remove(name);
-        let mut loaded = self.loaded(read)?;
-        user.expire_triggers(&mut loaded.profile);
-        user.profile = Some(loaded.profile);
-        user.state_bytes = loaded.state_bytes;
-        Ok(())
     }
 
     async fn put(
