@@ -2,6 +2,9 @@
 //!
 //! Decode, group by user, read what isn't cached, plan each user, write each user once, then send what the outboxes
 //! hold. A failing user stops no other (P6); the answer names the first record that has to come again (P3).
+//!
+//! That goes in rounds, nearly always one. A user whose outbox was stored unsent, or read before anyone emptied it, has it
+//! sent in the first round and is planned in the second; one whose events fill the outbox goes on in the next.
 
 mod budget;
 mod records;
