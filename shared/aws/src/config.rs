@@ -25,8 +25,9 @@ pub const WRITE_CONCURRENCY_RANGE: RangeInclusive<usize> = 1..=256;
 pub const DELIVERY_CONCURRENCY: usize = 16;
 /// Days that a decision is kept, unless `USHER_DECISION_TTL_DAYS` says otherwise.
 pub const DECISION_TTL_DAYS_DEFAULT: u32 = 90;
-/// What `USHER_DECISION_TTL_DAYS` may be: up to 10 years.
-pub const DECISION_TTL_DAYS_RANGE: RangeInclusive<u32> = 1..=3650;
+/// What `USHER_DECISION_TTL_DAYS` may be: longer than a trigger may be sent again
+/// ([`usher_domain::limits::OUTBOX_RESEND_AGE_MS_MAX`], 7 days), or it would be delivered again; up to 10 years.
+pub const DECISION_TTL_DAYS_RANGE: RangeInclusive<u32> = 8..=3650;
 /// How long a webhook may take, unless `USHER_WEBHOOK_TIMEOUT_MS` says otherwise.
 pub const WEBHOOK_TIMEOUT_MS_DEFAULT: u64 = 3_000;
 /// What `USHER_WEBHOOK_TIMEOUT_MS` may be. The upper end is half of the function's own timeout in template.yaml.

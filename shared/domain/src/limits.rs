@@ -29,6 +29,11 @@ pub const GUARD_SHARDS_MAX: usize = 32;
 /// stops, and goes on when the outbox was sent. Only an event that finds it empty may take it beyond this, to at most one
 /// trigger for each of [`RULES_MAX`] rules.
 pub const OUTBOX_TRIGGERS_MAX: usize = 32;
+/// How old a trigger of a stored outbox may be to be sent again: 7 days. The stored outbox empties with the user's next
+/// write only, which may come after months, so whoever reads the profile then would send it again; but consumers act once
+/// only for as long as they remember the id.
+/// The decisions table must remember longer than this (it does so for 90 days unless told otherwise).
+pub const OUTBOX_RESEND_AGE_MS_MAX: i64 = 7 * 24 * 60 * 60 * 1000;
 /// Sessions kept as intervals, so that late events can still join them; older ones only count.
 pub const OPEN_SESSIONS_MAX: usize = 4;
 /// Values that a rule's reason reports at most.

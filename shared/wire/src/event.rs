@@ -428,7 +428,7 @@ fn corrected_time(
     sent_at: Option<Cow<'_, str>>,
     arrived_at: Timestamp,
 ) -> Result<(Timestamp, ClockMark), Reject> {
-    let read = |text: &str, field: &str| {
+    let read = |text: &str, field: &'static str| {
         text.trim()
             .parse::<Timestamp>()
             .map_err(|error| Reject::new(RejectReason::BadTimestamp, field, error.to_string()))

@@ -82,13 +82,18 @@ pub struct Reject {
     pub detail: String,
 }
 
+/// Bytes of a reject's detail at most. A parser's message can quote the whole of a large event.
+pub const REJECT_DETAIL_BYTES_MAX: usize = 1024;
+
 impl Reject {
-    /// A reject.
-    pub fn new(reason: RejectReason, field: impl Into<String>, detail: impl Into<String>) -> Reject {
+    /// A reject. Of a long detail, the front is kept.
+    pub fn new(reason: RejectReason, field: &'static str, detail: impl Into<String>) -> Reject {
+        let mut detail = detail.into();
+        detail.truncate(detail.floor_char_boundary(REJECT_DETAIL_BYTES_MAX));
         Reject {
             reason,
-            field: field.into(),
-            detail: detail.into(),
+            field: field.to_owned(),
+            detail,
         }
     }
 }

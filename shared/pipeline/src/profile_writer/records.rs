@@ -75,21 +75,12 @@ pub(super) fn decode_records<'a>(envelope: &Envelope<'_>, bytes: &'a DecodedBatc
     decoded
 }
 
-/// Bytes of a reject's field and of its detail that are put on the stream. Either may quote the event, which may be as
-/// large as a record; the room is for the event's own bytes.
-const REJECT_TEXT_BYTES_MAX: usize = 1024;
-
-/// The front of a text, as far as it is kept.
-fn front(text: &str) -> &str {
-    &text[..text.floor_char_boundary(REJECT_TEXT_BYTES_MAX)]
-}
-
 /// The record for the `rejected` stream. It is partitioned by reason.
 pub(super) fn rejected_record(record: &EnvelopeRecord<'_>, reject: &Reject) -> StreamRecord {
     let rejected = RejectedRecord {
         reason: reject.reason,
-        field: Cow::Borrowed(front(&reject.field)),
-        detail: Cow::Borrowed(front(&reject.detail)),
+        field: Cow::Borrowed(&reject.field),
+        detail: Cow::Borrowed(&reject.detail),
         stream_arn: Cow::Borrowed(&record.stream_arn),
         shard_id: Cow::Borrowed(&record.shard_id),
         sequence_number: Cow::Borrowed(&record.sequence_number_text),

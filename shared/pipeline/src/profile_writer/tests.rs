@@ -5,7 +5,6 @@ use usher_domain::time::Timestamp;
 use usher_wire::reject::RejectedRecord;
 use usher_wire::trigger::TriggerRecord;
 
-use super::users::OUTBOX_RESEND_AGE_MS_MAX;
 use super::*;
 use crate::memory::{
     Fault, MemoryClock, MemoryProfileTable, MemorySink, MemoryStream, Operation, PARTITION_KEY_CHARS_MAX,
@@ -13,6 +12,7 @@ use crate::memory::{
 use crate::ports::{GET_USERS_MAX, ProfileItem};
 use crate::telemetry::ProfileWriterBatch;
 use crate::testing::{EPOCH_MS, LONG, SHORT, TestRecord, invocation, payload, retried_from};
+use usher_domain::limits::OUTBOX_RESEND_AGE_MS_MAX;
 use usher_domain::profile::Profile;
 use usher_wire::profile_state;
 

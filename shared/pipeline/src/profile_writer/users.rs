@@ -6,6 +6,7 @@ use futures::StreamExt;
 use tokio::time::Instant;
 use usher_domain::batch::{UserEvents, UserGroups};
 use usher_domain::fold::EventOutcome;
+use usher_domain::limits::OUTBOX_RESEND_AGE_MS_MAX;
 use usher_domain::plan::plan_user;
 use usher_domain::profile::Profile;
 use usher_domain::rules::RuleCounts;
@@ -33,11 +34,6 @@ const CONFLICTS_MAX: u64 = 8;
 /// The largest profile that is written, in bytes: an item holds 400 KB, its other attributes and names included.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html>
 pub(super) const PROFILE_STATE_BYTES_MAX: usize = 390 * 1024;
-/// How old a trigger of a stored outbox may be to be sent again: 7 days. The stored outbox empties with the user's next
-/// write only, which may come after months, so whoever reads the profile then would send it again; but consumers act once
-/// only for as long as they remember the id.
-/// The decisions table must remember longer than this (it does so for 90 days unless told otherwise).
-pub(super) const OUTBOX_RESEND_AGE_MS_MAX: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// A user's events of a batch and the profile that they go to.
 #[derive(Debug)]
