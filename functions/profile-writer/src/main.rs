@@ -30,6 +30,7 @@ async fn start() -> Result<(), BoxError> {
     };
     let config = ProfileWriterConfig {
         write_concurrency: settings.write_concurrency,
+        parallelization_factor: settings.parallelization_factor,
         metrics_namespace: settings.metrics_namespace,
     };
     let profile_writer = ProfileWriter::new(journey, ports, config);

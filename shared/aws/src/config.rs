@@ -20,6 +20,11 @@ pub const METRICS_NAMESPACE_DEFAULT: &str = "Usher";
 pub const WRITE_CONCURRENCY_DEFAULT: usize = 32;
 /// What `USHER_WRITE_CONCURRENCY` may be.
 pub const WRITE_CONCURRENCY_RANGE: RangeInclusive<usize> = 1..=256;
+/// Batches of one shard that run at once, unless `USHER_PARALLELIZATION_FACTOR` says otherwise: as the event source
+/// mapping has it by default.
+pub const PARALLELIZATION_FACTOR_DEFAULT: u32 = 1;
+/// What `USHER_PARALLELIZATION_FACTOR` may be: as the mapping's `ParallelizationFactor`.
+pub const PARALLELIZATION_FACTOR_RANGE: RangeInclusive<u32> = 1..=10;
 /// Users whose decisions are delivered at the same time. A receiver sees at most this many connections from one
 /// invocation.
 pub const DELIVERY_CONCURRENCY: usize = 16;
@@ -107,6 +112,8 @@ pub struct ProfileWriterSettings {
     pub metrics_namespace: String,
     /// `USHER_WRITE_CONCURRENCY`: profiles that are written at the same time.
     pub write_concurrency: usize,
+    /// `USHER_PARALLELIZATION_FACTOR`: batches of one shard that Lambda runs at once.
+    pub parallelization_factor: u32,
 }
 
 impl ProfileWriterSettings {
@@ -132,6 +139,11 @@ impl ProfileWriterSettings {
                 "USHER_WRITE_CONCURRENCY",
                 WRITE_CONCURRENCY_DEFAULT,
                 WRITE_CONCURRENCY_RANGE,
+            ),
+            parallelization_factor: reader.number(
+                "USHER_PARALLELIZATION_FACTOR",
+                PARALLELIZATION_FACTOR_DEFAULT,
+                PARALLELIZATION_FACTOR_RANGE,
             ),
         };
         reader.finish(settings)
@@ -407,6 +419,7 @@ mod tests {
                 journey_path: "/opt/journey.yaml".into(),
                 metrics_namespace: "Usher".to_owned(),
                 write_concurrency: 32,
+                parallelization_factor: 1,
             }
         );
     }

@@ -12,6 +12,11 @@ impl ShardKey {
     pub fn of(stream: &str, shard_id: &str) -> ShardKey {
         ShardKey(crate::hash::hash_parts(&[stream.as_bytes(), shard_id.as_bytes()]) as u64)
     }
+
+    /// The key of one partition key's records within this shard.
+    pub fn within(self, partition_key: &str) -> ShardKey {
+        ShardKey(crate::hash::hash_parts(&[&self.0.to_le_bytes(), partition_key.as_bytes()]) as u64)
+    }
 }
 
 /// The highest position applied, for each shard; the most recently advanced shard last.

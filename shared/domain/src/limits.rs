@@ -68,6 +68,9 @@ pub const TRAITS_MAX: usize = 64;
 pub const CONDITION_BYTES_MAX: usize = 4096;
 /// Deepest nesting of a condition.
 pub const CONDITION_DEPTH_MAX: usize = 64;
+/// Properties of an event, in bytes, that a condition in the interpreter reads at most: it takes all of them apart, and
+/// its macros walk whole lists.
+pub const INTERPRETED_BYTES_MAX: usize = 64 * 1024;
 /// Largest journey file, in bytes.
 pub const JOURNEY_BYTES_MAX: usize = 1024 * 1024;
 /// Deepest nesting of a journey file.

@@ -172,8 +172,11 @@ where
             &record.offer,
         ];
         let item_bytes = text.len() + copied.into_iter().map(|text| text.len()).sum::<usize>();
+        // A receiver gets the id as an HTTP header.
+        let is_header_value = record.trigger_id.bytes().all(|byte| byte.is_ascii_graphic());
         if !fits(&record.user_id, IDENTIFIER_BYTES_MAX)
             || !fits(&record.trigger_id, TRIGGER_ID_BYTES_MAX)
+            || !is_header_value
             || item_bytes > DECISION_BYTES_MAX
         {
             return Err(Outcome::Malformed);

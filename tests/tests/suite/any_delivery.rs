@@ -117,6 +117,7 @@ fn shards(steps: &[Step]) -> Vec<Vec<Record>> {
             shard_id: format!("shardId-{shard:012}"),
             number: index as u64,
             arrived_at: arrived,
+            partition_key: format!("u-{}", step.user),
             data: event.to_string().into_bytes(),
         });
     }
@@ -187,6 +188,7 @@ fn writer(
     };
     let config = ProfileWriterConfig {
         write_concurrency: 3,
+        parallelization_factor: 1,
         metrics_namespace: "Usher".to_owned(),
     };
     ProfileWriter::new(journey.clone(), ports, config)
@@ -300,6 +302,7 @@ async fn act_once(triggers: &MemoryStream, seed: u64) -> BTreeSet<String> {
             shard_id: stored.shard_id.clone(),
             number: index as u64,
             arrived_at: Timestamp::from_epoch_ms(START_MS),
+            partition_key: stored.record.partition_key.clone(),
             data: stored.record.data.clone(),
         })
         .collect();

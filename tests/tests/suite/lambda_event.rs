@@ -18,6 +18,8 @@ pub struct Record {
     pub number: u64,
     /// When Kinesis took it.
     pub arrived_at: Timestamp,
+    /// The producer's partition key.
+    pub partition_key: String,
     /// The bytes.
     pub data: Vec<u8>,
 }
@@ -33,7 +35,7 @@ impl Record {
         json!({
             "kinesis": {
                 "kinesisSchemaVersion": "1.0",
-                "partitionKey": "k",
+                "partitionKey": self.partition_key,
                 "sequenceNumber": sequence_number,
                 "data": base64_simd::STANDARD.encode_to_string(&self.data),
                 "approximateArrivalTimestamp": self.arrived_at.epoch_ms() as f64 / 1000.0,

@@ -4,10 +4,12 @@
 //! - `input.jsonl`: one step a line,
 //!   - `{"about": "…"}` says what the scenario shows,
 //!   - `{"record": {"arrived": "RFC 3339", "event": {…}}}` puts a record on the stream (instead of `event`: `"text"`,
-//!     `"base64"` or `"gzip"` of an event, with `"spaces": N` after it; `"shard": N` for another shard than 0),
+//!     `"base64"` or `"gzip"` of an event, with `"spaces": N` after it; `"shard": N` for another shard than 0, `"key"` for another
+//!     partition key than `k`),
 //!   - `{"deliver": [FROM, TO]}` invokes profile-writer with these records (both included, from 0),
 //!   - `{"fault": {"profiles"|"triggers"|"rejected"|"decisions"|"delivery": "throttle"|"lost_answer"|"refuse"|[N]}}`
 //!     makes the next call fail so; a list names what the call leaves over (unprocessed keys, failed records),
+//!   - `{"parallelization_factor": N}` says how many batches of one shard run at once (before the first `deliver`),
 //!   - `{"restart": true}` lets a new container go on, with nothing cached,
 //!   - `{"container": N}` lets container N go on, with what it has cached (0 at first),
 //!   - `{"unreadable": "USER"}` puts something that is no profile in the place of a user's,
@@ -104,6 +106,7 @@ struct World {
     /// The containers that ran so far, and which of them runs now.
     writers: BTreeMap<u64, Writer>,
     container: u64,
+    parallelization_factor: u32,
 }
 
 impl World {
@@ -126,6 +129,7 @@ impl World {
             sink,
             writers: BTreeMap::new(),
             container: 0,
+            parallelization_factor: 1,
         }
     }
 
@@ -139,6 +143,7 @@ impl World {
                 &self.rejected,
                 &self.clock,
                 &self.sink,
+                self.parallelization_factor,
             )
         })
     }
@@ -200,6 +205,7 @@ fn writer(
     rejected: &MemoryStream,
     clock: &MemoryClock,
     sink: &MemorySink,
+    parallelization_factor: u32,
 ) -> Writer {
     let ports = ProfileWriterPorts {
         profiles: profiles.clone(),
@@ -210,6 +216,7 @@ fn writer(
     };
     let config = ProfileWriterConfig {
         write_concurrency: 4,
+        parallelization_factor,
         metrics_namespace: "Usher".to_owned(),
     };
     ProfileWriter::new(journey.clone(), ports, config)
@@ -259,6 +266,7 @@ async fn run(folder: &Path) -> String {
                         shard_id: stored.shard_id.clone(),
                         number: index as u64,
                         arrived_at: Timestamp::from_epoch_ms(0),
+                        partition_key: stored.record.partition_key.clone(),
                         data: stored.record.data.clone(),
                     })
                     .collect();
@@ -282,6 +290,7 @@ async fn run(folder: &Path) -> String {
             "restart" => {
                 world.writers.remove(&world.container);
             }
+            "parallelization_factor" => world.parallelization_factor = value.as_u64().expect("a number") as u32,
             "container" => world.container = value.as_u64().expect("a number"),
             "unreadable" => world
                 .profiles
@@ -350,6 +359,7 @@ fn record(value: &Value, number: u64) -> Record {
             .expect("a record has arrived")
             .parse()
             .expect("RFC 3339"),
+        partition_key: text("key").unwrap_or_else(|| "k".to_owned()),
         data,
     }
 }

@@ -34,6 +34,10 @@ pub enum EvaluationError {
     /// It compares or combines values of kinds that don't go together, or its result is neither true nor false.
     #[error("it compares values of kinds that don't go together")]
     Mismatch,
+    /// It needs the interpreter, and the event's properties are larger than that takes
+    /// ([`crate::limits::INTERPRETED_BYTES_MAX`]).
+    #[error("the event's properties are too large for a condition of this kind")]
+    TooLarge,
     /// The interpreter failed otherwise.
     #[error("it can't be evaluated")]
     Other,

@@ -9,6 +9,7 @@ use cel::{Context, Env, Program, Value as CelValue};
 use super::{EvaluationError, Scope, Slot};
 use crate::event::Field;
 use crate::json;
+use crate::limits::INTERPRETED_BYTES_MAX;
 use crate::value::Value;
 
 /// Making it costs more than evaluating most conditions.
@@ -24,6 +25,9 @@ pub(super) fn is_met(program: &Program, scope: &Scope<'_>) -> Result<bool, Evalu
 
 fn run(program: &Program, scope: &Scope<'_>) -> Result<CelValue, EvaluationError> {
     let references = program.references();
+    if references.has_variable("event") && property_bytes(scope) > INTERPRETED_BYTES_MAX {
+        return Err(EvaluationError::TooLarge);
+    }
     let mut context = Context::with_env(Arc::clone(&STANDARD_LIBRARY));
     for (root, build) in ROOTS {
         if references.has_variable(root) {
@@ -35,6 +39,13 @@ fn run(program: &Program, scope: &Scope<'_>) -> Result<CelValue, EvaluationError
         cel::ExecutionError::NoSuchOverload(_) => EvaluationError::Mismatch,
         _ => EvaluationError::Other,
     })
+}
+
+/// How much JSON the interpreter would have to take apart.
+fn property_bytes(scope: &Scope<'_>) -> usize {
+    let properties = &scope.event.properties;
+    let unknown: usize = properties.unknown.iter().map(|(_, text)| text.len()).sum();
+    properties.object.map_or(0, str::len) + unknown
 }
 
 type Build = fn(&Scope<'_>) -> CelValue;

@@ -282,6 +282,13 @@ impl Checker<'_> {
             Expr::Comprehension(comprehension) => {
                 self.check(&comprehension.iter_range);
                 let depth = self.variables.len();
+                if depth > 0 {
+                    // Its time would grow with the square of a list that an event brings (P10).
+                    self.errors.push(ConditionError {
+                        message: "a macro such as `exists` or `all` can't stand within another".to_owned(),
+                        suggestion: None,
+                    });
+                }
                 self.variables.push(comprehension.iter_var.clone());
                 self.variables.extend(comprehension.iter_var2.clone());
                 self.variables.push(comprehension.accu_var.clone());

@@ -13,7 +13,9 @@ mod lower;
 pub use evaluate::{EvaluationError, Scope};
 
 use crate::event::Field;
+use crate::limits::STORED_TEXT_BYTES_MAX;
 use crate::trigger::SeenValue;
+use crate::value::Value;
 use lower::Node;
 
 /// A part of an event or a profile that a condition reads.
@@ -120,12 +122,22 @@ impl Condition {
         reads
             .map(|(name, slot)| SeenValue {
                 name: name.clone(),
-                json: scope
-                    .read(slot)
-                    .map_or_else(|| "null".to_owned(), |value| value.to_string()),
+                json: shown(scope.read(slot).as_ref()),
             })
             .collect()
     }
+}
+
+/// A value as JSON. Of a long one the front, as text, and how long it is: a reason is stored with the profile (P8), and
+/// tells people what was seen, not all that an event carried.
+fn shown(value: Option<&Value<'_>>) -> String {
+    let Some(value) = value else { return "null".to_owned() };
+    let json = value.to_string();
+    if json.len() <= STORED_TEXT_BYTES_MAX {
+        return json;
+    }
+    let front = &json[..json.floor_char_boundary(STORED_TEXT_BYTES_MAX / 2)];
+    Value::Text(format!("{front}… ({} bytes)", json.len()).into()).to_string()
 }
 
 #[cfg(test)]

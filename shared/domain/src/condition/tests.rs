@@ -295,6 +295,11 @@ fn what_is_wrong_with_a_condition_is_said_with_what_to_write() {
             Some("clicks"),
         ),
         (
+            "event.properties.l.all(x, event.properties.l.exists(y, y == x))",
+            "can't stand within another",
+            None,
+        ),
+        (
             "event.type == \"Click\"",
             "event types are kept in lower case",
             Some("click"),

@@ -29,7 +29,7 @@ use crate::put_records::{PutResult, put_all};
 use crate::response::{BatchResponse, RetryPoint};
 use crate::telemetry::TelemetryEvent;
 use budget::Budget;
-use records::{Decoded, decode_records, rejected_record, shards_of};
+use records::{Decoded, decode_records, lanes_of, rejected_record};
 use tally::Tally;
 use users::{UserFailure, UserWork};
 
@@ -53,6 +53,8 @@ pub struct ProfileWriterPorts<P, S, C, T> {
 pub struct ProfileWriterConfig {
     /// Profiles that are written at the same time.
     pub write_concurrency: usize,
+    /// Batches of one shard that Lambda runs at once: the mapping's parallelisation factor.
+    pub parallelization_factor: u32,
     /// The CloudWatch namespace of the metrics.
     pub metrics_namespace: String,
 }
@@ -100,12 +102,12 @@ where
         let budget = Budget::until(invocation.deadline);
         let envelope = Envelope::parse(invocation.payload)?;
         let bytes = DecodedBatch::decode(&envelope);
-        let shards = shards_of(&envelope);
+        let lanes = lanes_of(&envelope, self.config.parallelization_factor > 1);
         let Decoded {
             events,
             record_of_event,
             rejects,
-        } = decode_records(&envelope, &bytes, &shards);
+        } = decode_records(&envelope, &bytes, &lanes);
 
         let mut retry_point = RetryPoint::none(envelope.records.len());
         // Records that the batch was too large for come again.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use hashbrown::HashMap;
 use usher_domain::event::{ArrivedEvent, Shard};
 use usher_domain::guard::ShardKey;
 use usher_domain::sequence_number::Position;
@@ -11,30 +12,45 @@ use usher_wire::reject::{Reject, RejectedRecord};
 
 use crate::ports::StreamRecord;
 
-/// The shards of a batch (one, in Lambda) and which record is of which.
-pub(super) struct Shards {
-    shards: Vec<Shard>,
+/// The lanes of a batch: each is a part of a shard whose records Lambda delivers in order, and so what the guard of a
+/// profile counts by (P2).
+pub(super) struct Lanes {
+    lanes: Vec<Shard>,
     of_record: Vec<usize>,
 }
 
-/// Finds the shards that the records of a batch come from.
-pub(super) fn shards_of(envelope: &Envelope<'_>) -> Shards {
-    let mut shards: Vec<Shard> = Vec::new();
-    let mut places: Vec<(&str, &str)> = Vec::new();
+/// Finds the lanes that the records of a batch come from.
+///
+/// While Lambda runs one batch of a shard at a time, a lane is a shard: one, in a batch of Lambda's. With a
+/// parallelisation factor above 1, batches of one shard run at once and only records of one partition key are in order,
+/// so a record with a later number may be applied before one with an earlier number and another key. Then a lane is a
+/// partition key of a shard.
+pub(super) fn lanes_of(envelope: &Envelope<'_>, by_partition_key: bool) -> Lanes {
+    let mut lanes: Vec<Shard> = Vec::new();
+    let mut known: HashMap<(&str, &str, &str), usize> = HashMap::new();
     let mut of_record = Vec::with_capacity(envelope.records.len());
     for record in &envelope.records {
-        let place = (record.stream_arn.as_ref(), record.shard_id.as_ref());
-        let known = places.iter().rposition(|known| *known == place);
-        of_record.push(known.unwrap_or_else(|| {
-            places.push(place);
-            shards.push(Shard {
-                key: ShardKey::of(place.0, place.1),
+        let partition_key = if by_partition_key {
+            record.partition_key.as_ref()
+        } else {
+            ""
+        };
+        let place = (record.stream_arn.as_ref(), record.shard_id.as_ref(), partition_key);
+        let lane = *known.entry(place).or_insert_with(|| {
+            let shard = ShardKey::of(place.0, place.1);
+            lanes.push(Shard {
+                key: if by_partition_key {
+                    shard.within(partition_key)
+                } else {
+                    shard
+                },
                 id: place.1.to_owned(),
             });
-            shards.len() - 1
-        }));
+            lanes.len() - 1
+        });
+        of_record.push(lane);
     }
-    Shards { shards, of_record }
+    Lanes { lanes, of_record }
 }
 
 /// The events of a batch, which record each is, and the records that are none.
@@ -45,7 +61,7 @@ pub(super) struct Decoded<'a> {
 }
 
 /// Decodes every record.
-pub(super) fn decode_records<'a>(envelope: &Envelope<'_>, bytes: &'a DecodedBatch, shards: &'a Shards) -> Decoded<'a> {
+pub(super) fn decode_records<'a>(envelope: &Envelope<'_>, bytes: &'a DecodedBatch, lanes: &'a Lanes) -> Decoded<'a> {
     let mut decoded = Decoded {
         events: Vec::with_capacity(bytes.len()),
         record_of_event: Vec::with_capacity(bytes.len()),
@@ -62,7 +78,7 @@ pub(super) fn decode_records<'a>(envelope: &Envelope<'_>, bytes: &'a DecodedBatc
                 decoded.events.push(ArrivedEvent {
                     event,
                     arrived_at: record.arrived_at,
-                    shard: &shards.shards[shards.of_record[index]],
+                    shard: &lanes.lanes[lanes.of_record[index]],
                     position: Position {
                         sequence_number: record.sequence_number,
                         sub_sequence_number: 0,

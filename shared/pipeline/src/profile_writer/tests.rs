@@ -12,7 +12,7 @@ use crate::memory::{
 use crate::ports::{GET_USERS_MAX, ProfileItem};
 use crate::telemetry::ProfileWriterBatch;
 use crate::testing::{EPOCH_MS, LONG, SHORT, TestRecord, invocation, payload, retried_from};
-use usher_domain::limits::OUTBOX_RESEND_AGE_MS_MAX;
+use usher_domain::limits::{CONDITION_BYTES_MAX, OUTBOX_RESEND_AGE_MS_MAX};
 use usher_domain::profile::Profile;
 use usher_wire::profile_state;
 
@@ -68,6 +68,7 @@ impl World {
         };
         let config = ProfileWriterConfig {
             write_concurrency: 8,
+            parallelization_factor: 1,
             metrics_namespace: "Usher".to_owned(),
         };
         World {
@@ -509,9 +510,11 @@ fn growing_journey(features: usize) -> String {
     let features: String = (0..features)
         .map(|index| format!("  r{index}: {{ recent: category, on: click, limit: 50, within: 24h }}\n"))
         .collect();
+    // A trigger carries its rule's condition, so a long one makes an outbox that weighs something.
+    let long = "x".repeat(CONDITION_BYTES_MAX - 100);
     format!(
         "journey: growing\nfeatures:\n{features}contents: [{{ id: tour }}]\ntriggers:\n  - {{ id: hint, on: hint, \
-         when: '!(\"none\" in features.r0)', offer: tour, slot: top }}\n"
+         when: '!(\"{long}\" in features.r0)', offer: tour, slot: top }}\n"
     )
 }
 
@@ -551,19 +554,20 @@ async fn p5_what_makes_a_profile_too_large_for_now_goes_first() {
         .map(|number| categorised(number, "a", "click", &long_category(number)))
         .collect();
     assert_eq!(world.run(&clicks).await.counted.applied, 40);
-    let mut batch: Vec<_> = (40..47).map(|number| event(number, "a", "hint")).collect();
+    let mut batch: Vec<_> = (40..55).map(|number| event(number, "a", "hint")).collect();
     world.triggers.faults().inject(Fault::Refuse);
     assert_eq!(world.run(&batch).await.retried_from, Some(0));
-    assert_eq!(world.profile("a").expect("stored").outbox.len(), 7);
-    let state_bytes = world.profiles.item("a").expect("stored").state.len();
-    assert!(state_bytes > users::PROFILE_STATE_BYTES_MAX - 20_000, "{state_bytes}");
-    batch.extend((47..50).map(|number| categorised(number, "a", "click", &long_category(number))));
+    assert_eq!(world.profile("a").expect("stored").outbox.len(), 15);
+    batch.extend((55..58).map(|number| categorised(number, "a", "click", &long_category(number))));
+    let with_clicks = world.profiles.item("a").expect("stored").state.len() + 3 * 30 * long_category(0).len();
+    assert!(with_clicks > users::PROFILE_STATE_BYTES_MAX, "{with_clicks}");
     let ran = world.run(&batch).await;
     assert_eq!(
         (ran.retried_from, ran.counted.redelivered, ran.counted.applied),
-        (None, 7, 3)
+        (None, 15, 3)
     );
-    assert_eq!(world.causes(), ["e-40", "e-41", "e-42", "e-43", "e-44", "e-45", "e-46"]);
+    let causes: Vec<_> = (40..55).map(|number| format!("e-{number}")).collect();
+    assert_eq!(world.causes(), causes);
     assert!(world.profile("a").expect("stored").outbox.is_empty());
 }
 
