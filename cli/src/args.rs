@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use url::Url;
 
 const EXIT_CODES: &str = "Exit codes:\n  0  all is well\n  1  something is wrong with the input, or missing in the result\n  2  the command was not understood";
 
@@ -94,7 +96,7 @@ pub struct SendOptions {
     #[arg(value_name = "FILE")]
     pub events: PathBuf,
     /// Where Kinesis is, such as the local cloud's address; without it, as the environment says
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = endpoint_url)]
     pub endpoint_url: Option<String>,
     /// Keep here what was acknowledged, and go on from there
     #[arg(long, value_name = "STATE")]
@@ -121,6 +123,8 @@ pub enum ClockChoice {
 ///
 /// With --events the file's events go through Kinesis, in order for each user. With --drain it ends when every stage is
 /// drained, says what came of it, and fails if anything is missing. Without, it serves until Ctrl-C.
+///
+/// A webhook's requests are signed with USHER_WEBHOOK_SECRET of the environment; without it, a key is made and printed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   usher local --events data/oulad/events.jsonl.gz --clock data --drain
@@ -204,6 +208,17 @@ fn parameter(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// An address that the SDK can use; kept as it is written.
+fn endpoint_url(text: &str) -> Result<String, String> {
+    let is_web = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    let has_host = Url::parse(text).is_ok_and(|url| url.has_host());
+    if is_web && has_host {
+        Ok(text.to_owned())
+    } else {
+        Err("write http:// or https:// and a host, such as http://127.0.0.1:4567".to_owned())
+    }
+}
+
 /// Look at users
 #[derive(Debug, Args)]
 pub struct UsersOptions {
@@ -231,7 +246,7 @@ pub enum UsersCommand {
 Exit codes: 0 it is shown, 1 there is no such user or the table can't be read, 2 the command was not understood")]
 pub struct ShowOptions {
     /// The user's id; for an anonymous user, `anonymous:` and the anonymous id
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub user: String,
     /// The profiles table's name or ARN
     #[arg(long, value_name = "NAME", default_value = "profiles")]
@@ -243,7 +258,7 @@ pub struct ShowOptions {
     #[arg(long, value_name = "WHEN", default_value = "now")]
     pub at: String,
     /// Where DynamoDB is, such as the local cloud's address; without it, as the environment says
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = endpoint_url)]
     pub endpoint_url: Option<String>,
 }
 
@@ -276,6 +291,11 @@ mod tests {
             "usher local --shards 0",
             "usher replay --events e.jsonl",
             "usher send e.jsonl",
+            "usher send --stream s e.jsonl --endpoint-url notaurl",
+            "usher send --stream s e.jsonl --endpoint-url 127.0.0.1:4567",
+            "usher send --stream s e.jsonl --endpoint-url http://",
+            "usher users show ann --endpoint-url ftp://127.0.0.1/",
+            "usher users show ",
         ] {
             assert!(Arguments::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
@@ -283,7 +303,9 @@ mod tests {
             "usher local --events e.jsonl.gz --journey j.yaml --clock data --drain --report r.json --profiles p.jsonl",
             "usher replay --journey j.yaml --events - --profiles p.jsonl --triggers t.jsonl",
             "usher send --stream interactions - --ordered --resume s.json",
+            "usher send --stream s - --endpoint-url http://127.0.0.1:4567",
             "usher users show ann --at latest",
+            "usher users show ann --endpoint-url https://dynamodb.eu-central-1.amazonaws.com",
         ] {
             assert!(Arguments::try_parse_from(right.split(' ')).is_ok(), "{right}");
         }

@@ -6,7 +6,7 @@ use usher_domain::journey::Journey;
 use crate::Verdict;
 use crate::args::CheckOptions;
 use crate::journey_file;
-use crate::people::counted;
+use crate::people::{counted, say};
 
 /// Runs the command.
 ///
@@ -16,11 +16,14 @@ pub fn run(options: &CheckOptions) -> Result<Verdict> {
     let text = journey_file::read_text(&options.journey)?;
     match Journey::parse(&text) {
         Ok(journey) => {
-            print!("{}: {}", options.journey.display(), summary(&journey));
+            say(&format!("{}: {}", options.journey.display(), summary(&journey)))?;
             Ok(Verdict::AllWell)
         }
         Err(diagnostics) => {
-            println!("{}", journey_file::rendered(&diagnostics, &options.journey, &text));
+            say(&format!(
+                "{}\n",
+                journey_file::rendered(&diagnostics, &options.journey, &text)
+            ))?;
             Ok(Verdict::Wrong)
         }
     }

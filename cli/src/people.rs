@@ -1,4 +1,23 @@
-//! Numbers, times and errors as people read them.
+//! Numbers, times and errors as people read them, and the way they go to standard output.
+
+use std::io::{ErrorKind, Write};
+
+use anyhow::{Context, Result};
+
+/// Writes to standard output. Whoever listened there may have gone (`usher ... | head -1`): that is an end, not an error.
+///
+/// # Errors
+/// When it can't be written for another reason.
+pub fn say(text: &str) -> Result<()> {
+    write_to(&mut std::io::stdout().lock(), text)
+}
+
+fn write_to(out: &mut impl Write, text: &str) -> Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
+        _ => Ok(()),
+    }
+}
 
 /// A number with its thousands apart: `62,753`.
 pub fn grouped(number: u64) -> String {
@@ -59,6 +78,21 @@ mod tests {
             (counted(1, "step"), counted(2_000, "step")),
             ("1 step".to_owned(), "2,000 steps".to_owned())
         );
+    }
+
+    #[test]
+    fn a_closed_pipe_is_the_end_and_a_full_disk_is_an_error() {
+        struct Failing(ErrorKind);
+        impl Write for Failing {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(write_to(&mut Failing(ErrorKind::BrokenPipe), "x").is_ok());
+        assert!(write_to(&mut Failing(ErrorKind::StorageFull), "x").is_err());
     }
 
     #[test]

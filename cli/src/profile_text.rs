@@ -58,7 +58,7 @@ pub fn profile_text(user: &str, profile: &Profile, journey: &Journey, now: Times
         .map(|trigger| (trigger.rule.clone(), trigger.id.to_string()));
     section(
         &mut text,
-        "triggers that may not be on the stream yet",
+        "triggers of the last write (kept until the next one; already on the stream unless that failed)",
         waiting.collect(),
     );
     text

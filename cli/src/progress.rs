@@ -60,8 +60,8 @@ impl Progress {
     }
 
     /// Takes the line away while something is written.
-    pub fn aside(&self, write: impl FnOnce()) {
-        self.bar.suspend(write);
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
     }
 
     /// Takes the line away.

@@ -14,7 +14,7 @@ use crate::args::ReplayOptions;
 use crate::arrival_clock::{data_arrival, wall_clock};
 use crate::events_file::EventsFile;
 use crate::fold::{Fold, LineCounts, Rejected};
-use crate::people::{counted, grouped, table};
+use crate::people::{counted, grouped, say, table};
 use crate::progress::Progress;
 use crate::triggers_file::TriggersFile;
 use crate::{journey_file, profiles_file};
@@ -58,10 +58,8 @@ pub fn run(options: &ReplayOptions) -> Result<Verdict> {
     if let Some(path) = &options.profiles {
         profiles_file::write_file(path, &profiles, &journey, profiles_file::latest_arrival(&profiles))?;
     }
-    print!(
-        "{}",
-        summary(&journey, &counts, &rules, profiles.len(), trigger_ids.len(), took)
-    );
+    let triggers = trigger_ids.len();
+    say(&summary(&journey, &counts, &rules, profiles.len(), triggers, took))?;
     Ok(Verdict::AllWell)
 }
 

@@ -12,11 +12,11 @@ use crate::Verdict;
 use crate::args::SendOptions;
 use crate::environment;
 use crate::events_file::EventsFile;
-use crate::people::{counted, grouped};
+use crate::people::{counted, grouped, say};
 use crate::progress::Progress;
 use crate::sender::acknowledged::Acknowledged;
 use crate::sender::resume::ResumeFile;
-use crate::sender::{self, SendProgress};
+use crate::sender::{self, GIVE_UP_AFTER, SendProgress};
 
 /// Time between two looks at the progress bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -56,25 +56,24 @@ pub async fn run(options: SendOptions) -> Result<Verdict> {
     let outcome = sent?;
 
     let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "{} to {} in {seconds:.2} s ({} a second)",
+    let mut told = format!(
+        "{} to {} in {seconds:.2} s ({} a second)\n",
         counted(outcome.acknowledged as usize, "event"),
         options.stream,
         grouped((outcome.acknowledged as f64 / seconds.max(f64::MIN_POSITIVE)) as u64)
     );
     if outcome.skipped > 0 {
-        println!(
-            "{} were sent by an earlier run",
-            counted(outcome.skipped as usize, "line")
-        );
+        let skipped = counted(outcome.skipped as usize, "line");
+        told.push_str(&format!("{skipped} were sent by an earlier run\n"));
     }
     if outcome.retried > 0 {
         let why = outcome.last_failure.as_deref().unwrap_or("no reason was given");
-        println!(
-            "{} times a record failed and went again, the last time because: {why}",
-            grouped(outcome.retried)
-        );
+        let retried = grouped(outcome.retried);
+        told.push_str(&format!(
+            "{retried} times a record failed and went again, the last time because: {why}\n"
+        ));
     }
+    say(&told)?;
     let too_large = outcome.too_large_message();
     if let Some(message) = &too_large {
         eprintln!("error: {message}");
@@ -107,7 +106,18 @@ pub async fn load_clients(endpoint_url: Option<&str>) -> Clients {
 }
 
 async fn show(bar: Progress, progress: Arc<SendProgress>) {
+    let mut is_told = false;
     loop {
+        if let Some(why) = progress.first_failed_request.get()
+            && !is_told
+        {
+            // Said where no bar is shown too, so that nobody waits without knowing for what.
+            bar.note(&format!(
+                "the stream does not take records yet: {why}; trying again for up to {} s",
+                GIVE_UP_AFTER.as_secs()
+            ));
+            is_told = true;
+        }
         let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
         let retried = progress.retried.load(Ordering::Relaxed);
         let failure = progress

@@ -9,6 +9,7 @@ use usher_wire::profile_state;
 use crate::Verdict;
 use crate::args::{ShowOptions, UsersCommand, UsersOptions};
 use crate::arrival_clock::wall_clock;
+use crate::people::say;
 use crate::profile_text::profile_text;
 use crate::send::load_clients;
 use crate::{journey_file, project};
@@ -50,10 +51,7 @@ async fn show(options: ShowOptions) -> Result<Verdict> {
         item.map_err(|unreadable| anyhow!("the profile of {} can't be read: {}", options.user, unreadable.why))?;
     let profile = profile_state::decode(&item.state, item.version, &item.user_id, &journey)
         .with_context(|| format!("the profile of {} can't be read", options.user))?;
-    print!(
-        "{}",
-        profile_text(&item.user_id, &profile, &journey, moment.of(&profile))
-    );
+    say(&profile_text(&item.user_id, &profile, &journey, moment.of(&profile)))?;
     Ok(Verdict::AllWell)
 }
 

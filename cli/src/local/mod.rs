@@ -6,6 +6,7 @@ mod resources;
 mod summary;
 mod tally;
 mod truth;
+mod webhook;
 
 use std::future::Future;
 use std::path::Path;
@@ -24,7 +25,7 @@ use crate::Verdict;
 use crate::args::{ClockChoice, LocalOptions};
 use crate::arrival_clock::{data_arrival, wall_clock};
 use crate::events_file::EventsFile;
-use crate::people::{error_chain, grouped};
+use crate::people::{error_chain, grouped, say};
 use crate::progress::Progress;
 use crate::sender::{self, SendOptions};
 use crate::triggers_file::TriggersFile;
@@ -33,6 +34,7 @@ use functions::Programs;
 use report::{Findings, ItemBytes, JourneyName, Percentiles, Report, milliseconds};
 use resources::Resources;
 use tally::Tally;
+use webhook::Signing;
 
 /// The variable that tells a function where its journey is.
 const JOURNEY_VARIABLE: &str = "USHER_JOURNEY_PATH";
@@ -79,7 +81,8 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
         None => Progress::spinner("starting"),
     };
     let tally = Tally::default();
-    let mut cloud_options = cloud_options(&options, template, &resources, &journey_file);
+    let signing = Signing::of(&template, environment::variable(webhook::SECRET_VARIABLE));
+    let mut cloud_options = cloud_options(&options, template, &resources, &journey_file, &signing);
     cloud_options.functions = sources;
     let notes = progress.clone();
     cloud_options.on_log = Some(tally.observer(move |text| notes.note(text)));
@@ -87,7 +90,8 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
         progress.note(&format!("note: {}, {notice}", template_file.display()));
     }
     let cloud = LocalCloud::start(cloud_options).await?;
-    progress.aside(|| print!("{}", summary::exports(cloud.endpoints(), &cloud.template().region)));
+    let exports = summary::exports(cloud.endpoints(), &cloud.template().region) + &signing.exports();
+    progress.aside(|| say(&exports))?;
 
     let run = Run {
         options: &options,
@@ -110,6 +114,7 @@ fn cloud_options(
     template: Template,
     resources: &Resources,
     journey_file: &Path,
+    signing: &Signing,
 ) -> LocalCloudOptions {
     let mut cloud = LocalCloudOptions::new(template);
     for function in &cloud.template.functions {
@@ -121,6 +126,10 @@ fn cloud_options(
                 .or_default();
             environment.insert(JOURNEY_VARIABLE.to_owned(), path);
         }
+    }
+    for (function, secret) in &signing.by_function {
+        let environment = cloud.function_environment.entry(function.clone()).or_default();
+        environment.insert(webhook::SECRET_VARIABLE.to_owned(), secret.clone());
     }
     cloud.clock = match options.clock {
         ClockChoice::Wall => Clock::Wall,
@@ -330,14 +339,11 @@ impl Run<'_> {
                 .with_context(|| format!("cannot write the report to {}", path.display()))?;
         }
         progress.clear();
-        print!("{}", summary::report_text(&report, &stages, self.options.drain));
-        print!(
-            "{}",
-            summary::example_text(&triggers.json, &profiles.by_user, self.journey, now)
-        );
+        say(&summary::report_text(&report, &stages, self.options.drain))?;
+        say(&summary::example_text(&triggers.json, &profiles.by_user, self.journey))?;
         if report.problems.is_empty() {
             let events = self.options.events.as_deref().map(|path| path.display().to_string());
-            print!("{}", summary::next_text(events.as_deref()));
+            say(&summary::next_text(events.as_deref()))?;
             return Ok(Verdict::AllWell);
         }
         for problem in &report.problems {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use usher_domain::journey::Journey;
 use usher_domain::profile::Profile;
-use usher_domain::time::Timestamp;
 use usher_local::{Endpoints, StageLatency};
 use usher_wire::trigger::TriggerRecord;
 
@@ -107,12 +106,8 @@ fn latency_cells(percentiles: Percentiles) -> String {
 }
 
 /// One user's profile, and one trigger of that user with its reason: the first one that a condition decided.
-pub fn example_text(
-    triggers: &[Vec<u8>],
-    profiles: &BTreeMap<String, Profile>,
-    journey: &Journey,
-    now: Timestamp,
-) -> String {
+/// The user is shown as of their own latest event: at the end of the data their windows may have emptied long ago.
+pub fn example_text(triggers: &[Vec<u8>], profiles: &BTreeMap<String, Profile>, journey: &Journey) -> String {
     let with_reason = |json: &&Vec<u8>| {
         let text = serde_json::from_slice::<serde_json::Value>(json).ok();
         text.is_some_and(|trigger| trigger.pointer("/reason/condition").is_some())
@@ -129,8 +124,8 @@ pub fn example_text(
         && let Some(profile) = profiles.get(&user)
     {
         text.push_str(&format!(
-            "\none of the users\n{}",
-            indented(&profile_text(&user, profile, journey, now))
+            "\none of the users, as of their own latest event\n{}",
+            indented(&profile_text(&user, profile, journey, profile.now))
         ));
     }
     if let Some(json) = trigger {

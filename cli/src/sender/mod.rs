@@ -10,7 +10,7 @@ mod record;
 pub mod resume;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -29,7 +29,7 @@ pub const REQUESTS_UNDER_WAY_MAX: usize = 4;
 /// Lines that wait between the reader's thread and the queue.
 const LINES_WAITING_MAX: usize = 1024;
 /// When no record was taken for so long, although some were tried, it is given up.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
 /// After an interruption, requests under way are waited for so long.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -51,6 +51,8 @@ pub struct SendProgress {
     pub retried: AtomicU64,
     /// Why the last one failed.
     pub last_failure: Mutex<Option<String>>,
+    /// Why the first request failed of which nothing was stored.
+    pub first_failed_request: OnceLock<String>,
 }
 
 /// How it ended.
@@ -267,12 +269,15 @@ impl Sending {
         }
         self.progress.acknowledged.fetch_add(stored, Ordering::Relaxed);
         self.progress.retried.fetch_add(failed, Ordering::Relaxed);
-        if reason.is_some() {
+        if let Some(why) = &reason {
+            if stored == 0 {
+                self.progress.first_failed_request.get_or_init(|| why.clone());
+            }
             *self
                 .progress
                 .last_failure
                 .lock()
-                .unwrap_or_else(PoisonError::into_inner) = reason.clone();
+                .unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
         }
         if stored > 0 {
             self.last_success = now;
@@ -505,6 +510,21 @@ mod tests {
             assert!(ids.is_sorted_by(|left, right| left < right), "{ids:?}");
         }
         assert_eq!(by_user.values().map(Vec::len).sum::<usize>(), 400);
+    }
+
+    #[tokio::test]
+    async fn why_the_first_request_failed_is_told_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (_keep, stop) = watch::channel(false);
+        let progress = Arc::new(SendProgress::default());
+        let stream = Flaky::new(u64::MAX, u64::MAX);
+        // The fifth call fails as a whole.
+        stream.calls.store(4, Ordering::Relaxed);
+        let (events, told) = (file_of(&folder, 1), Arc::clone(&progress));
+        let sent = send(events, stream, SendOptions::default(), told, stop, &mut |_| Ok(())).await;
+        assert_eq!(sent.expect("sent at the second try").acknowledged, 1);
+        let why = progress.first_failed_request.get().expect("one failed");
+        assert!(why.contains("timeout"), "{why}");
     }
 
     #[tokio::test]
