@@ -18,7 +18,6 @@ use usher_domain::time::Timestamp;
 use crate::cursor::Cursor;
 use crate::normalise;
 use crate::reject::{Reject, RejectReason};
-use crate::text::OptionalText;
 
 /// The only `schema_version` there is.
 pub const SCHEMA_VERSION: u64 = 1;
@@ -192,7 +191,7 @@ impl EventVisitor<'_> {
         field: &'static str,
     ) -> Result<Option<Cow<'de, str>>, A::Error> {
         self.at_fault.set((RejectReason::WrongType, field));
-        let text = map.next_value::<OptionalText<'de>>()?.0;
+        let text = map.next_value::<Option<Text<'de>>>()?.map(|text| text.0);
         self.at_fault.set((RejectReason::WrongType, ""));
         Ok(text)
     }
@@ -297,7 +296,7 @@ impl<'de> serde::Deserialize<'de> for OptionalLocation<'de> {
                             continue;
                         }
                     };
-                    *part = map.next_value::<OptionalText<'de>>()?.0;
+                    *part = map.next_value::<Option<Text<'de>>>()?.map(|text| text.0);
                 }
                 Ok(OptionalLocation(location))
             }

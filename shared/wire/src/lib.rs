@@ -14,5 +14,4 @@ mod normalise;
 pub mod profile_json;
 pub mod profile_state;
 pub mod reject;
-mod text;
 pub mod trigger;

@@ -77,7 +77,7 @@ pub struct Reject {
     /// The kind of reason.
     pub reason: RejectReason,
     /// The member that is at fault; empty for the record as a whole.
-    pub field: String,
+    pub field: &'static str,
     /// What is wrong with it.
     pub detail: String,
 }
@@ -90,11 +90,7 @@ impl Reject {
     pub fn new(reason: RejectReason, field: &'static str, detail: impl Into<String>) -> Reject {
         let mut detail = detail.into();
         detail.truncate(detail.floor_char_boundary(REJECT_DETAIL_BYTES_MAX));
-        Reject {
-            reason,
-            field: field.to_owned(),
-            detail,
-        }
+        Reject { reason, field, detail }
     }
 }
 

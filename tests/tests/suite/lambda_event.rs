@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use usher_domain::time::Timestamp;
 use usher_pipeline::invocation::Invocation;
+use usher_pipeline::memory::MemoryStream;
 
 /// The ARN of the stream that every test record comes from.
 pub const STREAM_ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/interactions";
@@ -67,4 +68,18 @@ pub fn invocation(payload: &str) -> Invocation<'_> {
         request_id: "test",
         deadline: tokio::time::Instant::now() + INVOCATION_TIME,
     }
+}
+
+/// What was put on a stream, as records that arrived at one moment.
+pub fn records_of(stream: &MemoryStream, arrived_at: Timestamp) -> Vec<Record> {
+    let stored = stream.records().into_iter().enumerate();
+    stored
+        .map(|(index, stored)| Record {
+            shard_id: stored.shard_id,
+            number: index as u64,
+            arrived_at,
+            partition_key: stored.record.partition_key,
+            data: stored.record.data,
+        })
+        .collect()
 }

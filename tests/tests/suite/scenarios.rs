@@ -35,7 +35,7 @@ use usher_pipeline::telemetry::{ProfileWriterBatch, TelemetryEvent};
 use usher_pipeline::trigger_delivery::{TriggerDelivery, TriggerDeliveryConfig, TriggerDeliveryPorts};
 use usher_wire::{profile_json, profile_state};
 
-use crate::lambda_event::{Record, invocation, payload};
+use crate::lambda_event::{Record, invocation, payload, records_of};
 
 type Writer = ProfileWriter<MemoryProfileTable, MemoryStream, MemoryClock, MemorySink>;
 
@@ -257,19 +257,7 @@ async fn run(folder: &Path) -> String {
                 lines.push(json!({ "response": response, "counted": counted(&telemetry) }));
             }
             "deliver_triggers" => {
-                let batch: Vec<Record> = world
-                    .triggers
-                    .records()
-                    .iter()
-                    .enumerate()
-                    .map(|(index, stored)| Record {
-                        shard_id: stored.shard_id.clone(),
-                        number: index as u64,
-                        arrived_at: Timestamp::from_epoch_ms(0),
-                        partition_key: stored.record.partition_key.clone(),
-                        data: stored.record.data.clone(),
-                    })
-                    .collect();
+                let batch = records_of(&world.triggers, Timestamp::from_epoch_ms(0));
                 let ports = TriggerDeliveryPorts {
                     decisions: world.decisions.clone(),
                     delivery: world.delivery.clone(),

@@ -28,6 +28,7 @@ pub(super) struct Lanes {
 pub(super) fn lanes_of(envelope: &Envelope<'_>, by_partition_key: bool) -> Lanes {
     let mut lanes: Vec<Shard> = Vec::new();
     let mut known: HashMap<(&str, &str, &str), usize> = HashMap::new();
+    let mut previous = None;
     let mut of_record = Vec::with_capacity(envelope.records.len());
     for record in &envelope.records {
         let partition_key = if by_partition_key {
@@ -36,18 +37,23 @@ pub(super) fn lanes_of(envelope: &Envelope<'_>, by_partition_key: bool) -> Lanes
             ""
         };
         let place = (record.stream_arn.as_ref(), record.shard_id.as_ref(), partition_key);
-        let lane = *known.entry(place).or_insert_with(|| {
-            let shard = ShardKey::of(place.0, place.1);
-            lanes.push(Shard {
-                key: if by_partition_key {
-                    shard.within(partition_key)
-                } else {
-                    shard
-                },
-                id: place.1.to_owned(),
-            });
-            lanes.len() - 1
-        });
+        let lane = match previous {
+            // Comparing is cheaper than hashing, and nearly every batch has one lane.
+            Some((previous_place, lane)) if previous_place == place => lane,
+            _ => *known.entry(place).or_insert_with(|| {
+                let shard = ShardKey::of(place.0, place.1);
+                lanes.push(Shard {
+                    key: if by_partition_key {
+                        shard.within(partition_key)
+                    } else {
+                        shard
+                    },
+                    id: place.1.to_owned(),
+                });
+                lanes.len() - 1
+            }),
+        };
+        previous = Some((place, lane));
         of_record.push(lane);
     }
     Lanes { lanes, of_record }
@@ -95,7 +101,7 @@ pub(super) fn decode_records<'a>(envelope: &Envelope<'_>, bytes: &'a DecodedBatc
 pub(super) fn rejected_record(record: &EnvelopeRecord<'_>, reject: &Reject) -> StreamRecord {
     let rejected = RejectedRecord {
         reason: reject.reason,
-        field: Cow::Borrowed(&reject.field),
+        field: Cow::Borrowed(reject.field),
         detail: Cow::Borrowed(&reject.detail),
         stream_arn: Cow::Borrowed(&record.stream_arn),
         shard_id: Cow::Borrowed(&record.shard_id),
