@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::dynamodb::{DynamoDb, DynamoDbOptions};
 use crate::error::LocalError;
 use crate::event_source_mapping::{Mapping, MappingOptions, MappingProgress};
+use crate::faults::Faults;
 use crate::kinesis::{Kinesis, KinesisOptions, PutObserver, StreamRecord};
 use crate::process::{self, LogObserver, ProcessOptions};
 use crate::runtime_api::RuntimeApi;
@@ -91,6 +92,8 @@ pub struct LocalCloudOptions {
     /// Delete expired items of tables with TTL, each minute, by the wall clock. Off by default, because under a data clock
     /// history would expire as it is written.
     pub sweep_ttl: bool,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
     /// Told of each line that a function writes.
     pub on_log: Option<LogObserver>,
     /// Told of each record put, under the gate: be quick.
@@ -118,6 +121,7 @@ impl LocalCloudOptions {
             stuck_after_failures: STUCK_AFTER_FAILURES,
             put_times_per_shard_max: PUT_TIMES_PER_SHARD_MAX,
             sweep_ttl: false,
+            faults: Faults::none(),
             on_log: None,
             on_put: None,
         }
