@@ -211,6 +211,7 @@ impl LocalCloud {
             clock: options.clock.clone(),
             put_times_per_shard_max: options.put_times_per_shard_max,
             on_put: options.on_put.clone(),
+            faults: options.faults.clone(),
         })
         .await?;
         for stream in &template.streams {
@@ -222,12 +223,13 @@ impl LocalCloud {
         let dynamodb = DynamoDb::start(DynamoDbOptions {
             port: options.dynamodb_port,
             sweep_ttl: options.sweep_ttl,
+            faults: options.faults.clone(),
         })
         .await?;
         for table in &template.tables {
             dynamodb.create_table(table)?;
         }
-        let runtime = RuntimeApi::start(options.runtime_port, &template.functions).await?;
+        let runtime = RuntimeApi::start(options.runtime_port, &template.functions, &options.faults).await?;
         let endpoints = Endpoints {
             kinesis_url: kinesis.url().to_owned(),
             dynamodb_url: dynamodb.url().to_owned(),
@@ -265,6 +267,7 @@ impl LocalCloud {
                 init_timeout: options.init_timeout,
                 init_attempts_max: options.init_attempts_max.max(1),
                 on_log: options.on_log.clone(),
+                faults: options.faults.clone(),
             };
             let count =
                 concurrent_batches(&self.template, function).clamp(1, options.environments_per_function_max.max(1));
@@ -277,6 +280,7 @@ impl LocalCloud {
             fanout_latency: options.fanout_latency,
             retry_backoff_initial: options.retry_backoff_initial,
             retry_backoff_max: options.retry_backoff_max,
+            faults: options.faults.clone(),
         };
         for config in &self.template.mappings {
             if options.functions.get(&config.function) == Some(&FunctionSource::Skip) {

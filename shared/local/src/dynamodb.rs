@@ -7,6 +7,7 @@ use dynoxide::Database;
 use tokio::sync::oneshot;
 
 use crate::error::LocalError;
+use crate::faults::Faults;
 use crate::template::Table;
 
 /// AWS deletes expired items within days; a minute shows it while one watches.
@@ -15,12 +16,14 @@ const TTL_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How the embedded DynamoDB behaves.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct DynamoDbOptions {
     /// Port on 127.0.0.1; 0 is a free one.
     pub port: u16,
     /// Delete expired items each minute.
     pub sweep_ttl: bool,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
 }
 
 /// The embedded DynamoDB.

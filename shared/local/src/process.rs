@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::faults::Faults;
 use crate::runtime_api::{Environment, FunctionQueue};
 
 /// CloudWatch Logs cuts events at 256 KiB.
@@ -89,6 +90,8 @@ pub(crate) struct ProcessOptions {
     pub init_timeout: Duration,
     pub init_attempts_max: u32,
     pub on_log: Option<LogObserver>,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
 }
 
 /// Keeps `count` processes of the function running until `stop` says true.

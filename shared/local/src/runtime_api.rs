@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::wall_clock_ms;
 use crate::error::LocalError;
+use crate::faults::Faults;
 use crate::template::Function;
 
 /// Lambda's limit on a request's payload in bytes.
@@ -126,6 +127,8 @@ pub(crate) struct FunctionQueue {
     /// Processes that failed to start, in a row.
     pub init_failures: AtomicU32,
     environments_made: AtomicU32,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
 }
 
 #[derive(Default)]
@@ -179,9 +182,10 @@ struct InFlight {
 }
 
 impl FunctionQueue {
-    pub fn new(function: Function) -> Self {
+    pub fn new(function: Function, faults: Faults) -> Self {
         Self {
             function,
+            faults,
             state: Mutex::default(),
             failure: watch::Sender::new(None),
             log_tail: Mutex::default(),
@@ -416,10 +420,15 @@ impl RuntimeApi {
     ///
     /// # Errors
     /// When the port is taken.
-    pub async fn start(port: u16, functions: &[Function]) -> Result<Self, LocalError> {
+    pub async fn start(port: u16, functions: &[Function], faults: &Faults) -> Result<Self, LocalError> {
         let queues: HashMap<_, _> = functions
             .iter()
-            .map(|function| (function.name.clone(), Arc::new(FunctionQueue::new(function.clone()))))
+            .map(|function| {
+                (
+                    function.name.clone(),
+                    Arc::new(FunctionQueue::new(function.clone(), faults.clone())),
+                )
+            })
             .collect();
         let queues = Arc::new(queues);
         let mut app = Router::new();

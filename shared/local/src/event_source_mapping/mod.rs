@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
+use crate::faults::Faults;
 use crate::kinesis::{SequenceNumber, ShardLog, State};
 use crate::runtime_api::FunctionQueue;
 use crate::template::{EventSourceMapping, StartingPosition};
@@ -31,7 +32,7 @@ const LATENCY_US_MAX: u64 = 3_600_000_000;
 const LATENCY_DIGITS: u8 = 3;
 
 /// What a mapping did so far.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MappingProgress {
     /// `FUNCTION/EVENT` as the template names them.
     pub name: String,
@@ -110,11 +111,12 @@ impl fmt::Display for StuckMapping {
 }
 
 /// How mappings behave beyond what the template says.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct MappingOptions {
     pub fanout_latency: Duration,
     pub retry_backoff_initial: Duration,
     pub retry_backoff_max: Duration,
+    pub faults: Faults,
 }
 
 /// A mapping that runs: its readers share it, and callers ask it how far it is.
@@ -123,6 +125,7 @@ pub(crate) struct Mapping {
     queue: Arc<FunctionQueue>,
     kinesis: Arc<State>,
     fanout_latency: Duration,
+    faults: Faults,
     retry: RetryPolicy,
     counts: Mutex<Counts>,
     shards: Mutex<Vec<Arc<ShardProgress>>>,
@@ -232,6 +235,7 @@ impl Mapping {
             queue,
             kinesis,
             fanout_latency: options.fanout_latency,
+            faults: options.faults.clone(),
             retry,
             counts: Mutex::new(counts),
             shards: Mutex::default(),

@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, wall_clock_ms};
 use crate::error::LocalError;
+use crate::faults::Faults;
 use crate::template::{LOCAL_ACCOUNT_ID, Stream, StreamConsumer};
 
 use gate::Gate;
@@ -68,7 +69,7 @@ pub struct StreamRecord {
 pub type PutObserver = Arc<dyn Fn(&StreamRecord) + Send + Sync>;
 
 /// How the embedded Kinesis behaves.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct KinesisOptions {
     /// Port on 127.0.0.1; 0 is a free one.
     pub port: u16,
@@ -82,6 +83,8 @@ pub struct KinesisOptions {
     pub put_times_per_shard_max: usize,
     /// Told of each record put.
     pub on_put: Option<PutObserver>,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
 }
 
 /// A record as the emulator stores it, with what the cloud remembers of it.
@@ -122,6 +125,8 @@ pub(crate) struct State {
     clock: Clock,
     put_times_per_shard_max: usize,
     on_put: Option<PutObserver>,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
     /// Counts puts and whatever else may end or begin a drain.
     pub activity: Activity,
     /// Rings when a shard is seen for the first time.
@@ -174,6 +179,7 @@ impl Kinesis {
             clock: options.clock,
             put_times_per_shard_max: options.put_times_per_shard_max,
             on_put: options.on_put,
+            faults: options.faults,
             activity: Activity::new(),
             shards_seen: watch::Sender::new(0),
         });

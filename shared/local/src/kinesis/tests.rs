@@ -39,6 +39,7 @@ async fn start() -> Kinesis {
         clock: Clock::Wall,
         put_times_per_shard_max: 1_000_000,
         on_put: None,
+        faults: crate::Faults::none(),
     };
     let kinesis = Kinesis::start(options).await.unwrap();
     kinesis.create_stream(&stream()).await.unwrap();
