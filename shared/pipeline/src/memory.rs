@@ -2,7 +2,7 @@
 //!
 //! They keep the same contract as the AWS adapters, limits included, and can be told to fail: [`Fault`] says how,
 //! [`Faults::inject`] makes the next call fail so, and [`Faults::on_call`] decides at each call, which may also be the
-//! moment for another writer to come in between.
+//! moment for another writer to come in between. A flow that runs in a [`Container`] may end in the middle of a call.
 //!
 //! ```
 //! # use usher_domain::time::Timestamp;
@@ -21,8 +21,9 @@
 //!
 //! Every one of them is a handle: a clone sees the same data.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
+mod faults;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use usher_domain::hash::hash_bytes;
@@ -33,6 +34,9 @@ use crate::ports::{
     PUT_BYTES_MAX, PUT_RECORDS_MAX, ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream,
     StreamRecord, TelemetrySink, WallClock,
 };
+
+use faults::refused;
+pub use faults::{Call, Container, ContainerEnded, Fault, Faults, Operation};
 
 /// Largest item of a DynamoDB table, in bytes: 400 KB, attribute names included.
 pub const ITEM_BYTES_MAX: usize = 400 * 1024;
@@ -53,168 +57,6 @@ const SEQUENCE_NUMBER_PREFIX: &str = "495903382714902566085596925383615710";
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A test that panics while it holds the lock has failed already; the data is whole either way.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How a call fails.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing happens, and the call fails for now.
-    Throttle,
-    /// It takes effect, and the call fails for now: the answer got lost on its way.
-    LostAnswer,
-    /// Nothing happens, and the call is refused.
-    Refuse,
-    /// It never answers, and nothing happens.
-    Hang,
-    /// What is at these indexes of the call is left over: unprocessed keys, or failed records. Any other kind of call
-    /// is throttled.
-    Partial(Vec<usize>),
-}
-
-/// What a call does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// [`ProfileTable::get`]
-    GetProfiles,
-    /// [`ProfileTable::put`]
-    PutProfile,
-    /// [`RecordStream::put`]
-    PutRecords,
-    /// [`DecisionTable::record`]
-    RecordDecision,
-    /// [`DecisionTable::set_status`]
-    SetDecisionStatus,
-    /// [`Delivery::deliver`]
-    Deliver,
-}
-
-/// A call that came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// How many calls came before it.
-    pub number: usize,
-    /// What it does.
-    pub operation: Operation,
-    /// What it names: users, partition keys, or the id of a trigger.
-    pub keys: Vec<String>,
-}
-
-type Hook = Box<dyn FnMut(&Call) -> Option<Fault> + Send>;
-
-/// The failures to come, and the calls that came.
-#[derive(Default)]
-pub struct Faults {
-    next: Mutex<VecDeque<(Option<Operation>, Fault)>>,
-    hook: Mutex<Option<Hook>>,
-    calls: Mutex<Vec<Call>>,
-}
-
-impl fmt::Debug for Faults {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Faults")
-            .field("next", &self.next)
-            .field("calls", &self.calls)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Faults {
-    /// Makes the next call fail. Faults wait in a queue, one call each.
-    pub fn inject(&self, fault: Fault) {
-        locked(&self.next).push_back((None, fault));
-    }
-
-    /// Makes the next call of this kind fail.
-    pub fn inject_at(&self, operation: Operation, fault: Fault) {
-        locked(&self.next).push_back((Some(operation), fault));
-    }
-
-    /// Asks `hook` at each call whether and how it fails; injected faults come first. Nothing is locked then, so it may
-    /// read and change the data, as another writer would. It must not make calls on the same fake.
-    pub fn on_call(&self, hook: impl FnMut(&Call) -> Option<Fault> + Send + 'static) {
-        *locked(&self.hook) = Some(Box::new(hook));
-    }
-
-    /// The calls so far, failed ones too.
-    pub fn calls(&self) -> Vec<Call> {
-        locked(&self.calls).clone()
-    }
-
-    /// How many calls of this kind there were.
-    pub fn count(&self, operation: Operation) -> usize {
-        locked(&self.calls)
-            .iter()
-            .filter(|call| call.operation == operation)
-            .count()
-    }
-
-    /// Notes a call and gives its fault.
-    async fn meet(&self, operation: Operation, keys: Vec<String>) -> Result<Effect, CallError> {
-        let call = {
-            let mut calls = locked(&self.calls);
-            let call = Call {
-                number: calls.len(),
-                operation,
-                keys,
-            };
-            calls.push(call.clone());
-            call
-        };
-        let injected = {
-            let mut next = locked(&self.next);
-            let index = next
-                .iter()
-                .position(|(only, _)| only.is_none_or(|only| only == operation));
-            index.and_then(|index| next.remove(index)).map(|(_, fault)| fault)
-        };
-        let fault = injected.or_else(|| locked(&self.hook).as_mut().and_then(|hook| hook(&call)));
-        match fault {
-            None => Ok(Effect::Whole),
-            Some(Fault::LostAnswer) => Ok(Effect::Unanswered),
-            Some(Fault::Partial(left_over)) if matches!(operation, Operation::GetProfiles | Operation::PutRecords) => {
-                Ok(Effect::Without(left_over.into_iter().collect()))
-            }
-            Some(Fault::Throttle | Fault::Partial(_)) => Err(failed_for_now(operation)),
-            Some(Fault::Refuse) => Err(refused(operation, "it was told to")),
-            Some(Fault::Hang) => std::future::pending().await,
-        }
-    }
-}
-
-/// How far a call gets.
-enum Effect {
-    Whole,
-    Without(BTreeSet<usize>),
-    Unanswered,
-}
-
-impl Effect {
-    fn leaves_out(&self, index: usize) -> bool {
-        matches!(self, Effect::Without(left_over) if left_over.contains(&index))
-    }
-
-    /// The answer, unless it gets lost.
-    fn answer<T>(&self, operation: Operation, answer: T) -> Result<T, CallError> {
-        match self {
-            Effect::Unanswered => Err(failed_for_now(operation)),
-            Effect::Whole | Effect::Without(_) => Ok(answer),
-        }
-    }
-}
-
-fn failed_for_now(operation: Operation) -> CallError {
-    CallError::Retry {
-        call: format!("memory:{operation:?}"),
-        source: "it was told to fail".into(),
-    }
-}
-
-fn refused(operation: Operation, why: &str) -> CallError {
-    CallError::Refused {
-        call: format!("memory:{operation:?}"),
-        source: why.into(),
-    }
 }
 
 fn units(bytes: usize, unit_bytes: usize) -> f64 {
@@ -287,27 +129,30 @@ impl ProfileTable for MemoryProfileTable {
                 "a read names 1 to 100 different users, none of them empty",
             ));
         }
-        let items = locked(&self.inner.items);
-        let mut answer = GetAnswer::default();
-        for (index, user) in users.iter().enumerate() {
-            if effect.leaves_out(index) {
-                answer.unprocessed.push((*user).to_owned());
-                continue;
+        let answer = {
+            let items = locked(&self.inner.items);
+            let mut answer = GetAnswer::default();
+            for (index, user) in users.iter().enumerate() {
+                if effect.leaves_out(index) {
+                    answer.unprocessed.push((*user).to_owned());
+                    continue;
+                }
+                let bytes = match items.get(*user) {
+                    Some(Ok(profile)) => {
+                        answer.items.push(profile.clone());
+                        profile_bytes(profile)
+                    }
+                    Some(Err(why)) => {
+                        answer.unreadable.push(((*user).to_owned(), why.clone()));
+                        ITEM_OVERHEAD_BYTES
+                    }
+                    None => 0,
+                };
+                answer.read_units += units(bytes, READ_UNIT_BYTES);
             }
-            let bytes = match items.get(*user) {
-                Some(Ok(profile)) => {
-                    answer.items.push(profile.clone());
-                    profile_bytes(profile)
-                }
-                Some(Err(why)) => {
-                    answer.unreadable.push(((*user).to_owned(), why.clone()));
-                    ITEM_OVERHEAD_BYTES
-                }
-                None => 0,
-            };
-            answer.read_units += units(bytes, READ_UNIT_BYTES);
-        }
-        effect.answer(operation, answer)
+            answer
+        };
+        effect.answer(operation, answer).await
     }
 
     async fn put(&self, profile: &ProfileItem, expected_version: u64) -> Result<PutAnswer, CallError> {
@@ -317,33 +162,35 @@ impl ProfileTable for MemoryProfileTable {
         if bytes > ITEM_BYTES_MAX || profile.user_id.is_empty() {
             return Err(refused(operation, "an item has a key, and at most 400 KB"));
         }
-        let mut items = locked(&self.inner.items);
-        let stored = items.get(&profile.user_id);
-        let answer = match stored {
-            None if expected_version == 0 => {
-                items.insert(profile.user_id.clone(), Ok(profile.clone()));
-                PutAnswer::Written {
-                    write_units: units(bytes, WRITE_UNIT_BYTES),
+        let answer = {
+            let mut items = locked(&self.inner.items);
+            let stored = items.get(&profile.user_id);
+            match stored {
+                None if expected_version == 0 => {
+                    items.insert(profile.user_id.clone(), Ok(profile.clone()));
+                    PutAnswer::Written {
+                        write_units: units(bytes, WRITE_UNIT_BYTES),
+                    }
                 }
-            }
-            Some(Ok(current)) if current.version == expected_version && expected_version > 0 => {
-                let larger = bytes.max(profile_bytes(current));
-                items.insert(profile.user_id.clone(), Ok(profile.clone()));
-                PutAnswer::Written {
-                    write_units: units(larger, WRITE_UNIT_BYTES),
+                Some(Ok(current)) if current.version == expected_version && expected_version > 0 => {
+                    let larger = bytes.max(profile_bytes(current));
+                    items.insert(profile.user_id.clone(), Ok(profile.clone()));
+                    PutAnswer::Written {
+                        write_units: units(larger, WRITE_UNIT_BYTES),
+                    }
                 }
+                None => PutAnswer::Conflict {
+                    current: None,
+                    write_units: units(0, WRITE_UNIT_BYTES),
+                },
+                Some(Ok(current)) => PutAnswer::Conflict {
+                    current: Some(current.clone()),
+                    write_units: units(profile_bytes(current), WRITE_UNIT_BYTES),
+                },
+                Some(Err(why)) => PutAnswer::Unreadable { why: why.clone() },
             }
-            None => PutAnswer::Conflict {
-                current: None,
-                write_units: units(0, WRITE_UNIT_BYTES),
-            },
-            Some(Ok(current)) => PutAnswer::Conflict {
-                current: Some(current.clone()),
-                write_units: units(profile_bytes(current), WRITE_UNIT_BYTES),
-            },
-            Some(Err(why)) => PutAnswer::Unreadable { why: why.clone() },
         };
-        effect.answer(operation, answer)
+        effect.answer(operation, answer).await
     }
 }
 
@@ -423,35 +270,38 @@ impl RecordStream for MemoryStream {
                 "a record has a partition key of 1 to 256 characters, and at most 1 MiB",
             ));
         }
-        let mut stored = locked(&self.inner.records);
-        let mut outcomes = Vec::with_capacity(records.len());
-        for (index, record) in records.iter().enumerate() {
-            if effect.leaves_out(index) {
-                let code = "ProvisionedThroughputExceededException".to_owned();
-                outcomes.push(PutOutcome::Failed {
-                    code,
-                    message: "it was told to fail".to_owned(),
+        let answer = {
+            let mut stored = locked(&self.inner.records);
+            let mut outcomes = Vec::with_capacity(records.len());
+            for (index, record) in records.iter().enumerate() {
+                if effect.leaves_out(index) {
+                    let code = "ProvisionedThroughputExceededException".to_owned();
+                    outcomes.push(PutOutcome::Failed {
+                        code,
+                        message: "it was told to fail".to_owned(),
+                    });
+                    continue;
+                }
+                let shard_id = format!(
+                    "shardId-{:012}",
+                    hash_bytes(record.partition_key.as_bytes()) % self.inner.shards
+                );
+                // The call's number keeps it increasing after records were drained.
+                let calls = self.inner.faults.calls_len();
+                let sequence_number = format!("{SEQUENCE_NUMBER_PREFIX}{calls:016}{index:04}");
+                stored.push(StoredRecord {
+                    shard_id: shard_id.clone(),
+                    sequence_number: sequence_number.clone(),
+                    record: record.clone(),
                 });
-                continue;
+                outcomes.push(PutOutcome::Stored {
+                    shard_id,
+                    sequence_number,
+                });
             }
-            let shard_id = format!(
-                "shardId-{:012}",
-                hash_bytes(record.partition_key.as_bytes()) % self.inner.shards
-            );
-            // The call's number keeps it increasing after records were drained.
-            let calls = locked(&self.inner.faults.calls).len();
-            let sequence_number = format!("{SEQUENCE_NUMBER_PREFIX}{calls:016}{index:04}");
-            stored.push(StoredRecord {
-                shard_id: shard_id.clone(),
-                sequence_number: sequence_number.clone(),
-                record: record.clone(),
-            });
-            outcomes.push(PutOutcome::Stored {
-                shard_id,
-                sequence_number,
-            });
-        }
-        effect.answer(operation, outcomes)
+            outcomes
+        };
+        effect.answer(operation, answer).await
     }
 }
 
@@ -496,26 +346,30 @@ impl DecisionTable for MemoryDecisionTable {
             return Err(refused(operation, "an item has keys, and at most 400 KB"));
         }
         let key = (decision.user_id.clone(), decision.trigger_id.clone());
-        let mut decisions = locked(&self.inner.decisions);
-        let answer = match decisions.get(&key) {
-            Some((_, known)) => RecordAnswer::Known(*known),
-            None => {
-                decisions.insert(key, (decision.clone(), status));
-                RecordAnswer::New
+        let answer = {
+            let mut decisions = locked(&self.inner.decisions);
+            match decisions.get(&key) {
+                Some((_, known)) => RecordAnswer::Known(*known),
+                None => {
+                    decisions.insert(key, (decision.clone(), status));
+                    RecordAnswer::New
+                }
             }
         };
-        effect.answer(operation, answer)
+        effect.answer(operation, answer).await
     }
 
     async fn set_status(&self, user_id: &str, trigger_id: &str, status: DecisionStatus) -> Result<(), CallError> {
         let operation = Operation::SetDecisionStatus;
         let effect = self.inner.faults.meet(operation, vec![trigger_id.to_owned()]).await?;
-        let mut decisions = locked(&self.inner.decisions);
-        match decisions.get_mut(&(user_id.to_owned(), trigger_id.to_owned())) {
-            Some((_, known)) => *known = status,
-            None => return Err(refused(operation, "there is no such decision")),
+        {
+            let mut decisions = locked(&self.inner.decisions);
+            match decisions.get_mut(&(user_id.to_owned(), trigger_id.to_owned())) {
+                Some((_, known)) => *known = status,
+                None => return Err(refused(operation, "there is no such decision")),
+            }
         }
-        effect.answer(operation, ())
+        effect.answer(operation, ()).await
     }
 }
 
@@ -581,7 +435,7 @@ impl Delivery for MemoryDelivery {
                 DeliveryAnswer::Accepted
             }
         };
-        effect.answer(operation, answer)
+        effect.answer(operation, answer).await
     }
 }
 
