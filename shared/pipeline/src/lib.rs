@@ -5,7 +5,7 @@
 //! the in-memory fakes.
 //!
 //! [`profile_writer`] is interactions → profiles, triggers, rejected; [`trigger_delivery`] is triggers → decisions and
-//! whoever shows them.
+//! whoever shows them; [`redrive_user`] is a parked user's events from `rejected` into the mended profile.
 
 pub mod invocation;
 pub mod memory;
@@ -13,6 +13,7 @@ pub mod ports;
 mod profile_cache;
 pub mod profile_writer;
 pub mod put_records;
+pub mod redrive_user;
 pub mod response;
 pub mod retry;
 pub mod telemetry;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use usher_domain::limits::EVENT_BYTES_MAX;
 
 /// Why a record can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,6 +40,8 @@ pub enum RejectReason {
     UnreadableProfile,
     /// With the event, the user's profile would be larger than an item may be.
     ProfileTooLarge,
+    /// Earlier events of the user are parked: this one follows them, so that they stay in order (P3).
+    UserParked,
 }
 
 impl RejectReason {
@@ -60,6 +63,7 @@ impl RejectReason {
             RejectReason::Reserved => "reserved",
             RejectReason::UnreadableProfile => "unreadable_profile",
             RejectReason::ProfileTooLarge => "profile_too_large",
+            RejectReason::UserParked => "user_parked",
         }
     }
 }
@@ -95,6 +99,9 @@ impl Reject {
 }
 
 /// A record on the `rejected` stream: the original bytes, the reason and where it was.
+///
+/// A *parked* record is one of a user whose profile can't be written for now. It waits there, in the user's order, until
+/// the profile is mended and `usher redrive --user` applies it. Any other record is done with unless somebody sends it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectedRecord<'a> {
     /// The kind of reason.
@@ -113,34 +120,80 @@ pub struct RejectedRecord<'a> {
     pub partition_key: Cow<'a, str>,
     /// When Kinesis took it (RFC 3339).
     pub arrived_at: String,
-    /// The bytes as the producer sent them, in base64.
+    /// Whether it waits for its user's profile to be mended.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub parked: bool,
+    /// Whose event it is; on parked records only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Cow<'a, str>>,
+    /// The bytes as the producer sent them, in base64; compressed first where [`RejectedRecord::encoding`] says so.
     pub data: Cow<'a, str>,
+    /// [`REJECTED_ENCODING_GZIP`] where the bytes were compressed to fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Cow<'a, str>>,
+    /// How many of the bytes are kept, where not even compressing made them fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_cut_at: Option<usize>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// The largest record that a stream takes unless it is set to take more: 1 MiB, partition key included.
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>
 pub const REJECTED_RECORD_BYTES_MAX: usize = 1024 * 1024;
+/// The [`RejectedRecord::encoding`] of compressed bytes.
+pub const REJECTED_ENCODING_GZIP: &str = "gzip";
+
+/// Why the original bytes can't be had from a rejected record.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginalBytesError {
+    /// The data is not base64.
+    #[error("the data of the rejected record is not base64")]
+    NotBase64,
+    /// The data is said to be compressed, and is not.
+    #[error("the data of the rejected record can't be decompressed")]
+    NotGzip(#[source] std::io::Error),
+    /// It is compressed in a way that this version doesn't know.
+    #[error("the data of the rejected record has the encoding `{0}`, which this version doesn't know")]
+    UnknownEncoding(String),
+    /// Only the front was kept.
+    #[error(
+        "only the first {0} bytes of the record were kept: it is whole on the stream that it came from, while retained"
+    )]
+    Cut(usize),
+    /// It expands to more than any record has.
+    #[error("the data of the rejected record expands to over {EVENT_BYTES_MAX} bytes, more than any record has")]
+    TooLarge,
+}
 
 impl RejectedRecord<'_> {
+    /// The key to put it on its stream with: the user of a parked record, so that a user's parked records keep their
+    /// order; the reason of any other.
+    pub fn stream_key(&self) -> &str {
+        match &self.user {
+            Some(user) if self.parked => user,
+            _ => self.reason.name(),
+        }
+    }
+
     /// Its bytes on the stream. Where base64 would carry it over what a stream takes, the data is compressed first
     /// (`"encoding":"gzip"`); where even that is too large, the front of the data is kept and the rest cut off, which
     /// `"data_cut_at"` says in bytes.
     pub fn to_json(&self) -> Vec<u8> {
         let whole = serde_json::to_vec(self).unwrap_or_default();
-        let room = REJECTED_RECORD_BYTES_MAX - self.reason.name().len();
+        let room = REJECTED_RECORD_BYTES_MAX - self.stream_key().len();
         if whole.len() <= room {
             return whole;
         }
         let bytes = base64_simd::STANDARD
             .decode_to_vec(self.data.as_bytes())
             .unwrap_or_default();
-        let head = Shortened {
-            record: RejectedRecord {
-                data: Cow::Borrowed(""),
-                ..self.clone()
-            },
-            encoding: "gzip",
-            data_cut_at: None,
+        let head = RejectedRecord {
+            data: Cow::Borrowed(""),
+            encoding: Some(Cow::Borrowed(REJECTED_ENCODING_GZIP)),
+            ..self.clone()
         };
         let overhead = serde_json::to_vec(&head).map_or(0, |json| json.len()) + 64;
         // Base64 needs 4 characters for 3 bytes.
@@ -149,31 +202,34 @@ impl RejectedRecord<'_> {
         loop {
             let compressed = gzip(&bytes[..keep]);
             if compressed.len() <= most {
-                let data = base64_simd::STANDARD.encode_to_string(&compressed);
-                let cut = (keep < bytes.len()).then_some(keep);
                 let record = RejectedRecord {
-                    data: Cow::Owned(data),
-                    ..self.clone()
+                    data: Cow::Owned(base64_simd::STANDARD.encode_to_string(&compressed)),
+                    data_cut_at: (keep < bytes.len()).then_some(keep),
+                    ..head
                 };
-                return serde_json::to_vec(&Shortened {
-                    record,
-                    encoding: "gzip",
-                    data_cut_at: cut,
-                })
-                .unwrap_or_default();
+                return serde_json::to_vec(&record).unwrap_or_default();
             }
             keep /= 2;
         }
     }
-}
 
-#[derive(Serialize)]
-struct Shortened<'a> {
-    #[serde(flatten)]
-    record: RejectedRecord<'a>,
-    encoding: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_cut_at: Option<usize>,
+    /// The bytes as the producer sent them.
+    ///
+    /// # Errors
+    /// When they are not all there, or the record was not written by [`RejectedRecord::to_json`].
+    pub fn original_bytes(&self) -> Result<Vec<u8>, OriginalBytesError> {
+        if let Some(kept) = self.data_cut_at {
+            return Err(OriginalBytesError::Cut(kept));
+        }
+        let bytes = base64_simd::STANDARD
+            .decode_to_vec(self.data.as_bytes())
+            .map_err(|_| OriginalBytesError::NotBase64)?;
+        match self.encoding.as_deref() {
+            None => Ok(bytes),
+            Some(REJECTED_ENCODING_GZIP) => gunzip(&bytes),
+            Some(other) => Err(OriginalBytesError::UnknownEncoding(other.chars().take(40).collect())),
+        }
+    }
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -184,6 +240,20 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
         return Vec::new();
     }
     encoder.finish().unwrap_or_default()
+}
+
+fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, OriginalBytesError> {
+    use std::io::Read;
+    let mut expanded = Vec::new();
+    // One byte more than is allowed tells too large from just large enough.
+    flate2::read::GzDecoder::new(bytes)
+        .take(EVENT_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut expanded)
+        .map_err(OriginalBytesError::NotGzip)?;
+    if expanded.len() > EVENT_BYTES_MAX {
+        return Err(OriginalBytesError::TooLarge);
+    }
+    Ok(expanded)
 }
 
 #[cfg(test)]
@@ -200,7 +270,11 @@ mod tests {
             sequence_number: "1".into(),
             partition_key: "k".into(),
             arrived_at: "2026-01-05T10:00:00.000Z".into(),
+            parked: false,
+            user: None,
             data: base64_simd::STANDARD.encode_to_string(data).into(),
+            encoding: None,
+            data_cut_at: None,
         }
     }
 
@@ -209,9 +283,13 @@ mod tests {
         let small = rejected(b"\xff\xfe not json");
         let read: RejectedRecord<'_> = serde_json::from_slice(&small.to_json()).expect("json");
         assert_eq!(read, small);
+        assert_eq!(read.original_bytes().expect("whole"), b"\xff\xfe not json");
 
         let nested = vec![b'['; 1 << 20];
-        let json: serde_json::Value = serde_json::from_slice(&rejected(&nested).to_json()).expect("json");
+        let large = rejected(&nested).to_json();
+        let read: RejectedRecord<'_> = serde_json::from_slice(&large).expect("json");
+        assert_eq!(read.original_bytes().expect("whole"), nested);
+        let json: serde_json::Value = serde_json::from_slice(&large).expect("json");
         assert_eq!(
             (json["encoding"].as_str(), json.get("data_cut_at")),
             (Some("gzip"), None)
@@ -229,7 +307,56 @@ mod tests {
         .collect();
         let json = rejected(&noise).to_json();
         assert!(json.len() <= REJECTED_RECORD_BYTES_MAX);
+        let read: RejectedRecord<'_> = serde_json::from_slice(&json).expect("json");
+        assert!(matches!(read.original_bytes(), Err(OriginalBytesError::Cut(half)) if half == 1 << 19));
         let json: serde_json::Value = serde_json::from_slice(&json).expect("json");
         assert_eq!(json["data_cut_at"], 1 << 19);
+    }
+    #[test]
+    fn p3_parked_records_are_put_by_user_and_the_others_look_as_they_always_did() {
+        let other = rejected(b"x");
+        assert_eq!(other.stream_key(), "not_json");
+        let json = String::from_utf8(other.to_json()).expect("text");
+        assert!(
+            !json.contains("parked") && !json.contains("user") && !json.contains("encoding"),
+            "{json}"
+        );
+        let parked = RejectedRecord {
+            parked: true,
+            user: Some("u-1".into()),
+            ..rejected(b"x")
+        };
+        assert_eq!(parked.stream_key(), "u-1");
+        let bytes = parked.to_json();
+        let read: RejectedRecord<'_> = serde_json::from_slice(&bytes).expect("json");
+        assert_eq!(read, parked);
+
+        // However long the key, the record with it is what a stream takes.
+        let user = "u".repeat(usher_domain::limits::IDENTIFIER_BYTES_MAX);
+        for bytes in 750_000..750_010 {
+            let parked = RejectedRecord {
+                parked: true,
+                user: Some(user.as_str().into()),
+                ..rejected(&vec![b'x'; bytes])
+            };
+            assert!(parked.to_json().len() + parked.stream_key().len() <= REJECTED_RECORD_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_all_there_are_told() {
+        let record = |data: &'static str, encoding: Option<&'static str>| RejectedRecord {
+            data: data.into(),
+            encoding: encoding.map(Cow::Borrowed),
+            ..rejected(b"")
+        };
+        for (record, why) in [
+            (record("%", None), "not base64"),
+            (record("eA==", Some("gzip")), "can't be decompressed"),
+            (record("eA==", Some("br")), "the encoding `br`"),
+        ] {
+            let told = record.original_bytes().expect_err(why).to_string();
+            assert!(told.contains(why), "{told}");
+        }
     }
 }

@@ -238,7 +238,7 @@ where
         let rejects = tally.settled_rejects(*retry_point);
         let records: Vec<StreamRecord> = rejects
             .iter()
-            .map(|(index, reject)| rejected_record(&envelope.records[*index], reject))
+            .map(|(index, reject)| rejected_record(&envelope.records[*index], reject, None))
             .collect();
         if records.is_empty() {
             return;

@@ -97,8 +97,8 @@ pub(super) fn decode_records<'a>(envelope: &Envelope<'_>, bytes: &'a DecodedBatc
     decoded
 }
 
-/// The record for the `rejected` stream. It is partitioned by reason.
-pub(super) fn rejected_record(record: &EnvelopeRecord<'_>, reject: &Reject) -> StreamRecord {
+/// The record for the `rejected` stream. It is partitioned by reason; one of a `parked` user, by user.
+pub(super) fn rejected_record(record: &EnvelopeRecord<'_>, reject: &Reject, parked: Option<&str>) -> StreamRecord {
     let rejected = RejectedRecord {
         reason: reject.reason,
         field: Cow::Borrowed(reject.field),
@@ -108,10 +108,14 @@ pub(super) fn rejected_record(record: &EnvelopeRecord<'_>, reject: &Reject) -> S
         sequence_number: Cow::Borrowed(&record.sequence_number_text),
         partition_key: Cow::Borrowed(&record.partition_key),
         arrived_at: record.arrived_at.to_string(),
+        parked: parked.is_some(),
+        user: parked.map(Cow::Borrowed),
         data: Cow::Borrowed(&record.data),
+        encoding: None,
+        data_cut_at: None,
     };
     StreamRecord {
-        partition_key: reject.reason.name().to_owned(),
+        partition_key: rejected.stream_key().to_owned(),
         data: rejected.to_json(),
     }
 }
