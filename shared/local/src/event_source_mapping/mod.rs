@@ -4,8 +4,14 @@
 //! waiting and the invoking, and owns the loop back from a failure to a retry.
 
 mod batch;
+#[allow(dead_code, reason = "the reader takes it in with its next change")]
+pub(crate) mod failure_destination;
+pub mod filter;
 mod poller;
 mod response;
+#[allow(dead_code, reason = "the reader takes it in with its next change")]
+pub(crate) mod tumbling_window;
+mod utc_time;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -178,7 +184,8 @@ impl ShardProgress {
     fn new(shard: Arc<ShardLog>, position: StartingPosition) -> Self {
         let end = shard.end();
         let (skipped, checkpoint, starting_key) = match position {
-            StartingPosition::TrimHorizon => (0, None, None),
+            // The records before the moment are read and left out.
+            StartingPosition::TrimHorizon | StartingPosition::AtTimestamp(_) => (0, None, None),
             StartingPosition::Latest => (end.records, end.last, end.last_key),
         };
         Self {

@@ -5,6 +5,7 @@
 //! the local cloud knows but does not honour yet becomes a [`Notice`].
 
 mod intrinsics;
+mod mapping;
 mod resources;
 mod yaml;
 
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::LocalError;
+pub use crate::event_source_mapping::filter::FilterCriteria;
 
 /// The account that local ARNs name.
 pub const LOCAL_ACCOUNT_ID: &str = "000000000000";
@@ -142,6 +144,8 @@ pub struct Function {
     pub timeout: Duration,
     /// Memory in MB: told to the function, not enforced.
     pub memory_mb: u32,
+    /// `ReservedConcurrentExecutions`: at most so many invocations at a time; `None` is the account's limit, 0 is none at all.
+    pub reserved_concurrency: Option<u32>,
 }
 
 /// Where a mapping begins on a shard it has never read.
@@ -151,6 +155,43 @@ pub enum StartingPosition {
     TrimHorizon,
     /// Only records put after the mapping started.
     Latest,
+    /// The first record that arrived at this time or later, in milliseconds since the Unix epoch.
+    AtTimestamp(i64),
+}
+
+/// What takes the batches that a mapping gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailureDestinationKind {
+    /// An SQS queue: gets where the records are, not the records.
+    Sqs,
+    /// An SNS topic: gets the same as a queue.
+    Sns,
+    /// An S3 bucket: gets the records too.
+    S3,
+    /// A Kafka topic. Nothing is delivered to it locally.
+    Kafka,
+}
+
+impl fmt::Display for FailureDestinationKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Sqs => "SQS",
+            Self::Sns => "SNS",
+            Self::S3 => "S3",
+            Self::Kafka => "Kafka",
+        })
+    }
+}
+
+/// `DestinationConfig.OnFailure.Destination`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureDestination {
+    /// Which service takes them.
+    pub kind: FailureDestinationKind,
+    /// As the template gives it; `kafka://TOPIC` for Kafka.
+    pub arn: String,
+    /// Name of the queue, topic or bucket.
+    pub name: String,
 }
 
 /// A function reading a stream.
@@ -158,10 +199,15 @@ pub enum StartingPosition {
 pub struct EventSourceMapping {
     /// `FUNCTION/EVENT` as the template names them, or the logical id of the mapping resource.
     pub name: String,
+    /// What AWS would give it on creation, here always the same for the same stack and name. It is in the keys of an S3
+    /// failure destination.
+    pub uuid: String,
     /// Logical id of the function.
     pub function: String,
     /// Physical name of the stream.
     pub stream: String,
+    /// ARN of the stream.
+    pub stream_arn: String,
     /// What the template names as event source: the stream's ARN, or its consumer's.
     pub event_source_arn: String,
     /// Where to begin.
@@ -174,10 +220,18 @@ pub struct EventSourceMapping {
     pub report_batch_item_failures: bool,
     /// Retries after the first attempt; `None` is without end.
     pub retry_attempts_max: Option<u32>,
-    /// Whether the template asks to split a failing batch in two.
+    /// Records that arrived longer ago than this are given up; `None` is without end.
+    pub record_age_max: Option<Duration>,
+    /// Whether a failing batch is split in two.
     pub bisect_on_error: bool,
-    /// Concurrent batches a shard that the template asks for.
+    /// Concurrent batches a shard, from 1 to 10.
     pub parallelization_factor: u32,
+    /// What the function is to see; `None` is every record.
+    pub filters: Option<FilterCriteria>,
+    /// Length of the tumbling windows, in whole seconds up to 900; `None` is no windows.
+    pub tumbling_window: Option<Duration>,
+    /// What takes the records that are given up.
+    pub failure_destination: Option<FailureDestination>,
 }
 
 /// Something that the template asks for and the local cloud leaves out.

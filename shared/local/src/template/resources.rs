@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::intrinsics::{Attributes, Resolver};
 use super::yaml::{self, Node, Value};
 use super::{
-    EventSourceMapping, Function, LOCAL_ACCOUNT_ID, Notice, StartingPosition, Stream, StreamConsumer, Table, Template,
-    TemplateOptions, TemplateProblem, TemplateProblems,
+    Function, LOCAL_ACCOUNT_ID, Notice, Stream, StreamConsumer, Table, Template, TemplateOptions, TemplateProblem,
+    TemplateProblems,
 };
 
 const STREAM: &str = "AWS::Kinesis::Stream";
@@ -22,11 +22,8 @@ const DEFAULT_RETENTION_HOURS: u32 = 24;
 const DEFAULT_TIMEOUT_S: u64 = 3;
 const TIMEOUT_S_MAX: u64 = 900;
 const DEFAULT_MEMORY_MB: u32 = 128;
-const DEFAULT_BATCH_SIZE: usize = 100;
-const BATCH_SIZE_MAX: usize = 10_000;
-const BATCHING_WINDOW_S_MAX: u64 = 300;
-const PARALLELIZATION_FACTOR_MAX: u32 = 10;
-const RETRY_ATTEMPTS_MAX: i64 = 10_000;
+/// AWS bounds it by the account's limit, which starts at 1,000 and can be raised; this is past any of them.
+const RESERVED_CONCURRENCY_MAX: u32 = 1_000_000;
 
 /// What `CreateTable` takes from a table resource as it is.
 const TABLE_PROPERTIES: [&str; 10] = [
@@ -104,16 +101,16 @@ pub(super) fn read(source_name: &str, text: &str, options: &TemplateOptions) -> 
 }
 
 /// A resource whose condition holds.
-struct Resource<'template> {
-    line: usize,
-    logical_id: &'template str,
+pub(super) struct Resource<'template> {
+    pub line: usize,
+    pub logical_id: &'template str,
     kind: &'template str,
     node: &'template Node,
-    properties: Option<&'template Node>,
+    pub properties: Option<&'template Node>,
 }
 
 impl<'template> Resource<'template> {
-    fn property(&self, name: &str) -> Option<&'template Node> {
+    pub fn property(&self, name: &str) -> Option<&'template Node> {
         self.properties.and_then(|properties| properties.get(name))
     }
 }
@@ -296,9 +293,9 @@ const EMPTY: Node = Node {
     value: Value::Null,
 };
 
-struct Reader<'run, 'template> {
-    resolver: &'run Resolver<'template>,
-    options: &'run TemplateOptions,
+pub(super) struct Reader<'run, 'template> {
+    pub resolver: &'run Resolver<'template>,
+    pub options: &'run TemplateOptions,
     /// `Globals.Function`.
     globals: Option<&'template Node>,
     notices: Vec<Notice>,
@@ -314,7 +311,7 @@ impl<'template> Reader<'_, 'template> {
             .unwrap_or_default()
     }
 
-    fn notice(&mut self, line: usize, message: impl Into<String>) {
+    pub fn notice(&mut self, line: usize, message: impl Into<String>) {
         self.notices.push(Notice {
             line,
             message: message.into(),
@@ -322,7 +319,7 @@ impl<'template> Reader<'_, 'template> {
     }
 
     /// A number between `min` and `max`, or `default` when the property is absent.
-    fn number<N>(&self, node: Option<&Node>, what: &str, min: N, max: N, default: N) -> N
+    pub fn number<N>(&self, node: Option<&Node>, what: &str, min: N, max: N, default: N) -> N
     where
         N: std::str::FromStr + PartialOrd + std::fmt::Display + Copy,
     {
@@ -345,7 +342,7 @@ impl<'template> Reader<'_, 'template> {
         }
     }
 
-    fn boolean(&self, node: Option<&Node>, what: &str, default: bool) -> bool {
+    pub fn boolean(&self, node: Option<&Node>, what: &str, default: bool) -> bool {
         let Some(node) = node else { return default };
         let Some(resolved) = self.resolver.resolve(node) else {
             return default;
@@ -524,7 +521,15 @@ impl<'template> Reader<'_, 'template> {
                 10_240,
                 DEFAULT_MEMORY_MB,
             ),
+            reserved_concurrency: self.reserved_concurrency(resource),
         })
+    }
+
+    fn reserved_concurrency(&self, resource: &Resource<'template>) -> Option<u32> {
+        const PROPERTY: &str = "ReservedConcurrentExecutions";
+        // AWS::NoValue is as if it were not there.
+        let resolved = self.resolver.resolve(self.or_global(resource, PROPERTY)?)?;
+        Some(self.number(Some(&resolved), PROPERTY, 0, RESERVED_CONCURRENCY_MAX, 0))
     }
 
     fn binary(&self, resource: &Resource<'template>) -> Option<String> {
@@ -548,232 +553,6 @@ impl<'template> Reader<'_, 'template> {
         };
         let text = self.resolver.text(code_uri)?;
         text.trim_end_matches('/').rsplit('/').next().map(str::to_owned)
-    }
-
-    fn function_events(
-        &mut self,
-        resource: &Resource<'template>,
-        streams: &[Stream],
-        consumers: &[StreamConsumer],
-    ) -> Vec<EventSourceMapping> {
-        let mut mappings = Vec::new();
-        for (key, event) in resource.property("Events").map(Node::entries).unwrap_or_default() {
-            let kind = event.get("Type").and_then(Node::as_text).unwrap_or_default();
-            if kind != "Kinesis" {
-                self.notice(
-                    key.line,
-                    format!(
-                        "the {kind} event {} is not run locally; only Kinesis events are",
-                        key.text
-                    ),
-                );
-                continue;
-            }
-            let Some(properties) = event.get("Properties") else {
-                self.resolver
-                    .problem(key.line, format!("the event {} has no Properties", key.text));
-                continue;
-            };
-            let name = format!("{}/{}", resource.logical_id, key.text);
-            mappings.extend(self.mapping(
-                key.line,
-                name,
-                resource.logical_id,
-                properties,
-                properties.get("Stream").ok_or("Stream"),
-                streams,
-                consumers,
-            ));
-        }
-        mappings
-    }
-
-    fn mapping_resource(
-        &mut self,
-        resource: &Resource<'template>,
-        functions: &[Function],
-        streams: &[Stream],
-        consumers: &[StreamConsumer],
-    ) -> Option<EventSourceMapping> {
-        let properties = resource.properties?;
-        let target = properties
-            .get("FunctionName")
-            .and_then(|node| self.resolver.text(node))?;
-        let Some(function) = functions.iter().find(|function| {
-            target == function.name || target == function.arn || target.starts_with(&format!("{}:", function.arn))
-        }) else {
-            self.resolver.problem(
-                resource.line,
-                format!("FunctionName is {target}, which no function of this template is"),
-            );
-            return None;
-        };
-        let source = properties.get("EventSourceArn");
-        let other_service = source
-            .and_then(|node| self.resolver.text(node))
-            .filter(|arn| !arn.is_empty() && !arn.starts_with("arn:aws:kinesis:"));
-        if let Some(arn) = other_service {
-            self.notice(
-                resource.line,
-                format!(
-                    "{} reads {arn} and is not run locally; only Kinesis is",
-                    resource.logical_id
-                ),
-            );
-            return None;
-        }
-        self.mapping(
-            resource.line,
-            resource.logical_id.to_owned(),
-            &function.logical_id,
-            properties,
-            source.ok_or("EventSourceArn"),
-            streams,
-            consumers,
-        )
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "two callers, one per way of writing a mapping")]
-    fn mapping(
-        &mut self,
-        line: usize,
-        name: String,
-        function: &str,
-        properties: &Node,
-        source: Result<&Node, &str>,
-        streams: &[Stream],
-        consumers: &[StreamConsumer],
-    ) -> Option<EventSourceMapping> {
-        if !self.boolean(properties.get("Enabled"), "Enabled", true) {
-            self.notice(line, format!("{name} is not enabled and does not run"));
-            return None;
-        }
-        let source = match source {
-            Ok(node) => node,
-            Err(property) => {
-                self.resolver.problem(
-                    line,
-                    format!("{name} has no {property}; name a stream or a stream consumer"),
-                );
-                return None;
-            }
-        };
-        let event_source_arn = self.resolver.text(source)?;
-        let stream_arn = consumers
-            .iter()
-            .find(|consumer| consumer.arn == event_source_arn)
-            .map_or(event_source_arn.as_str(), |consumer| consumer.stream_arn.as_str());
-        let Some(stream) = streams.iter().find(|stream| stream.arn == stream_arn) else {
-            self.resolver.problem(
-                source.line,
-                format!(
-                    "{name} reads {event_source_arn}, which is neither a stream nor a consumer of this template; use !GetAtt STREAM.Arn \
-                     or !GetAtt CONSUMER.ConsumerARN"
-                ),
-            );
-            return None;
-        };
-        let position = properties.get("StartingPosition");
-        let starting_position = match position.and_then(|node| self.resolver.text(node)).as_deref() {
-            Some("TRIM_HORIZON") => StartingPosition::TrimHorizon,
-            Some("LATEST") => StartingPosition::Latest,
-            other => {
-                self.resolver.problem(
-                    position.map_or(line, |node| node.line),
-                    format!(
-                        "StartingPosition is {}; give TRIM_HORIZON or LATEST",
-                        other.unwrap_or("missing")
-                    ),
-                );
-                return None;
-            }
-        };
-        let window_s = self.number(
-            properties.get("MaximumBatchingWindowInSeconds"),
-            "MaximumBatchingWindowInSeconds",
-            0,
-            BATCHING_WINDOW_S_MAX,
-            0,
-        );
-        let retries = self.number(
-            properties.get("MaximumRetryAttempts"),
-            "MaximumRetryAttempts",
-            -1,
-            RETRY_ATTEMPTS_MAX,
-            -1,
-        );
-        let factor = self.number(
-            properties.get("ParallelizationFactor"),
-            "ParallelizationFactor",
-            1,
-            PARALLELIZATION_FACTOR_MAX,
-            1,
-        );
-        if factor > 1 {
-            self.notice(
-                line,
-                format!("{name}: ParallelizationFactor {factor} is not honoured yet; one batch a shard at a time"),
-            );
-        }
-        for (property, effect) in [
-            ("FilterCriteria", "the function gets every record"),
-            ("TumblingWindowInSeconds", "the function gets no window"),
-        ] {
-            if let Some(node) = properties.get(property) {
-                self.notice(node.line, format!("{name}: {property} is not honoured yet; {effect}"));
-            }
-        }
-        Some(EventSourceMapping {
-            function: function.to_owned(),
-            stream: stream.name.clone(),
-            event_source_arn,
-            starting_position,
-            batch_size: self.number(
-                properties.get("BatchSize"),
-                "BatchSize",
-                1,
-                BATCH_SIZE_MAX,
-                DEFAULT_BATCH_SIZE,
-            ),
-            batching_window: Duration::from_secs(window_s),
-            report_batch_item_failures: self.reports_failures(properties),
-            retry_attempts_max: u32::try_from(retries).ok(),
-            bisect_on_error: self.boolean(
-                properties.get("BisectBatchOnFunctionError"),
-                "BisectBatchOnFunctionError",
-                false,
-            ),
-            parallelization_factor: factor,
-            name,
-        })
-    }
-
-    fn reports_failures(&self, properties: &Node) -> bool {
-        let Some(node) = properties.get("FunctionResponseTypes") else {
-            return false;
-        };
-        let Some(resolved) = self.resolver.resolve(node) else {
-            return false;
-        };
-        let Value::List(types) = &resolved.value else {
-            self.resolver.problem(
-                node.line,
-                "FunctionResponseTypes is a list; give [ReportBatchItemFailures]",
-            );
-            return false;
-        };
-        for kind in types {
-            if kind.as_text() != Some("ReportBatchItemFailures") {
-                self.resolver.problem(
-                    kind.line,
-                    format!(
-                        "{} is not a FunctionResponseType; the only one is ReportBatchItemFailures",
-                        kind.as_text().unwrap_or("this")
-                    ),
-                );
-            }
-        }
-        !types.is_empty()
     }
 }
 

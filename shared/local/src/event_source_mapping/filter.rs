@@ -1,0 +1,699 @@
+//! Filter criteria: which records of a Kinesis mapping the function gets to see. Pure.
+//!
+//! The syntax is that of <https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html#filtering-syntax>; what
+//! happens to data that is not JSON is as in <https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis-filtering.html>:
+//!
+//! | A record's data | The pattern | What happens |
+//! |---|---|---|
+//! | JSON | has `data` | the pattern decides |
+//! | not JSON | has `data` | the record is dropped |
+//! | any | has no `data` | the pattern decides on the metadata alone |
+//! | any | `data` is not a JSON object | the pattern is refused when the mapping is made |
+//!
+//! Several patterns are joined by "or", the members of one by "and". Text and numbers are equal when their characters are: 300,
+//! 300.0 and 3.0e2 differ (the same page), but `numeric` compares by value. A list in the data matches when any of its elements
+//! does. Whether a field is absent from a list of objects is judged element by element.
+
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Filters a mapping may have unless AWS raises the quota.
+pub const PATTERNS_DEFAULT_MAX: usize = 5;
+/// Filters a mapping may have at most.
+pub const PATTERNS_MAX: usize = 10;
+/// Length of a pattern, in bytes: <https://docs.aws.amazon.com/lambda/latest/api/API_Filter.html>.
+pub const PATTERN_BYTES_MAX: usize = 4_096;
+/// Where a pattern speaks of what the producer put.
+pub const DATA_KEY: &str = "data";
+/// What else a pattern may name: the members of `kinesis` in the event.
+pub const METADATA_KEYS: [&str; 4] = [
+    "partitionKey",
+    "sequenceNumber",
+    "approximateArrivalTimestamp",
+    "kinesisSchemaVersion",
+];
+/// `numeric` compares within these bounds only:
+/// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html#eb-filtering-numeric-matching>.
+const NUMERIC_MAGNITUDE_MAX: f64 = 5.0e9;
+/// Lists within lists that are looked into. Deeper ones match nothing, so that no record costs more than its size.
+const NESTED_LISTS_MAX: usize = 32;
+const SCHEMA_VERSION: &str = "1.0";
+const OR: &str = "$or";
+
+/// A mapping's filters: a record passes if any of them matches.
+#[derive(Clone)]
+pub struct FilterCriteria {
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Clone)]
+struct Pattern {
+    text: String,
+    root: Fields,
+    names_data: bool,
+}
+
+/// What is wrong with a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("filter {number}: {message}")]
+pub struct FilterPatternError {
+    /// Which pattern, from 1.
+    pub number: usize,
+    /// Where in it, what is wrong, and what to do.
+    pub message: String,
+}
+
+/// What a filter looks at in a record.
+#[derive(Debug, Clone, Copy)]
+pub struct FilterRecord<'record> {
+    /// The partition key.
+    pub partition_key: &'record str,
+    /// The sequence number, as Kinesis writes it.
+    pub sequence_number: &'record str,
+    /// When it arrived, in milliseconds since the Unix epoch.
+    pub arrival_ms: i64,
+    /// What the producer put, decoded from base64.
+    pub data: &'record [u8],
+}
+
+/// Two criteria are equal when their patterns' texts are.
+impl PartialEq for FilterCriteria {
+    fn eq(&self, other: &Self) -> bool {
+        self.texts().eq(other.texts())
+    }
+}
+
+impl Eq for FilterCriteria {}
+
+impl fmt::Debug for FilterCriteria {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.texts()).finish()
+    }
+}
+
+impl FilterCriteria {
+    /// Reads patterns, each a text that holds JSON.
+    ///
+    /// # Errors
+    /// With the first thing wrong in the first bad pattern.
+    pub fn parse<'text>(patterns: impl IntoIterator<Item = &'text str>) -> Result<Self, FilterPatternError> {
+        let patterns = patterns
+            .into_iter()
+            .enumerate()
+            .map(|(index, text)| {
+                Pattern::parse(text).map_err(|message| FilterPatternError {
+                    number: index + 1,
+                    message,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { patterns })
+    }
+
+    /// The patterns as they were written.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.patterns.iter().map(|pattern| pattern.text.as_str())
+    }
+
+    /// Names at the top of patterns other than `data`, each with the index of its pattern.
+    pub fn other_keys(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.patterns.iter().enumerate().flat_map(|(index, pattern)| {
+            let names = pattern.root.names();
+            names
+                .into_iter()
+                .filter(|name| *name != DATA_KEY)
+                .map(move |name| (index, name))
+        })
+    }
+
+    /// Whether the function is to get the record.
+    pub fn matches(&self, record: &FilterRecord<'_>) -> bool {
+        // Most patterns name the data, so it is read once for all of them, and only when one does.
+        let mut data: Option<Option<&RawValue>> = None;
+        self.patterns.iter().any(|pattern| {
+            let data = if pattern.names_data {
+                match *data.get_or_insert_with(|| serde_json::from_slice(record.data).ok()) {
+                    Some(json) => Some(json),
+                    None => return false,
+                }
+            } else {
+                None
+            };
+            pattern.root.match_record(record, data)
+        })
+    }
+}
+
+/// Members that all must match, and alternatives (`$or`) of which one must, for each time that `$or` is said.
+#[derive(Debug, Clone, Default)]
+struct Fields {
+    members: Vec<(String, Rule)>,
+    alternatives: Vec<Vec<Fields>>,
+}
+
+#[derive(Debug, Clone)]
+enum Rule {
+    Nested(Fields),
+    /// Any of these.
+    Leaf(Vec<Test>),
+}
+
+/// One comparison.
+#[derive(Debug, Clone)]
+enum Test {
+    Equals(Scalar<String>),
+    AnythingBut(Vec<Test>),
+    Prefix(String),
+    Suffix(String),
+    /// In lower case.
+    EqualsIgnoreCase(String),
+    Numeric(Vec<(Comparison, f64)>),
+    Exists(bool),
+}
+
+/// A JSON value that is neither list nor object. A number is its characters.
+#[derive(Debug, Clone, PartialEq)]
+enum Scalar<Text> {
+    Null,
+    Boolean(bool),
+    Number(Text),
+    Text(Text),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl Comparison {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "=" => Self::Equal,
+            "<" => Self::Less,
+            "<=" => Self::LessOrEqual,
+            ">" => Self::Greater,
+            ">=" => Self::GreaterOrEqual,
+            _ => return None,
+        })
+    }
+
+    fn is_lower_bound(self) -> bool {
+        matches!(self, Self::Greater | Self::GreaterOrEqual)
+    }
+
+    fn is_upper_bound(self) -> bool {
+        matches!(self, Self::Less | Self::LessOrEqual)
+    }
+
+    #[expect(
+        clippy::float_cmp,
+        reason = "both are the nearest f64 to a decimal number; AWS compares 15 digits"
+    )]
+    fn holds(self, left: f64, right: f64) -> bool {
+        match self {
+            Self::Equal => left == right,
+            Self::Less => left < right,
+            Self::LessOrEqual => left <= right,
+            Self::Greater => left > right,
+            Self::GreaterOrEqual => left >= right,
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- reading JSON
+
+/// What a JSON value is.
+enum Json<'raw> {
+    Scalar(Scalar<String>),
+    List(&'raw RawValue),
+    Map(&'raw RawValue),
+}
+
+fn look(raw: &RawValue) -> Option<Json<'_>> {
+    let text = raw.get();
+    Some(match text.as_bytes().first()? {
+        b'{' => Json::Map(raw),
+        b'[' => Json::List(raw),
+        b'"' => Json::Scalar(Scalar::Text(serde_json::from_str(text).ok()?)),
+        b't' => Json::Scalar(Scalar::Boolean(true)),
+        b'f' => Json::Scalar(Scalar::Boolean(false)),
+        b'n' => Json::Scalar(Scalar::Null),
+        _ => Json::Scalar(Scalar::Number(text.to_owned())),
+    })
+}
+
+/// Calls a closure with each entry of an object; the text behind a `&RawValue` lives as long as the object's.
+struct EachEntry<F>(F);
+
+impl<'raw, F: FnMut(String, &'raw RawValue)> DeserializeSeed<'raw> for EachEntry<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'raw>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'raw, F: FnMut(String, &'raw RawValue)> Visitor<'raw> for EachEntry<F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'raw>>(mut self, mut entries: A) -> Result<(), A::Error> {
+        while let Some((key, value)) = entries.next_entry::<String, &'raw RawValue>()? {
+            (self.0)(key, value);
+        }
+        Ok(())
+    }
+}
+
+/// Calls a closure with the elements of a list until it returns `true`; tells whether it did, and whether there was any.
+struct AnyElement<F>(F);
+
+#[derive(Default)]
+struct Elements {
+    any: bool,
+    matched: bool,
+}
+
+impl<'raw, F: FnMut(&'raw RawValue) -> bool> DeserializeSeed<'raw> for AnyElement<F> {
+    type Value = Elements;
+
+    fn deserialize<D: Deserializer<'raw>>(self, deserializer: D) -> Result<Elements, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'raw, F: FnMut(&'raw RawValue) -> bool> Visitor<'raw> for AnyElement<F> {
+    type Value = Elements;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'raw>>(mut self, mut list: A) -> Result<Elements, A::Error> {
+        let mut elements = Elements::default();
+        while let Some(element) = list.next_element::<&'raw RawValue>()? {
+            elements.any = true;
+            if (self.0)(element) {
+                elements.matched = true;
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                break;
+            }
+        }
+        Ok(elements)
+    }
+}
+
+fn each_entry<'raw>(map: &'raw RawValue, take: impl FnMut(String, &'raw RawValue)) {
+    // A `RawValue` holds well-formed JSON; only a key with half a surrogate pair fails, and ends the reading there.
+    let _ = EachEntry(take).deserialize(&mut serde_json::Deserializer::from_str(map.get()));
+}
+
+fn any_element<'raw>(list: &'raw RawValue, matches: impl FnMut(&'raw RawValue) -> bool) -> Elements {
+    AnyElement(matches)
+        .deserialize(&mut serde_json::Deserializer::from_str(list.get()))
+        .unwrap_or_default()
+}
+
+fn elements_of(list: &RawValue) -> Vec<&RawValue> {
+    serde_json::from_str(list.get()).unwrap_or_default()
+}
+
+fn entries_of(map: &RawValue) -> Vec<(String, &RawValue)> {
+    let mut entries = Vec::new();
+    each_entry(map, |key, value| entries.push((key, value)));
+    entries
+}
+
+// ------------------------------------------------------------------------------------------------------------------- matching
+
+impl Fields {
+    /// Names of members, those of alternatives too.
+    fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.members.iter().map(|(name, _)| name.as_str()).collect();
+        names.extend(self.alternatives.iter().flatten().flat_map(Fields::names));
+        names
+    }
+
+    fn match_record(&self, record: &FilterRecord<'_>, data: Option<&RawValue>) -> bool {
+        let member = |name: &str, rule: &Rule| match metadata(name, record) {
+            Some(scalar) => rule.match_scalar(&scalar),
+            None if name == DATA_KEY => rule.match_value(data, 0),
+            None => rule.match_value(None, 0),
+        };
+        self.members.iter().all(|(name, rule)| member(name, rule))
+            && self
+                .alternatives
+                .iter()
+                .all(|alternatives| alternatives.iter().any(|fields| fields.match_record(record, data)))
+    }
+
+    fn match_map(&self, map: Option<&RawValue>, nested_lists: usize) -> bool {
+        let names = self.names();
+        let mut found: Vec<Option<&RawValue>> = vec![None; names.len()];
+        if let Some(map) = map {
+            each_entry(map, |key, value| {
+                for (place, name) in found.iter_mut().zip(&names) {
+                    if **name == *key {
+                        *place = Some(value);
+                    }
+                }
+            });
+        }
+        self.match_found(&mut found.into_iter(), nested_lists)
+    }
+
+    /// `found` holds a value for each of [`Self::names`], in that order.
+    fn match_found<'raw>(&self, found: &mut impl Iterator<Item = Option<&'raw RawValue>>, nested_lists: usize) -> bool {
+        // Every one is taken from `found` whatever the others say, to stay in step with the names.
+        let mut all = true;
+        for (_, rule) in &self.members {
+            let value = found.next().flatten();
+            all = all && rule.match_value(value, nested_lists);
+        }
+        for alternatives in &self.alternatives {
+            let mut any = false;
+            for fields in alternatives {
+                any |= fields.match_found(found, nested_lists);
+            }
+            all = all && any;
+        }
+        all
+    }
+}
+
+fn metadata(name: &str, record: &FilterRecord<'_>) -> Option<Scalar<String>> {
+    Some(match name {
+        "partitionKey" => Scalar::Text(record.partition_key.to_owned()),
+        "sequenceNumber" => Scalar::Text(record.sequence_number.to_owned()),
+        "kinesisSchemaVersion" => Scalar::Text(SCHEMA_VERSION.to_owned()),
+        "approximateArrivalTimestamp" => {
+            let (sign, magnitude) = (
+                if record.arrival_ms < 0 { "-" } else { "" },
+                record.arrival_ms.unsigned_abs(),
+            );
+            Scalar::Number(format!("{sign}{}.{:03}", magnitude / 1_000, magnitude % 1_000))
+        }
+        _ => return None,
+    })
+}
+
+impl Rule {
+    fn match_value(&self, value: Option<&RawValue>, nested_lists: usize) -> bool {
+        match value.and_then(look) {
+            None => self.match_absent(),
+            Some(Json::Scalar(scalar)) => self.match_scalar(&scalar),
+            Some(Json::Map(map)) => match self {
+                Self::Nested(fields) => fields.match_map(Some(map), nested_lists),
+                // A rule compares leaves, and there is none by this name.
+                Self::Leaf(_) => self.match_absent(),
+            },
+            Some(Json::List(list)) => {
+                if nested_lists == NESTED_LISTS_MAX {
+                    return false;
+                }
+                let elements = any_element(list, |element| match (self, element.get().as_bytes().first()) {
+                    // What a list holds beside that which the rule looks for neither matches nor counts as absent.
+                    (Self::Leaf(_), Some(b'{')) => false,
+                    (Self::Nested(_), first) if !matches!(first, Some(b'{' | b'[')) => false,
+                    _ => self.match_value(Some(element), nested_lists + 1),
+                });
+                elements.matched || (!elements.any && self.match_absent())
+            }
+        }
+    }
+
+    fn match_scalar(&self, scalar: &Scalar<String>) -> bool {
+        match self {
+            Self::Nested(_) => self.match_absent(),
+            Self::Leaf(tests) => tests.iter().any(|test| test.holds(scalar)),
+        }
+    }
+
+    fn match_absent(&self) -> bool {
+        match self {
+            Self::Nested(fields) => fields.match_map(None, 0),
+            Self::Leaf(tests) => tests.iter().any(|test| matches!(test, Test::Exists(false))),
+        }
+    }
+}
+
+impl Test {
+    fn holds(&self, value: &Scalar<String>) -> bool {
+        match (self, value) {
+            (Self::Equals(expected), value) => expected == value,
+            (Self::AnythingBut(tests), value) => !tests.iter().any(|test| test.holds(value)),
+            (Self::Exists(expected), _) => *expected,
+            (Self::Prefix(prefix), Scalar::Text(text)) => text.starts_with(prefix.as_str()),
+            (Self::Suffix(suffix), Scalar::Text(text)) => text.ends_with(suffix.as_str()),
+            (Self::EqualsIgnoreCase(lower), Scalar::Text(text)) => text.to_lowercase() == *lower,
+            (Self::Numeric(bounds), Scalar::Number(text)) => text.parse::<f64>().is_ok_and(|number| {
+                number.abs() <= NUMERIC_MAGNITUDE_MAX
+                    && bounds
+                        .iter()
+                        .all(|(comparison, bound)| comparison.holds(number, *bound))
+            }),
+            _ => false,
+        }
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------------------- parsing
+
+impl Pattern {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(format!(
+                "it has {} bytes; AWS takes at most {PATTERN_BYTES_MAX}, so split it in two filters",
+                text.len()
+            ));
+        }
+        let raw: &RawValue = serde_json::from_str(text)
+            .map_err(|error| format!("it is not JSON: {error}; write it as one JSON object in quotes"))?;
+        let Some(Json::Map(map)) = look(raw) else {
+            return Err("it is not an object; write it as {\"data\": {\"FIELD\": [\"VALUE\"]}}".to_owned());
+        };
+        let root = parse_fields(map, "")?;
+        root.check_data()?;
+        let names_data = root.names().contains(&DATA_KEY);
+        Ok(Self {
+            text: text.to_owned(),
+            root,
+            names_data,
+        })
+    }
+}
+
+impl Fields {
+    /// A plain string as the rule for `data` is refused for Kinesis, where it is taken for SQS.
+    fn check_data(&self) -> Result<(), String> {
+        for (name, rule) in &self.members {
+            if name == DATA_KEY && matches!(rule, Rule::Leaf(_)) {
+                return Err(format!(
+                    "{DATA_KEY} is a list; for Kinesis it must be an object that names fields of the JSON that producers put"
+                ));
+            }
+        }
+        self.alternatives.iter().flatten().try_for_each(Fields::check_data)
+    }
+}
+
+/// Where in the pattern, for a message.
+fn at(path: &str) -> String {
+    if path.is_empty() {
+        "at its top".to_owned()
+    } else {
+        format!("at {path}")
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+fn parse_fields(map: &RawValue, path: &str) -> Result<Fields, String> {
+    let mut fields = Fields::default();
+    for (name, value) in entries_of(map) {
+        let inner = join(path, &name);
+        if name == OR {
+            fields.alternatives.push(parse_alternatives(value, path)?);
+            continue;
+        }
+        let rule = match look(value) {
+            Some(Json::Map(map)) => Rule::Nested(parse_fields(map, &inner)?),
+            Some(Json::List(list)) => Rule::Leaf(parse_tests(list, &inner)?),
+            _ => {
+                return Err(format!(
+                    "{} there is a bare value; put it in a list: [{}]",
+                    at(&inner),
+                    value.get()
+                ));
+            }
+        };
+        if fields.members.iter().any(|(known, _)| *known == name) {
+            return Err(format!("{} the name is there twice; join the two lists", at(&inner)));
+        }
+        fields.members.push((name, rule));
+    }
+    if fields.members.is_empty() && fields.alternatives.is_empty() {
+        return Err(format!(
+            "{} there is an empty object, which AWS refuses; name a field in it, or remove it",
+            at(path)
+        ));
+    }
+    Ok(fields)
+}
+
+fn parse_alternatives(value: &RawValue, path: &str) -> Result<Vec<Fields>, String> {
+    let refused = || {
+        format!(
+            "{} {OR} is not a list of two objects or more; write [{{\"FIELD\": [..]}}, {{\"OTHER\": [..]}}]",
+            at(path)
+        )
+    };
+    let Some(Json::List(list)) = look(value) else {
+        return Err(refused());
+    };
+    let alternatives = elements_of(list);
+    if alternatives.len() < 2 {
+        return Err(refused());
+    }
+    alternatives
+        .into_iter()
+        .map(|alternative| match look(alternative) {
+            Some(Json::Map(map)) => parse_fields(map, path),
+            _ => Err(refused()),
+        })
+        .collect()
+}
+
+fn parse_tests(list: &RawValue, path: &str) -> Result<Vec<Test>, String> {
+    let elements = elements_of(list);
+    if elements.is_empty() {
+        return Err(format!(
+            "{} there is an empty list, which matches nothing; write [\"\"] for empty text, or [null]",
+            at(path)
+        ));
+    }
+    elements
+        .into_iter()
+        .map(|element| match look(element) {
+            Some(Json::Scalar(scalar)) => Ok(Test::Equals(scalar)),
+            Some(Json::Map(map)) => parse_operator(map, path),
+            _ => Err(format!("{} there is a list in a list; use one list", at(path))),
+        })
+        .collect()
+}
+
+const OPERATORS: &str = "exists, prefix, suffix, equals-ignore-case, numeric, anything-but";
+
+fn parse_operator(map: &RawValue, path: &str) -> Result<Test, String> {
+    let entries = entries_of(map);
+    let [(operator, argument)] = entries.as_slice() else {
+        return Err(format!("{} an operator has one name; use one of {OPERATORS}", at(path)));
+    };
+    let wants = |what: &str| format!("{} {operator} takes {what}, not {}", at(path), argument.get());
+    Ok(match (operator.as_str(), look(argument)) {
+        ("exists", Some(Json::Scalar(Scalar::Boolean(expected)))) => Test::Exists(expected),
+        ("exists", _) => return Err(wants("true or false")),
+        ("prefix" | "suffix" | "equals-ignore-case", argument) => {
+            return parse_text_operator(operator, argument).ok_or_else(|| wants("text"));
+        }
+        ("numeric", Some(Json::List(list))) => Test::Numeric(parse_numeric(list, path)?),
+        ("numeric", _) => return Err(wants("a list such as [\">\", 10, \"<=\", 20]")),
+        ("anything-but", Some(Json::Scalar(scalar @ (Scalar::Text(_) | Scalar::Number(_))))) => {
+            Test::AnythingBut(vec![Test::Equals(scalar)])
+        }
+        ("anything-but", Some(Json::List(list))) => {
+            let mut tests = Vec::new();
+            for element in elements_of(list) {
+                match look(element) {
+                    Some(Json::Scalar(scalar @ (Scalar::Text(_) | Scalar::Number(_)))) => {
+                        tests.push(Test::Equals(scalar))
+                    }
+                    _ => return Err(wants("a list of texts and numbers")),
+                }
+            }
+            if tests.is_empty() {
+                return Err(wants("a list with at least one value"));
+            }
+            Test::AnythingBut(tests)
+        }
+        ("anything-but", Some(Json::Map(inner))) => {
+            let inner = entries_of(inner);
+            let test = match inner.as_slice() {
+                [(name, argument)] => parse_text_operator(name, look(argument)),
+                _ => None,
+            };
+            let takes = "a value, a list, or {\"prefix\": TEXT}, {\"suffix\": TEXT} or {\"equals-ignore-case\": TEXT}";
+            Test::AnythingBut(vec![test.ok_or_else(|| wants(takes))?])
+        }
+        ("anything-but", _) => return Err(wants("a value or a list of values")),
+        (other, _) => {
+            return Err(format!(
+                "{} {other} is not an operator that Lambda documents for filters; use one of {OPERATORS}",
+                at(path)
+            ));
+        }
+    })
+}
+
+fn parse_text_operator(name: &str, argument: Option<Json<'_>>) -> Option<Test> {
+    let Some(Json::Scalar(Scalar::Text(text))) = argument else {
+        return None;
+    };
+    Some(match name {
+        "prefix" => Test::Prefix(text),
+        "suffix" => Test::Suffix(text),
+        "equals-ignore-case" => Test::EqualsIgnoreCase(text.to_lowercase()),
+        _ => return None,
+    })
+}
+
+fn parse_numeric(list: &RawValue, path: &str) -> Result<Vec<(Comparison, f64)>, String> {
+    let refused = |why: &str| {
+        format!(
+            "{} numeric {why}; write [\"=\", 100] or [\">\", 10, \"<=\", 20]",
+            at(path)
+        )
+    };
+    let mut bounds = Vec::new();
+    for pair in elements_of(list).chunks(2) {
+        let [comparison, bound] = pair else {
+            return Err(refused("has an operator without a number"));
+        };
+        let (Some(Json::Scalar(Scalar::Text(comparison))), Some(Json::Scalar(Scalar::Number(bound)))) =
+            (look(comparison), look(bound))
+        else {
+            return Err(refused("takes operators and numbers by turns"));
+        };
+        let Some(comparison) = Comparison::parse(&comparison) else {
+            return Err(refused("knows =, <, <=, > and >= only"));
+        };
+        match bound.parse::<f64>() {
+            Ok(bound) if bound.abs() <= NUMERIC_MAGNITUDE_MAX => bounds.push((comparison, bound)),
+            _ => return Err(refused("compares numbers from -5e9 to 5e9 only")),
+        }
+    }
+    match bounds.as_slice() {
+        [_] => Ok(bounds),
+        [(lower, from), (upper, to)] if lower.is_lower_bound() && upper.is_upper_bound() && from < to => Ok(bounds),
+        [_, _] => Err(refused(
+            "with two bounds gives the lower one first, and leaves room between them",
+        )),
+        _ => Err(refused("takes one bound or two")),
+    }
+}
