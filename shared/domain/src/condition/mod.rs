@@ -116,6 +116,18 @@ impl Condition {
         }
     }
 
+    /// [`Condition::is_met`] by the interpreter whatever form it has, for fuzzing to hold the typed form to.
+    ///
+    /// # Errors
+    /// As [`Condition::is_met`].
+    #[cfg(feature = "fuzzing")]
+    pub fn is_met_interpreted(&self, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
+        match cel::Program::compile(&self.source) {
+            Ok(program) => interpret::is_met(&program, scope),
+            Err(_) => Err(EvaluationError::Other),
+        }
+    }
+
     /// What it read, as it was, for people.
     pub fn seen(&self, scope: &Scope<'_>) -> Vec<SeenValue> {
         let reads = self.reads.iter().take(crate::limits::REASON_VALUES_MAX);

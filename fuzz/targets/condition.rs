@@ -1,0 +1,41 @@
+//! A condition: errors, or the same answer from its typed form and from the interpreter.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use usher_domain::condition::{Condition, Names, Scope};
+use usher_fuzz::{TEST_JOURNEY, arrived_at, known_event, plan};
+
+fuzz_target!(|source: &str| {
+    let mut names = Names {
+        features: TEST_JOURNEY
+            .features
+            .iter()
+            .map(|feature| feature.name.clone())
+            .collect(),
+        steps: TEST_JOURNEY.steps.iter().map(|step| step.id.clone()).collect(),
+        traits: TEST_JOURNEY.traits.clone(),
+    };
+    let condition = match Condition::compile(source, &mut names) {
+        Ok(condition) => condition,
+        Err(errors) => return assert!(!errors.is_empty()),
+    };
+    // The condition's own traits would be laid out in its journey, not in this one.
+    if names.traits != TEST_JOURNEY.traits {
+        return;
+    }
+    let event = known_event();
+    let profile = plan(std::slice::from_ref(&event));
+    let scope = Scope {
+        journey: &TEST_JOURNEY,
+        event: &event,
+        profile: &profile,
+        now: arrived_at(),
+    };
+    let met = condition.is_met(&scope);
+    assert_eq!(
+        met.ok(),
+        condition.is_met_interpreted(&scope).ok(),
+        "typed form and interpreter differ"
+    );
+    condition.seen(&scope);
+});
