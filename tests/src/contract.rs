@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use usher_domain::sequence_number::SequenceNumber;
 use usher_domain::time::Timestamp;
 use usher_pipeline::ports::{
-    CallError, DecisionItem, DecisionStatus, DecisionTable, GET_USERS_MAX, PUT_RECORDS_MAX, ProfileItem, ProfileTable,
-    PutAnswer, PutOutcome, RecordAnswer, RecordStream, StreamRecord,
+    CallError, DecisionItem, DecisionStatus, DecisionTable, GET_USERS_MAX, PUT_RECORDS_MAX, ParkAnswer, ParkTarget,
+    ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream, StreamRecord,
 };
 
 /// A state that leaves room for the rest of an item of 400 KB.
@@ -32,6 +32,7 @@ pub async fn profile_table(table: &impl ProfileTable, run: &str) {
     a_hundred_profiles_are_read_in_one_go(table, run).await;
     any_bytes_and_any_name_come_back(table, run).await;
     an_item_may_be_large_but_not_too_large(table, run).await;
+    parking_marks_the_item_that_was_read_and_raises_its_version(table, run).await;
 }
 
 /// A `profiles` table that also counts capacity units as DynamoDB does. Nothing but metrics depends on them, and not
@@ -164,6 +165,48 @@ async fn an_item_may_be_large_but_not_too_large(table: &impl ProfileTable, run: 
         [large],
         "a refused write leaves what was there"
     );
+}
+
+async fn parking_marks_the_item_that_was_read_and_raises_its_version(table: &impl ProfileTable, run: &str) {
+    let user = format!("{run}-parked");
+    let since = Timestamp::from_epoch_ms(1_767_607_200_456);
+    let later = Timestamp::from_epoch_ms(1_767_607_300_000);
+    for target in [ParkTarget::Version(1), ParkTarget::Unreadable] {
+        match table.park(&user, target, since).await {
+            Ok(ParkAnswer::Conflict { current: None, .. }) => {}
+            other => panic!("without an item, nothing is parked, but {other:?}"),
+        }
+    }
+    assert_eq!(read(table, &[&user]).await, [], "and none is made");
+
+    let large = profile(&user, 1, &vec![0xA5; LARGE_STATE_BYTES]);
+    written(table, &large, 0).await;
+    match table.park(&user, ParkTarget::Version(2), since).await {
+        Ok(ParkAnswer::Conflict { current, .. }) => assert_eq!(current.as_ref(), Some(&large)),
+        other => panic!("another version is stored, but {other:?}"),
+    }
+    let parked = |version: u64| ProfileItem {
+        version,
+        parked_since: Some(since),
+        ..large.clone()
+    };
+    parks(table, &user, ParkTarget::Version(1), since).await;
+    assert_eq!(
+        read(table, &[&user]).await,
+        [parked(2)],
+        "a large item has room for the marker"
+    );
+    let (current, _) = conflicted(table, &profile(&user, 2, b"stale"), 1).await;
+    assert_eq!(current, Some(parked(2)), "whoever read it before conflicts");
+
+    parks(table, &user, ParkTarget::Version(2), later).await;
+    parks(table, &user, ParkTarget::Unreadable, later).await;
+    assert_eq!(read(table, &[&user]).await, [parked(4)], "the first time stays");
+    written(table, &parked(5), 4).await;
+    assert_eq!(read(table, &[&user]).await, [parked(5)], "a write may keep the marker");
+    let free = profile(&user, 6, b"mended");
+    written(table, &free, 5).await;
+    assert_eq!(read(table, &[&user]).await, [free], "one without it ends the parking");
 }
 
 /// A `decisions` table: records a decision once, and tells how far its delivery has come.
@@ -345,6 +388,7 @@ fn profile(user_id: &str, version: u64, state: &[u8]) -> ProfileItem {
         version,
         state: state.to_vec(),
         updated_at,
+        parked_since: None,
     }
 }
 
@@ -407,6 +451,13 @@ async fn conflicted(
             "{:?} conflicts on version {expected_version}, but {other:?}",
             profile.user_id
         ),
+    }
+}
+
+async fn parks(table: &impl ProfileTable, user: &str, target: ParkTarget, since: Timestamp) {
+    match table.park(user, target, since).await {
+        Ok(ParkAnswer::Parked { write_units }) => assert!(write_units >= 1.0, "a write takes a unit"),
+        other => panic!("{user:?} is parked, but {other:?}"),
     }
 }
 

@@ -13,7 +13,8 @@
 //! let table = MemoryProfileTable::default();
 //! table.faults().inject(Fault::LostAnswer);
 //! let profile =
-//!     ProfileItem { user_id: "u-1".to_owned(), version: 1, state: vec![], updated_at: Timestamp::from_epoch_ms(0) };
+//!     ProfileItem { user_id: "u-1".to_owned(), version: 1, state: vec![], updated_at: Timestamp::from_epoch_ms(0),
+//!     parked_since: None };
 //! assert!(table.put(&profile, 0).await.is_err(), "its answer was lost");
 //! assert_eq!(table.item("u-1"), Some(profile), "but it was written");
 //! # }
@@ -31,8 +32,8 @@ use usher_domain::time::Timestamp;
 
 use crate::ports::{
     CallError, DecisionItem, DecisionStatus, DecisionTable, Delivery, DeliveryAnswer, GET_USERS_MAX, GetAnswer,
-    PUT_BYTES_MAX, PUT_RECORDS_MAX, ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream,
-    StreamRecord, TelemetrySink, WallClock,
+    PUT_BYTES_MAX, PUT_RECORDS_MAX, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer, PutOutcome,
+    RecordAnswer, RecordStream, StreamRecord, TelemetrySink, WallClock,
 };
 
 use faults::refused;
@@ -51,6 +52,8 @@ const READ_UNIT_BYTES: usize = 4 * 1024;
 const WRITE_UNIT_BYTES: usize = 1024;
 /// About what an item takes besides its texts and bytes: attribute names, times and numbers.
 const ITEM_OVERHEAD_BYTES: usize = 75;
+/// What the marker of a parked user takes: its name and time.
+const MARKER_BYTES: usize = 36;
 /// What Kinesis' sequence numbers start with; they have 56 digits.
 const SEQUENCE_NUMBER_PREFIX: &str = "495903382714902566085596925383615710";
 
@@ -64,7 +67,8 @@ fn units(bytes: usize, unit_bytes: usize) -> f64 {
 }
 
 fn profile_bytes(profile: &ProfileItem) -> usize {
-    ITEM_OVERHEAD_BYTES + profile.user_id.len() + profile.state.len()
+    let marker_bytes = profile.parked_since.map_or(0, |_| MARKER_BYTES);
+    ITEM_OVERHEAD_BYTES + profile.user_id.len() + profile.state.len() + marker_bytes
 }
 
 /// The `profiles` table.
@@ -77,7 +81,13 @@ pub struct MemoryProfileTable {
 struct ProfileTableInner {
     faults: Faults,
     /// A profile, or what is wrong with the item.
-    items: Mutex<BTreeMap<String, Result<ProfileItem, String>>>,
+    items: Mutex<BTreeMap<String, Result<ProfileItem, UnreadableItem>>>,
+}
+
+#[derive(Clone, Debug)]
+struct UnreadableItem {
+    why: String,
+    parked_since: Option<Timestamp>,
 }
 
 impl MemoryProfileTable {
@@ -108,7 +118,19 @@ impl MemoryProfileTable {
 
     /// Stores something that is no profile.
     pub fn insert_unreadable(&self, user_id: &str, why: &str) {
-        locked(&self.inner.items).insert(user_id.to_owned(), Err(why.to_owned()));
+        let item = UnreadableItem {
+            why: why.to_owned(),
+            parked_since: None,
+        };
+        locked(&self.inner.items).insert(user_id.to_owned(), Err(item));
+    }
+
+    /// Since when a user is parked, whether the item is readable or not.
+    pub fn parked_since(&self, user_id: &str) -> Option<Timestamp> {
+        match locked(&self.inner.items).get(user_id)? {
+            Ok(profile) => profile.parked_since,
+            Err(item) => item.parked_since,
+        }
     }
 
     /// Takes a user's item away.
@@ -142,8 +164,8 @@ impl ProfileTable for MemoryProfileTable {
                         answer.items.push(profile.clone());
                         profile_bytes(profile)
                     }
-                    Some(Err(why)) => {
-                        answer.unreadable.push(((*user).to_owned(), why.clone()));
+                    Some(Err(item)) => {
+                        answer.unreadable.push(((*user).to_owned(), item.why.clone()));
                         ITEM_OVERHEAD_BYTES
                     }
                     None => 0,
@@ -187,7 +209,42 @@ impl ProfileTable for MemoryProfileTable {
                     current: Some(current.clone()),
                     write_units: units(profile_bytes(current), WRITE_UNIT_BYTES),
                 },
-                Some(Err(why)) => PutAnswer::Unreadable { why: why.clone() },
+                Some(Err(item)) => PutAnswer::Unreadable { why: item.why.clone() },
+            }
+        };
+        effect.answer(operation, answer).await
+    }
+
+    async fn park(&self, user_id: &str, target: ParkTarget, since: Timestamp) -> Result<ParkAnswer, CallError> {
+        let operation = Operation::ParkProfile;
+        let effect = self.inner.faults.meet(operation, vec![user_id.to_owned()]).await?;
+        let answer = {
+            let mut items = locked(&self.inner.items);
+            match (items.get_mut(user_id), target) {
+                (None, _) => ParkAnswer::Conflict {
+                    current: None,
+                    write_units: units(0, WRITE_UNIT_BYTES),
+                },
+                (Some(Ok(current)), ParkTarget::Version(expected)) if current.version != expected => {
+                    ParkAnswer::Conflict {
+                        current: Some(current.clone()),
+                        write_units: units(profile_bytes(current), WRITE_UNIT_BYTES),
+                    }
+                }
+                (Some(Ok(current)), _) => {
+                    current.version += 1;
+                    current.parked_since.get_or_insert(since);
+                    ParkAnswer::Parked {
+                        write_units: units(profile_bytes(current), WRITE_UNIT_BYTES),
+                    }
+                }
+                (Some(Err(item)), ParkTarget::Version(_)) => ParkAnswer::Unreadable { why: item.why.clone() },
+                (Some(Err(item)), ParkTarget::Unreadable) => {
+                    item.parked_since.get_or_insert(since);
+                    ParkAnswer::Parked {
+                        write_units: units(ITEM_OVERHEAD_BYTES, WRITE_UNIT_BYTES),
+                    }
+                }
             }
         };
         effect.answer(operation, answer).await
@@ -495,6 +552,7 @@ mod tests {
             version,
             state: vec![1],
             updated_at,
+            parked_since: None,
         }
     }
 

@@ -46,6 +46,8 @@ pub struct ProfileItem {
     pub state: Vec<u8>,
     /// The latest arrival in it, for people who look at the table.
     pub updated_at: Timestamp,
+    /// Since when the user is parked: events of the user wait on `rejected`, and later ones follow them there.
+    pub parked_since: Option<Timestamp>,
 }
 
 /// What a batched read gives: some of the keys may be left over.
@@ -83,6 +85,38 @@ pub enum PutAnswer {
     },
 }
 
+/// Which item [`ProfileTable::park`] is to mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkTarget {
+    /// A profile, if the stored version is this one (from 1).
+    Version(u64),
+    /// Whatever is stored, which could not be read.
+    Unreadable,
+}
+
+/// What marking an item as parked gives.
+#[derive(Debug)]
+pub enum ParkAnswer {
+    /// It is marked, and its version is one higher, so that whoever read it before conflicts. An unreadable item that has
+    /// no number for a version is marked only: nobody can have read it.
+    Parked {
+        /// Write capacity units that it took.
+        write_units: f64,
+    },
+    /// The stored version is another, or there is no item. Nothing was written.
+    Conflict {
+        /// The item that is stored (`ALL_OLD`); none where there is none.
+        current: Option<ProfileItem>,
+        /// Write capacity units that it took all the same.
+        write_units: f64,
+    },
+    /// The stored version is another, and the stored item can't be read.
+    Unreadable {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
 /// Users that one [`ProfileTable::get`] may name: the limit of `BatchGetItem`.
 pub const GET_USERS_MAX: usize = 100;
 
@@ -91,12 +125,22 @@ pub trait ProfileTable: Send + Sync {
     /// Reads up to [`GET_USERS_MAX`] profiles, strongly consistent. No user may be named twice.
     fn get(&self, users: &[&str]) -> impl Future<Output = Result<GetAnswer, CallError>> + Send;
 
-    /// Writes a profile if the stored version is `expected_version`; 0 means that none may be stored.
+    /// Writes a profile if the stored version is `expected_version`; 0 means that none may be stored. The item is
+    /// replaced, so one without `parked_since` ends the parking.
     fn put(
         &self,
         item: &ProfileItem,
         expected_version: u64,
     ) -> impl Future<Output = Result<PutAnswer, CallError>> + Send;
+
+    /// Marks a user's item as parked, `since` then unless it is already, and raises its version by one. What else is in
+    /// it stays, readable or not.
+    fn park(
+        &self,
+        user_id: &str,
+        target: ParkTarget,
+        since: Timestamp,
+    ) -> impl Future<Output = Result<ParkAnswer, CallError>> + Send;
 }
 
 /// A record to put on a stream.

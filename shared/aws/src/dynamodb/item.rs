@@ -11,12 +11,14 @@ pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// The arrangement of a profile's attributes that this version writes and reads.
 const PROFILE_LAYOUT: &str = "1";
+/// The attribute that marks a parked user; it is there only then.
+pub(super) const PARKED_SINCE: &str = "parked_since";
 /// Bytes that one write capacity unit pays for.
 const WRITE_UNIT_BYTES: usize = 1024;
 
 /// A profile as an item.
 pub(super) fn profile_to_item(profile: &ProfileItem) -> Item {
-    HashMap::from([
+    let mut item = HashMap::from([
         ("user_id".to_owned(), AttributeValue::S(profile.user_id.clone())),
         ("version".to_owned(), AttributeValue::N(profile.version.to_string())),
         ("state".to_owned(), AttributeValue::B(profile.state.clone().into())),
@@ -25,7 +27,11 @@ pub(super) fn profile_to_item(profile: &ProfileItem) -> Item {
             AttributeValue::S(profile.updated_at.to_string()),
         ),
         ("layout".to_owned(), AttributeValue::N(PROFILE_LAYOUT.to_owned())),
-    ])
+    ]);
+    if let Some(since) = profile.parked_since {
+        item.insert(PARKED_SINCE.to_owned(), AttributeValue::S(since.to_string()));
+    }
+    item
 }
 
 /// The profile in an item, or what is wrong with it.
@@ -40,11 +46,12 @@ pub(super) fn profile_from_item(mut item: Item) -> Result<ProfileItem, String> {
     let version = version_text
         .parse()
         .map_err(|_| format!("its version is {version_text}, which is not a count of writes"))?;
-    let updated_at_text = text(&item, "updated_at")?;
-    let updated_at: Timestamp = updated_at_text
-        .parse()
-        .map_err(|error| format!("its updated_at can't be read: {error}"))?;
+    let updated_at = time(&item, "updated_at")?;
     let user_id = text(&item, "user_id")?.to_owned();
+    let parked_since = match item.get(PARKED_SINCE) {
+        None => None,
+        Some(_) => Some(time(&item, PARKED_SINCE)?),
+    };
     let state = match item.remove("state") {
         Some(AttributeValue::B(state)) => state.into_inner(),
         other => return Err(wrong_type("state", other.as_ref(), "binary (B)")),
@@ -54,7 +61,15 @@ pub(super) fn profile_from_item(mut item: Item) -> Result<ProfileItem, String> {
         version,
         state,
         updated_at,
+        parked_since,
     })
+}
+
+/// A time attribute.
+fn time(item: &Item, name: &str) -> Result<Timestamp, String> {
+    text(item, name)?
+        .parse()
+        .map_err(|error| format!("its {name} can't be read: {error}"))
 }
 
 /// A text attribute.
@@ -158,6 +173,7 @@ mod tests {
             version: u64::MAX,
             state: vec![0, 255, 10, 34],
             updated_at: Timestamp::from_epoch_ms(1_767_607_200_123),
+            parked_since: None,
         }
     }
 
@@ -168,7 +184,19 @@ mod tests {
             item["updated_at"],
             AttributeValue::S("2026-01-05T10:00:00.123Z".to_owned())
         );
+        assert!(!item.contains_key(PARKED_SINCE));
         assert_eq!(profile_from_item(item), Ok(profile()));
+
+        let parked = ProfileItem {
+            parked_since: Some(Timestamp::from_epoch_ms(1_767_607_200_456)),
+            ..profile()
+        };
+        let item = profile_to_item(&parked);
+        assert_eq!(
+            item[PARKED_SINCE],
+            AttributeValue::S("2026-01-05T10:00:00.456Z".to_owned())
+        );
+        assert_eq!(profile_from_item(item), Ok(parked));
     }
 
     #[test]
@@ -216,6 +244,11 @@ mod tests {
                 "updated_at",
                 number("1"),
                 "its attribute updated_at is of type N, and must be text (S)",
+            ),
+            (
+                "parked_since",
+                text("yesterday"),
+                "its parked_since can't be read: `yesterday` is not an RFC 3339 time",
             ),
             ("user_id", None, "it has no attribute user_id"),
         ] {

@@ -3,12 +3,15 @@
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ConsumedCapacity, KeysAndAttributes, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
 };
-use usher_pipeline::ports::{CallError, GetAnswer, ProfileItem, ProfileTable, PutAnswer};
+use usher_domain::time::Timestamp;
+use usher_pipeline::ports::{CallError, GetAnswer, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer};
 
-use super::item::{Item, profile_from_item, profile_to_item, text, write_units};
+use super::item::{Item, PARKED_SINCE, profile_from_item, profile_to_item, text, write_units};
 use super::{call_error, call_name};
 use crate::sdk_error;
 
@@ -219,27 +222,108 @@ impl ProfileTable for DynamoProfileTable {
         if let SdkError::ServiceError(service) = &error
             && let PutItemError::ConditionalCheckFailedException(failed) = service.err()
         {
-            return Ok(conflict(failed.item.clone().filter(|item| !item.is_empty())));
+            return Ok(match stored(failed.item.clone()) {
+                Stored::Profile(current, write_units) => PutAnswer::Conflict { current, write_units },
+                Stored::Unreadable(why) => PutAnswer::Unreadable { why },
+            });
         }
         Err(call_error("PutItem", &self.table, error))
     }
+
+    async fn park(&self, user_id: &str, target: ParkTarget, since: Timestamp) -> Result<ParkAnswer, CallError> {
+        match target {
+            ParkTarget::Version(expected) => {
+                let update = self
+                    .update_to_park(user_id, since)
+                    .update_expression(MARK_AND_COUNT)
+                    .condition_expression("#version = :expected")
+                    .expression_attribute_values(":one", one())
+                    .expression_attribute_values(":expected", AttributeValue::N(expected.to_string()));
+                self.park_if(update).await
+            }
+            ParkTarget::Unreadable => {
+                // A version that is a number is counted on: whoever can read the item, such as a newer version of Usher,
+                // may have it in memory.
+                let update = self
+                    .update_to_park(user_id, since)
+                    .update_expression(MARK_AND_COUNT)
+                    .condition_expression("attribute_type(#version, :number)")
+                    .expression_attribute_values(":one", one())
+                    .expression_attribute_values(":number", AttributeValue::S("N".to_owned()));
+                match self.park_if(update).await? {
+                    ParkAnswer::Unreadable { .. } => {}
+                    parked_or_gone => return Ok(parked_or_gone),
+                }
+                let update = self
+                    .update_to_park(user_id, since)
+                    .update_expression(MARK)
+                    .condition_expression("attribute_exists(user_id) AND NOT attribute_type(#version, :number)")
+                    .expression_attribute_values(":number", AttributeValue::S("N".to_owned()));
+                self.park_if(update).await
+            }
+        }
+    }
 }
 
-fn conflict(stored: Option<Item>) -> PutAnswer {
-    let Some(item) = stored else {
-        // The condition was on an item that is gone: DynamoDB bills one unit for it.
-        return PutAnswer::Conflict {
-            current: None,
-            write_units: 1.0,
+/// Marks an item as parked.
+const MARK: &str = "SET #parked_since = if_not_exists(#parked_since, :since)";
+/// The same, and counts the write.
+const MARK_AND_COUNT: &str = "SET #parked_since = if_not_exists(#parked_since, :since) ADD #version :one";
+
+fn one() -> AttributeValue {
+    AttributeValue::N("1".to_owned())
+}
+
+impl DynamoProfileTable {
+    fn update_to_park(&self, user_id: &str, since: Timestamp) -> UpdateItemFluentBuilder {
+        self.client
+            .update_item()
+            .table_name(&self.table)
+            .key("user_id", key(user_id))
+            .expression_attribute_names("#parked_since", PARKED_SINCE)
+            .expression_attribute_names("#version", "version")
+            .expression_attribute_values(":since", AttributeValue::S(since.to_string()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+    }
+
+    async fn park_if(&self, update: UpdateItemFluentBuilder) -> Result<ParkAnswer, CallError> {
+        let error = match update.send().await {
+            Ok(output) => {
+                return Ok(ParkAnswer::Parked {
+                    write_units: units(output.consumed_capacity.as_ref()),
+                });
+            }
+            Err(error) => error,
         };
+        if let SdkError::ServiceError(service) = &error
+            && let UpdateItemError::ConditionalCheckFailedException(failed) = service.err()
+        {
+            return Ok(match stored(failed.item.clone()) {
+                Stored::Profile(current, write_units) => ParkAnswer::Conflict { current, write_units },
+                Stored::Unreadable(why) => ParkAnswer::Unreadable { why },
+            });
+        }
+        Err(call_error("UpdateItem", &self.table, error))
+    }
+}
+
+/// What a failed condition says is stored.
+enum Stored {
+    /// A profile, where there is one, and the write units that the failed condition took.
+    Profile(Option<ProfileItem>, f64),
+    Unreadable(String),
+}
+
+fn stored(item: Option<Item>) -> Stored {
+    let Some(item) = item.filter(|item| !item.is_empty()) else {
+        // The condition was on an item that is gone: DynamoDB bills one unit for it.
+        return Stored::Profile(None, 1.0);
     };
     let write_units = write_units(&item);
     match profile_from_item(item) {
-        Ok(current) => PutAnswer::Conflict {
-            current: Some(current),
-            write_units,
-        },
-        Err(why) => PutAnswer::Unreadable { why },
+        Ok(current) => Stored::Profile(Some(current), write_units),
+        Err(why) => Stored::Unreadable(why),
     }
 }
 
@@ -294,6 +378,7 @@ mod tests {
             version,
             state: vec![0, 255],
             updated_at,
+            parked_since: None,
         }
     }
 
@@ -394,6 +479,61 @@ mod tests {
             assert!(error.to_string().starts_with("dynamodb:PutItem on profiles"), "{error}");
             assert_eq!(server.requests(), 1, "one attempt");
         }
+    }
+
+    #[tokio::test]
+    async fn parking_is_one_update_on_the_version_that_was_read() {
+        let (table, server) = table_that_answers(
+            200,
+            json!({ "ConsumedCapacity": { "TableName": "profiles", "CapacityUnits": 2.0 } }),
+        )
+        .await;
+        let since = Timestamp::from_epoch_ms(1_767_607_200_456);
+        for (target, condition) in [
+            (ParkTarget::Version(7), "#version = :expected"),
+            (ParkTarget::Unreadable, "attribute_type(#version, :number)"),
+        ] {
+            let answer = table.park("a", target, since).await.expect("it answered");
+            assert!(matches!(answer, ParkAnswer::Parked { write_units: 2.0 }), "{answer:?}");
+            let request = asked(&server);
+            assert_eq!(request["Key"], json!({ "user_id": { "S": "a" } }));
+            assert_eq!(request["ConditionExpression"], condition);
+            assert_eq!(
+                request["UpdateExpression"],
+                "SET #parked_since = if_not_exists(#parked_since, :since) ADD #version :one"
+            );
+            assert_eq!(request["ReturnValuesOnConditionCheckFailure"], "ALL_OLD");
+            assert_eq!(
+                request["ExpressionAttributeValues"][":since"],
+                json!({ "S": "2026-01-05T10:00:00.456Z" })
+            );
+        }
+        assert_eq!(server.requests(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_item_without_a_version_is_marked_all_the_same() {
+        let server = TestServer::start(|request| {
+            let asked: Value = serde_json::from_slice(&request.body).expect("JSON");
+            if asked["ConditionExpression"] == "attribute_type(#version, :number)" {
+                let failed = json!({
+                    "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+                    "message": "The conditional request failed", "Item": { "user_id": { "S": "a" } },
+                });
+                return Reply::json(400, failed.to_string());
+            }
+            assert!(
+                !asked["UpdateExpression"].to_string().contains("ADD"),
+                "no sum with what is no number"
+            );
+            Reply::json(200, json!({}).to_string())
+        })
+        .await;
+        let client = Clients::for_emulators(&server.url(), &server.url()).dynamodb;
+        let table = DynamoProfileTable::new(client, "profiles");
+        let answer = table.park("a", ParkTarget::Unreadable, Timestamp::default()).await;
+        assert!(matches!(answer, Ok(ParkAnswer::Parked { .. })), "{answer:?}");
+        assert_eq!(server.requests(), 2);
     }
 
     #[tokio::test]

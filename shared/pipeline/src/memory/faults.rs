@@ -40,6 +40,8 @@ pub enum Operation {
     GetProfiles,
     /// [`ProfileTable::put`](crate::ports::ProfileTable::put)
     PutProfile,
+    /// [`ProfileTable::park`](crate::ports::ProfileTable::park)
+    ParkProfile,
     /// [`RecordStream::put`](crate::ports::RecordStream::put)
     PutRecords,
     /// [`DecisionTable::record`](crate::ports::DecisionTable::record)

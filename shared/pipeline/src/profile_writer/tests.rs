@@ -461,6 +461,7 @@ async fn p1_p6_events_of_an_unreadable_profile_are_rejected_in_order_and_the_oth
             version: 7,
             state: state.to_vec(),
             updated_at: Timestamp::default(),
+            parked_since: None,
         });
     };
     type Case<'c> = (&'static str, &'c dyn Fn(&World), u64);

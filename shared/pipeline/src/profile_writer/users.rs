@@ -332,6 +332,7 @@ where
                     version: expected + 1,
                     state: profile_state::encode(&planned, &self.journey),
                     updated_at: planned.now,
+                    parked_since: None,
                 };
                 if item.state.len() > PROFILE_STATE_BYTES_MAX {
                     write.outcomes = plan.outcomes;
