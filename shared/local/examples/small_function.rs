@@ -39,7 +39,11 @@ async fn handle(event: LambdaEvent<Value>, marker: &str) -> Result<Value, Error>
         .unwrap_or_default();
     println!(
         "{}",
-        json!({ "records": records.len(), "arn": event.context.invoked_function_arn })
+        json!({
+            "records": records.len(),
+            "arn": event.context.invoked_function_arn,
+            "request_id": event.context.request_id,
+        })
     );
     for record in records {
         let data = record["kinesis"]["data"].as_str().unwrap_or_default();

@@ -267,7 +267,7 @@ impl LocalCloud {
                 init_timeout: options.init_timeout,
                 init_attempts_max: options.init_attempts_max.max(1),
                 on_log: options.on_log.clone(),
-                faults: options.faults.clone(),
+                count_max: options.environments_per_function_max.max(1),
             };
             let count =
                 concurrent_batches(&self.template, function).clamp(1, options.environments_per_function_max.max(1));
@@ -428,6 +428,14 @@ impl LocalCloud {
         let function = self.template.function(logical_id);
         let queue = function.and_then(|function| self.runtime.queue(&function.name));
         queue.map(|queue| queue.log_tail()).unwrap_or_default()
+    }
+
+    /// Whether this invocation of the function, by its logical id, is known to have failed: whatever it has said of records
+    /// is not counted, because they come again.
+    pub fn has_failed(&self, logical_id: &str, request_id: &str) -> bool {
+        let function = self.template.function(logical_id);
+        let queue = function.and_then(|function| self.runtime.queue(&function.name));
+        queue.is_some_and(|queue| queue.has_failed(request_id))
     }
 
     /// Stops the mappings, kills the functions, waits for them, closes the servers.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use dynoxide::Database;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::error::LocalError;
-use crate::faults::Faults;
+use crate::faults::{self, Faults};
 use crate::template::Table;
 
 /// AWS deletes expired items within days; a minute shows it while one watches.
@@ -32,6 +33,8 @@ pub struct DynamoDb {
     url: String,
     close: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
+    /// The server that clients see, where faults may strike.
+    front: Option<JoinHandle<()>>,
 }
 
 impl DynamoDb {
@@ -42,7 +45,14 @@ impl DynamoDb {
     pub async fn start(options: DynamoDbOptions) -> Result<Self, LocalError> {
         let failed = |message: String| LocalError::DynamoDbThread { message };
         let database = Database::memory().map_err(|error| failed(error.to_string()))?;
-        let (listener, url) = crate::listen("DynamoDB", options.port).await?;
+        let (mut listener, url) = crate::listen("DynamoDB", options.port).await?;
+        let mut front = None;
+        if faults::dynamodb::may_strike(&options.faults) {
+            let (behind, behind_url) = crate::listen("DynamoDB behind its faults", 0).await?;
+            let before = std::mem::replace(&mut listener, behind);
+            let served = faults::dynamodb::serve(before, behind_url, options.faults.clone());
+            front = Some(served.map_err(|error| failed(error.to_string()))?);
+        }
         // The listener moves to the other runtime, so it must leave this one.
         let listener = listener.into_std().map_err(|error| failed(error.to_string()))?;
         let (close, closed) = oneshot::channel::<()>();
@@ -56,6 +66,7 @@ impl DynamoDb {
             url,
             close: Some(close),
             thread: Some(thread),
+            front,
         })
     }
 
@@ -95,6 +106,9 @@ impl DynamoDb {
 
     /// Stops listening and ends the thread; requests in flight have two seconds.
     pub async fn close(mut self) {
+        if let Some(front) = self.front.take() {
+            front.abort();
+        }
         if let Some(close) = self.close.take() {
             let _ = close.send(());
         }

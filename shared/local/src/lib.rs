@@ -38,7 +38,7 @@ pub use clock::Clock;
 pub use cloud::{Endpoints, FunctionSource, LocalCloud, LocalCloudOptions, Progress, StageLatency, StreamProgress};
 pub use error::LocalError;
 pub use event_source_mapping::{DroppedRange, MappingProgress};
-pub use faults::{FaultKind, Faults};
+pub use faults::{FaultKind, FaultSpec, FaultSpecError, Faults};
 pub use kinesis::StreamRecord;
 pub use process::{LogLine, LogSource};
 pub use template::{Template, TemplateOptions};

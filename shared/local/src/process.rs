@@ -13,8 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::faults::Faults;
-use crate::runtime_api::{Environment, FunctionQueue};
+use crate::runtime_api::{Environment, FunctionQueue, KillCause};
 
 /// CloudWatch Logs cuts events at 256 KiB.
 const LINE_BYTES_MAX: usize = 256 * 1024;
@@ -90,11 +89,11 @@ pub(crate) struct ProcessOptions {
     pub init_timeout: Duration,
     pub init_attempts_max: u32,
     pub on_log: Option<LogObserver>,
-    /// What goes wrong on purpose.
-    pub faults: Faults,
+    /// No more processes than this, however many invocations wait.
+    pub count_max: usize,
 }
 
-/// Keeps `count` processes of the function running until `stop` says true.
+/// Keeps `count` processes of the function running until `stop` says true, and more where more invocations wait.
 pub(crate) fn start(
     tasks: &mut JoinSet<()>,
     queue: &Arc<FunctionQueue>,
@@ -102,16 +101,35 @@ pub(crate) fn start(
     count: usize,
     stop: &watch::Receiver<bool>,
 ) {
+    queue.environments_max.store(options.count_max, Ordering::Relaxed);
     let options = Arc::new(options);
-    for index in 0..count {
-        let slot = Slot {
-            queue: Arc::clone(queue),
-            options: Arc::clone(&options),
-            index,
-            stop: stop.clone(),
-        };
-        tasks.spawn(slot.run());
-    }
+    let (queue, stop) = (Arc::clone(queue), stop.clone());
+    tasks.spawn(async move {
+        let mut demand = queue.demand();
+        // The processes end with this task.
+        let mut slots = JoinSet::new();
+        let mut wanted = count;
+        loop {
+            for index in slots.len()..wanted.min(options.count_max) {
+                let slot = Slot {
+                    queue: Arc::clone(&queue),
+                    options: Arc::clone(&options),
+                    index,
+                    stop: stop.clone(),
+                };
+                slots.spawn(slot.run());
+            }
+            tokio::select! {
+                // A slot ends only when all of them do, so their number is that of those that were started.
+                _ = slots.join_next() => break,
+                changed = demand.changed() => match changed {
+                    Ok(()) => wanted = wanted.max(*demand.borrow_and_update()),
+                    Err(_) => break,
+                },
+            }
+        }
+        while slots.join_next().await.is_some() {}
+    });
 }
 
 /// One process after another.
@@ -127,8 +145,8 @@ enum End {
     Stopped,
     /// It never asked for an invocation.
     NotStarted(String),
-    /// It was killed after a timeout.
-    Killed,
+    /// It was killed during an invocation.
+    Killed(KillCause),
     Crashed(String),
 }
 
@@ -144,13 +162,13 @@ impl Slot {
             let end = self.run_process(&environment).await;
             let reason = match &end {
                 End::Stopped => "the local cloud stopped",
-                End::Killed => "it was killed after a timeout",
+                End::Killed(cause) => cause.reason(),
                 End::NotStarted(reason) | End::Crashed(reason) => reason,
             };
             self.queue.environment_gone(&environment, reason);
             match end {
                 End::Stopped => return,
-                End::Killed => backoff = RESTART_BACKOFF_INITIAL,
+                End::Killed(_) => backoff = RESTART_BACKOFF_INITIAL,
                 End::NotStarted(reason) => {
                     let failures = self.queue.init_failures.fetch_add(1, Ordering::Relaxed) + 1;
                     tracing::warn!(
@@ -209,6 +227,7 @@ impl Slot {
 
     async fn watch_process(&mut self, child: &mut Child, environment: &Environment) -> End {
         let mut ready = environment.ready.subscribe();
+        let mut killed = environment.kill.subscribe();
         let not_ready = "before it asked for its first invocation";
         tokio::select! {
             () = raised(&mut self.stop) => {
@@ -231,9 +250,9 @@ impl Slot {
                 kill(child).await;
                 End::Stopped
             }
-            () = environment.kill.notified() => {
+            cause = told_to_end(&mut killed) => {
                 kill(child).await;
-                End::Killed
+                End::Killed(cause)
             }
             status = child.wait() => End::Crashed(describe(status)),
         }
@@ -331,6 +350,15 @@ fn text_of(mut line: Vec<u8>) -> String {
 async fn raised(flag: &mut watch::Receiver<bool>) {
     // The guard that comes back must not live across another await.
     let _ = flag.wait_for(|raised| *raised).await;
+}
+
+/// Waits until the process must end.
+async fn told_to_end(kill: &mut watch::Receiver<Option<KillCause>>) -> KillCause {
+    match kill.wait_for(Option::is_some).await.ok().and_then(|cause| *cause) {
+        Some(cause) => cause,
+        // Nobody is left to say so.
+        None => std::future::pending().await,
+    }
 }
 
 async fn kill(child: &mut Child) {

@@ -2,9 +2,9 @@
 //!
 //! `AWS_LAMBDA_RUNTIME_API=http://127.0.0.1:PORT/FUNCTION` is enough for a function that is started by hand.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::wall_clock_ms;
 use crate::error::LocalError;
-use crate::faults::Faults;
+use crate::faults::{FaultKind, Faults};
 use crate::template::Function;
 
 /// Lambda's limit on a request's payload in bytes.
@@ -33,6 +33,12 @@ const LOG_TAIL_LINES: usize = 40;
 const EXTERNAL: &str = "external";
 /// A process that has just answered asks for more within this time, unless it is about to end.
 const AFFINITY_PATIENCE: Duration = Duration::from_millis(5);
+/// A process that is to be killed during an invocation lives so long after it took it, if the answer does not come before.
+const KILL_DELAY_MS_MAX: u64 = 100;
+/// A process that is being killed would be told after this time that nobody waits for its answer.
+const WITHHELD_MAX: Duration = Duration::from_secs(10);
+/// Failed invocations that are remembered, so that their telemetry can be told apart.
+const FAILED_REQUESTS_MAX: usize = 100_000;
 /// An error report is a message and a stack trace.
 const ERROR_BYTES_MAX: usize = 1024 * 1024;
 
@@ -77,14 +83,33 @@ pub enum InvocationError {
     Unavailable,
 }
 
+/// Why a process must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KillCause {
+    /// Its invocation took too long.
+    Timeout,
+    /// A fault.
+    Fault,
+}
+
+impl KillCause {
+    /// For people.
+    pub fn reason(self) -> &'static str {
+        match self {
+            KillCause::Timeout => "it was killed after a timeout",
+            KillCause::Fault => "it was killed on purpose",
+        }
+    }
+}
+
 /// One execution environment: a process that takes one invocation at a time.
 pub(crate) struct Environment {
     /// Its path below the function's.
     pub id: String,
     /// True from its first request for an invocation.
     pub ready: watch::Sender<bool>,
-    /// Rings when the process must end.
-    pub kill: Notify,
+    /// Says when and why the process must end.
+    pub kill: watch::Sender<Option<KillCause>>,
     state: Mutex<EnvironmentState>,
 }
 
@@ -101,7 +126,7 @@ impl Environment {
         Self {
             id,
             ready: watch::Sender::new(false),
-            kill: Notify::new(),
+            kill: watch::Sender::new(None),
             state: Mutex::default(),
         }
     }
@@ -127,6 +152,12 @@ pub(crate) struct FunctionQueue {
     /// Processes that failed to start, in a row.
     pub init_failures: AtomicU32,
     environments_made: AtomicU32,
+    /// No more processes than this are started.
+    pub environments_max: AtomicUsize,
+    /// How many processes would have work: the most invocations that waited or ran at once.
+    demand: watch::Sender<usize>,
+    /// Invocations that failed, by request id.
+    failed_requests: Mutex<FailedRequests>,
     /// What goes wrong on purpose.
     pub faults: Faults,
 }
@@ -142,6 +173,33 @@ struct QueueState {
 }
 
 impl QueueState {
+    /// The waiting process that is best for this invocation; none where it should rather wait.
+    fn idle_for(&self, invocation: &Invocation, is_only_process: bool) -> Option<usize> {
+        let owner_of = |idle: &Idle| self.affinities.get(&idle.environment.id);
+        let is_warm = |idle: &Idle| owner_of(idle) == Some(&invocation.affinity);
+        let position = |wanted: &dyn Fn(&Idle) -> bool| self.idle.iter().position(wanted);
+        if invocation.elsewhere && !is_only_process {
+            // Rather one with caches, which may be out of date, than a fresh one.
+            return position(&|idle| !is_warm(idle) && owner_of(idle).is_some())
+                .or_else(|| position(&|idle| !is_warm(idle)));
+        }
+        position(&is_warm)
+            // Rather a fresh process than one that is warm for other work.
+            .or_else(|| position(&|idle| owner_of(idle).is_none()))
+            .or_else(|| (!self.idle.is_empty()).then_some(0))
+    }
+
+    /// The next waiting invocation for this process; one that must go elsewhere than to its warm process is left for
+    /// another while there may be one.
+    fn waiting_for(&mut self, environment: &Environment, is_only_process: bool) -> Option<Invocation> {
+        let warm_for = self.affinities.get(&environment.id);
+        let fits = |invocation: &Invocation| {
+            is_only_process || !invocation.elsewhere || warm_for != Some(&invocation.affinity)
+        };
+        let index = self.waiting.iter().position(fits)?;
+        self.waiting.remove(index)
+    }
+
     /// Whether the process that did this work last is neither idle nor at work.
     fn owner_is_about_to_ask(&self, affinity: &str) -> bool {
         let Some((owner, _)) = self.affinities.iter().find(|(_, owned)| *owned == affinity) else {
@@ -156,6 +214,27 @@ impl QueueState {
     }
 }
 
+/// The latest failed invocations.
+#[derive(Default)]
+struct FailedRequests {
+    ids: HashSet<String>,
+    /// Oldest first.
+    order: VecDeque<String>,
+}
+
+impl FailedRequests {
+    fn add(&mut self, request_id: String) {
+        if self.order.len() == FAILED_REQUESTS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        if self.ids.insert(request_id.clone()) {
+            self.order.push_back(request_id);
+        }
+    }
+}
+
 #[derive(Default)]
 struct LogTail {
     stdout: VecDeque<String>,
@@ -166,6 +245,8 @@ struct Invocation {
     request_id: String,
     payload: Bytes,
     affinity: String,
+    /// Any process but the one that is warm for this work.
+    elsewhere: bool,
     taken: oneshot::Sender<Arc<Environment>>,
     result: oneshot::Sender<Result<Bytes, InvocationError>>,
 }
@@ -178,7 +259,19 @@ struct Idle {
 
 struct InFlight {
     environment: Arc<Environment>,
+    /// What its answer, when it comes, meets instead of being taken.
+    fault: Option<InvocationFault>,
     result: oneshot::Sender<Result<Bytes, InvocationError>>,
+}
+
+/// What goes wrong with an invocation on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InvocationFault {
+    /// Its process is killed, at the latest when it answers.
+    Kill,
+    /// Its answer is withheld and the invocation counts as timed out. Nobody has to wait for the function's timeout to
+    /// pass: it is declared over as soon as the work is done.
+    Timeout,
 }
 
 impl FunctionQueue {
@@ -192,6 +285,10 @@ impl FunctionQueue {
             idle_bell: Notify::new(),
             init_failures: AtomicU32::new(0),
             environments_made: AtomicU32::new(0),
+            // Until somebody starts processes, whoever asks is the only one.
+            environments_max: AtomicUsize::new(1),
+            demand: watch::Sender::new(0),
+            failed_requests: Mutex::default(),
         }
     }
 
@@ -205,11 +302,26 @@ impl FunctionQueue {
     /// # Errors
     /// As [`InvocationError`] says.
     pub async fn invoke(&self, payload: Bytes, affinity: &str) -> Result<Bytes, InvocationError> {
+        self.invoke_process(payload, affinity, false).await
+    }
+
+    /// Like [`FunctionQueue::invoke`], but on another process than the one that did the same work last, as long as there
+    /// is or may be another one.
+    ///
+    /// # Errors
+    /// As [`InvocationError`] says.
+    pub async fn invoke_elsewhere(&self, payload: Bytes, affinity: &str) -> Result<Bytes, InvocationError> {
+        self.invoke_process(payload, affinity, true).await
+    }
+
+    async fn invoke_process(&self, payload: Bytes, affinity: &str, elsewhere: bool) -> Result<Bytes, InvocationError> {
         loop {
             if self.failure.borrow().is_some() {
                 return Err(InvocationError::Unavailable);
             }
-            self.wait_for_owner(affinity).await;
+            if !elsewhere {
+                self.wait_for_owner(affinity).await;
+            }
             let (taken, when_taken) = oneshot::channel();
             let (result, when_done) = oneshot::channel();
             let request_id = random_request_id();
@@ -217,6 +329,7 @@ impl FunctionQueue {
                 request_id: request_id.clone(),
                 payload: payload.clone(),
                 affinity: affinity.to_owned(),
+                elsewhere,
                 taken,
                 result,
             });
@@ -224,15 +337,19 @@ impl FunctionQueue {
                 // The process went away as it was about to take it, or the function failed for good.
                 continue;
             };
-            return match tokio::time::timeout(self.function.timeout, when_done).await {
+            let done = match tokio::time::timeout(self.function.timeout, when_done).await {
                 Ok(Ok(done)) => done,
                 Ok(Err(_)) => Err(InvocationError::Crash("its connection was lost".to_owned())),
                 Err(_) => {
                     self.state().in_flight.remove(&request_id);
-                    environment.kill.notify_one();
+                    environment.kill.send_replace(Some(KillCause::Timeout));
                     Err(InvocationError::Timeout(self.function.timeout))
                 }
             };
+            if done.is_err() {
+                lock(&self.failed_requests).add(request_id);
+            }
+            return done;
         }
     }
 
@@ -257,15 +374,8 @@ impl FunctionQueue {
 
     fn offer(&self, mut invocation: Invocation) {
         let mut state = self.state();
-        while !state.idle.is_empty() {
-            let owner_of = |idle: &Idle| state.affinities.get(&idle.environment.id);
-            let same = state
-                .idle
-                .iter()
-                .position(|idle| owner_of(idle) == Some(&invocation.affinity));
-            // Rather a fresh process than one that is warm for other work.
-            let same = same.or_else(|| state.idle.iter().position(|idle| owner_of(idle).is_none()));
-            let Some(idle) = state.idle.remove(same.unwrap_or(0)) else {
+        while let Some(index) = state.idle_for(&invocation, self.has_one_process()) {
+            let Some(idle) = state.idle.remove(index) else {
                 break;
             };
             match idle.offer.send(invocation) {
@@ -275,6 +385,30 @@ impl FunctionQueue {
             }
         }
         state.waiting.push_back(invocation);
+        // One that waits for another process than the warm one, which is idle, wants one more.
+        let busy = state.waiting.len() + state.in_flight.len();
+        let wanted = busy + usize::from(!state.idle.is_empty());
+        self.demand.send_if_modified(|demand| {
+            let more = wanted > *demand;
+            *demand = wanted.max(*demand);
+            more
+        });
+    }
+
+    /// Whether there is no other process to go to, ever.
+    fn has_one_process(&self) -> bool {
+        self.environments_max.load(Ordering::Relaxed) <= 1
+    }
+
+    /// How many processes would have had work at once so far.
+    pub fn demand(&self) -> watch::Receiver<usize> {
+        self.demand.subscribe()
+    }
+
+    /// Whether the invocation with this id is known to have failed: what the function did took effect or not, and its
+    /// records come again.
+    pub fn has_failed(&self, request_id: &str) -> bool {
+        lock(&self.failed_requests).ids.contains(request_id)
     }
 
     /// A path for a new process.
@@ -354,7 +488,7 @@ impl FunctionQueue {
                     "it asked for the next invocation without an answer".to_owned(),
                 )));
             }
-            match state.waiting.pop_front() {
+            match state.waiting_for(environment, self.has_one_process()) {
                 Some(invocation) => return Some(invocation),
                 None => state.idle.push_back(Idle {
                     environment: Arc::clone(environment),
@@ -386,19 +520,70 @@ impl FunctionQueue {
         environment.state().request_id = Some(request_id.to_owned());
         let in_flight = InFlight {
             environment: Arc::clone(environment),
+            fault: self.fault_for(environment),
             result: invocation.result,
         };
         state.in_flight.insert(request_id.to_owned(), in_flight);
         true
     }
 
-    fn finish(&self, request_id: &str, result: Result<Bytes, InvocationError>) -> bool {
-        let Some(in_flight) = self.state().in_flight.remove(request_id) else {
-            return false;
-        };
-        in_flight.environment.state().request_id = None;
-        in_flight.result.send(result).is_ok()
+    /// What goes wrong with an invocation that this process has taken.
+    fn fault_for(&self, environment: &Arc<Environment>) -> Option<InvocationFault> {
+        if environment.id == EXTERNAL {
+            // It was started by hand, and there is nobody to kill.
+            return None;
+        }
+        let place = &self.function.name;
+        if let Some(random) = self.faults.strike(FaultKind::Kill, place) {
+            let doomed = Arc::clone(environment);
+            let delay = Duration::from_millis(random % (KILL_DELAY_MS_MAX + 1));
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                doomed.kill.send_replace(Some(KillCause::Fault));
+            });
+            return Some(InvocationFault::Kill);
+        }
+        let struck = self.faults.strike(FaultKind::Timeout, place);
+        struck.map(|_| InvocationFault::Timeout)
     }
+
+    fn finish(&self, request_id: &str, result: Result<Bytes, InvocationError>) -> Finished {
+        let mut state = self.state();
+        let Some(in_flight) = state.in_flight.get(request_id) else {
+            return Finished::Unknown;
+        };
+        if in_flight.fault == Some(InvocationFault::Kill) {
+            // It was quicker than its end, which comes now; that is what the invocation hears of.
+            in_flight.environment.kill.send_replace(Some(KillCause::Fault));
+            return Finished::Withheld;
+        }
+        let Some(in_flight) = state.in_flight.remove(request_id) else {
+            return Finished::Unknown;
+        };
+        drop(state);
+        in_flight.environment.state().request_id = None;
+        if in_flight.fault == Some(InvocationFault::Timeout) {
+            in_flight.environment.kill.send_replace(Some(KillCause::Timeout));
+            let _ = in_flight
+                .result
+                .send(Err(InvocationError::Timeout(self.function.timeout)));
+            return Finished::Withheld;
+        }
+        match in_flight.result.send(result) {
+            Ok(()) => Finished::Taken,
+            Err(_) => Finished::Unknown,
+        }
+    }
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finished {
+    Taken,
+    /// Nobody waits for it.
+    Unknown,
+    /// A fault: its process is being killed, and hears nothing more.
+    Withheld,
 }
 
 struct TakenInvocation {
@@ -552,6 +737,7 @@ async fn next(State(queues): Queues, Path(path): Path<CallPath>) -> Result<Respo
             affinity,
             taken,
             result,
+            ..
         } = queue.next(&environment).await.ok_or_else(Refusal::given_up)?;
         if queue.take(&environment, &request_id, affinity, TakenInvocation { taken, result }) {
             return Ok(invocation_response(&queue.function, &request_id, payload));
@@ -589,7 +775,7 @@ async fn response(State(queues): Queues, Path(path): Path<CallPath>, request: Re
     let queue = path.queue(&queues)?;
     let request_id = path.request_id.unwrap_or_default();
     match axum::body::to_bytes(request.into_body(), RESPONSE_BYTES_MAX).await {
-        Ok(body) => acknowledge(queue.finish(&request_id, Ok(body))),
+        Ok(body) => acknowledge(queue.finish(&request_id, Ok(body))).await,
         Err(_) => {
             queue.finish(&request_id, Err(InvocationError::ResponseTooLarge));
             Err(Refusal {
@@ -601,9 +787,12 @@ async fn response(State(queues): Queues, Path(path): Path<CallPath>, request: Re
     }
 }
 
-fn acknowledge(known: bool) -> Result<Response, Refusal> {
-    if known {
-        return Ok(accepted());
+async fn acknowledge(finished: Finished) -> Result<Response, Refusal> {
+    match finished {
+        Finished::Taken => return Ok(accepted()),
+        // The connection ends with the process, and this wait with it.
+        Finished::Withheld => tokio::time::sleep(WITHHELD_MAX).await,
+        Finished::Unknown => {}
     }
     Err(Refusal {
         status: StatusCode::BAD_REQUEST,
@@ -636,7 +825,7 @@ async fn error(State(queues): Queues, Path(path): Path<CallPath>, request: Reque
         error_type: report.error_type,
         message: report.error_message,
     };
-    acknowledge(queue.finish(&path.request_id.unwrap_or_default(), Err(failure)))
+    acknowledge(queue.finish(&path.request_id.unwrap_or_default(), Err(failure))).await
 }
 
 async fn init_error(State(queues): Queues, Path(path): Path<CallPath>, request: Request) -> Result<Response, Refusal> {
@@ -649,6 +838,10 @@ async fn init_error(State(queues): Queues, Path(path): Path<CallPath>, request: 
     );
     environment.state().init_error = Some(format!("{}: {}", report.error_type, report.error_message));
     Ok(accepted())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn random_number() -> u64 {

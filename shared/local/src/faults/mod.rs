@@ -4,9 +4,40 @@
 //! kind at a place is struck follows from the seed alone, so the same seed strikes the same opportunities, as far as the
 //! scheduling of real processes gives the same ones.
 
+pub(crate) mod answer;
+pub(crate) mod dynamodb;
+pub(crate) mod kinesis;
+mod spec;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use spec::{FaultSpec, FaultSpecError};
+
+/// Default rates, in strikes of a thousand opportunities. They are such that in a run of some thousand events every kind
+/// strikes, and that a batch comes nowhere near its 20 retries: an invocation fails by fault in one of twelve cases.
+mod rates {
+    pub const KILL_PER_MILLE: u32 = 50;
+    pub const TIMEOUT_PER_MILLE: u32 = 30;
+    /// Of a batch's calls, one in 50 each; the functions retry a call within the invocation.
+    pub const DYNAMODB_THROTTLE_PER_MILLE: u32 = 20;
+    /// Reads come once a batch, so they are struck more often than writes.
+    pub const DYNAMODB_PARTIAL_READ_PER_MILLE: u32 = 200;
+    /// An answer that never comes holds its call up for seconds.
+    pub const DYNAMODB_LOST_ANSWER_PER_MILLE: u32 = 5;
+    pub const DYNAMODB_CONFLICT_PER_MILLE: u32 = 20;
+    pub const KINESIS_THROTTLE_PER_MILLE: u32 = 50;
+    pub const KINESIS_PARTIAL_PUT_PER_MILLE: u32 = 100;
+    pub const KINESIS_LOST_ANSWER_PER_MILLE: u32 = 30;
+    pub const DUPLICATE_DELIVERY_PER_MILLE: u32 = 50;
+    pub const OVERLAPPING_BATCH_PER_MILLE: u32 = 50;
+    pub const CONCURRENT_DELIVERY_PER_MILLE: u32 = 50;
+    pub const STALE_CONTAINER_PER_MILLE: u32 = 100;
+    /// Of the looks that are taken several times a second.
+    pub const RESHARD_PER_MILLE: u32 = 200;
+}
 
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +111,63 @@ impl FaultKind {
         }
     }
 
+    /// What it does and to what, in a line, for help and reports.
+    pub fn what(self) -> &'static str {
+        match self {
+            FaultKind::Kill => "a function's process is killed (kill -9) during an invocation",
+            FaultKind::Timeout => "a function's answer is withheld: the work was done, the invocation timed out",
+            FaultKind::DynamoDbThrottle => "a DynamoDB call is refused for throughput, or fails inside DynamoDB",
+            FaultKind::DynamoDbPartialRead => "a BatchGetItem leaves keys unprocessed",
+            FaultKind::DynamoDbLostAnswer => "a DynamoDB call takes effect, and its answer never comes or is cut off",
+            FaultKind::DynamoDbConflict => "a DynamoDB write meets a transaction on the item",
+            FaultKind::KinesisThrottle => "a Kinesis put is refused for throughput, or fails inside Kinesis",
+            FaultKind::KinesisPartialPut => "a PutRecords stores some records and refuses the others",
+            FaultKind::KinesisLostAnswer => "a Kinesis put takes effect, and its answer never comes or is cut off",
+            FaultKind::DuplicateDelivery => "a batch that succeeded is delivered again",
+            FaultKind::OverlappingBatch => "a batch begins with records of the one before",
+            FaultKind::ConcurrentDelivery => "a batch is delivered to two processes at once",
+            FaultKind::StaleContainer => "a batch goes to a process whose caches are out of date",
+            FaultKind::Reshard => "a stream's shard is split, or two are merged",
+        }
+    }
+
+    /// What counts as an opportunity, of which a rate is a percentage.
+    pub fn opportunity(self) -> &'static str {
+        match self {
+            FaultKind::Kill | FaultKind::Timeout => "invocation",
+            FaultKind::DynamoDbThrottle | FaultKind::DynamoDbLostAnswer => "read or write",
+            FaultKind::DynamoDbPartialRead => "BatchGetItem of two keys or more",
+            FaultKind::DynamoDbConflict => "write",
+            FaultKind::KinesisThrottle | FaultKind::KinesisLostAnswer => "put",
+            FaultKind::KinesisPartialPut => "PutRecords",
+            FaultKind::DuplicateDelivery
+            | FaultKind::OverlappingBatch
+            | FaultKind::ConcurrentDelivery
+            | FaultKind::StaleContainer => "batch",
+            FaultKind::Reshard => "look at a stream, four a second",
+        }
+    }
+
+    /// Strikes in a thousand opportunities where nothing else is said.
+    pub fn per_mille_default(self) -> u32 {
+        match self {
+            FaultKind::Kill => rates::KILL_PER_MILLE,
+            FaultKind::Timeout => rates::TIMEOUT_PER_MILLE,
+            FaultKind::DynamoDbThrottle => rates::DYNAMODB_THROTTLE_PER_MILLE,
+            FaultKind::DynamoDbPartialRead => rates::DYNAMODB_PARTIAL_READ_PER_MILLE,
+            FaultKind::DynamoDbLostAnswer => rates::DYNAMODB_LOST_ANSWER_PER_MILLE,
+            FaultKind::DynamoDbConflict => rates::DYNAMODB_CONFLICT_PER_MILLE,
+            FaultKind::KinesisThrottle => rates::KINESIS_THROTTLE_PER_MILLE,
+            FaultKind::KinesisPartialPut => rates::KINESIS_PARTIAL_PUT_PER_MILLE,
+            FaultKind::KinesisLostAnswer => rates::KINESIS_LOST_ANSWER_PER_MILLE,
+            FaultKind::DuplicateDelivery => rates::DUPLICATE_DELIVERY_PER_MILLE,
+            FaultKind::OverlappingBatch => rates::OVERLAPPING_BATCH_PER_MILLE,
+            FaultKind::ConcurrentDelivery => rates::CONCURRENT_DELIVERY_PER_MILLE,
+            FaultKind::StaleContainer => rates::STALE_CONTAINER_PER_MILLE,
+            FaultKind::Reshard => rates::RESHARD_PER_MILLE,
+        }
+    }
+
     /// The kind with this name.
     pub fn from_name(name: &str) -> Option<FaultKind> {
         FaultKind::ALL.into_iter().find(|kind| kind.name() == name)
@@ -100,6 +188,7 @@ struct Inner {
     seed: u64,
     /// Strikes in a thousand opportunities.
     per_mille: BTreeMap<FaultKind, u32>,
+    over: AtomicBool,
     counts: Mutex<Counts>,
 }
 
@@ -120,6 +209,7 @@ impl Faults {
         Faults(Some(Arc::new(Inner {
             seed,
             per_mille,
+            over: AtomicBool::new(false),
             counts: Mutex::default(),
         })))
     }
@@ -134,7 +224,7 @@ impl Faults {
     pub fn strike(&self, kind: FaultKind, place: &str) -> Option<u64> {
         let inner = self.0.as_ref()?;
         let rate = inner.rate(kind);
-        if rate == 0 {
+        if rate == 0 || inner.over.load(Ordering::Relaxed) {
             return None;
         }
         let mut counts = inner.counts();
@@ -146,6 +236,13 @@ impl Faults {
         }
         *counts.strikes.entry(kind).or_default() += 1;
         Some(random.u64(..))
+    }
+
+    /// Nothing strikes any more, in any clone: what came of it is read back undisturbed.
+    pub fn end(&self) {
+        if let Some(inner) = &self.0 {
+            inner.over.store(true, Ordering::Relaxed);
+        }
     }
 
     /// How often each kind struck; kinds that can strike and did not have 0.
@@ -234,6 +331,16 @@ mod tests {
         assert!(strikes(&faults, "a").iter().all(Option::is_none));
         assert!(!faults.may_strike(FaultKind::Kill) && faults.may_strike(FaultKind::Timeout));
         assert!(strikes(&Faults::none(), "a").iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn after_the_end_nothing_strikes() {
+        let faults = Faults::seeded(BTreeMap::from([(FaultKind::Kill, 1_000)]), 1);
+        let clone = faults.clone();
+        assert!(clone.strike(FaultKind::Kill, "a").is_some());
+        faults.end();
+        assert!(clone.strike(FaultKind::Kill, "a").is_none());
+        assert_eq!(clone.injected(), BTreeMap::from([(FaultKind::Kill, 1)]));
     }
 
     #[test]

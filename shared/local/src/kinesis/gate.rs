@@ -8,6 +8,8 @@ use std::time::Instant;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{Request, State as Extract};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
@@ -15,6 +17,8 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::State;
+use crate::faults::answer;
+use crate::faults::kinesis::PutFaults;
 
 /// A put of 10 MiB in base64 and its envelope fit; the emulator itself refuses what AWS refuses.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -58,22 +62,19 @@ pub(super) async fn pass(Extract(state): Extract<Arc<State>>, request: Request, 
         }
     };
     let received = Instant::now();
+    let struck = match PutFaults::may_strike(&state.faults) {
+        true => PutFaults::strike(&state.faults, &operation, &parts.headers, &body),
+        false => PutFaults::default(),
+    };
+    if struck.is_any() {
+        return put_with_faults(state, struck, received, parts, body, next).await;
+    }
     let request = Request::from_parts(parts, Body::from(body));
     if operation.is_empty() {
         return next.run(request).await;
     }
     if passes_alone(&operation) {
-        // In a task of its own: a client that goes away must not cut a put between its insert and its announcement.
-        let done = tokio::spawn(async move {
-            let _guard = state.gate.alone().await;
-            let response = next.run(request).await;
-            state.note_puts(received).await;
-            response
-        });
-        return done.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "the embedded kinesis panicked");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        });
+        return pass_alone(state, request, received, next).await;
     }
     let guard = state.gate.beside().await;
     let response = next.run(request).await;
@@ -89,6 +90,55 @@ pub(super) async fn pass(Extract(state): Extract<Arc<State>>, request: Request, 
         });
     }
     response
+}
+
+/// A put, or whatever else changes something.
+async fn pass_alone(state: Arc<State>, request: Request, received: Instant, next: Next) -> Response {
+    // In a task of its own: a client that goes away must not cut a put between its insert and its announcement.
+    let done = tokio::spawn(async move {
+        let _guard = state.gate.alone().await;
+        let response = next.run(request).await;
+        state.note_puts(received).await;
+        response
+    });
+    done.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the embedded kinesis panicked");
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    })
+}
+
+/// A put with which something goes wrong on purpose.
+async fn put_with_faults(
+    state: Arc<State>,
+    struck: PutFaults,
+    received: Instant,
+    parts: Parts,
+    body: Bytes,
+    next: Next,
+) -> Response {
+    let PutFaults { refusal, partial, lost } = struck;
+    if let Some(refusal) = refusal {
+        return refusal;
+    }
+    let forward = match &partial {
+        Some(partial) => partial.forward.clone(),
+        None => Some(body),
+    };
+    let mut response = None;
+    if let Some(body) = forward {
+        let mut request = Request::from_parts(parts, Body::from(body));
+        // It may be shorter now.
+        request.headers_mut().remove(CONTENT_LENGTH);
+        response = Some(pass_alone(state, request, received, next).await);
+    }
+    let response = match (partial, response) {
+        (Some(partial), response) => partial.complete(response).await,
+        (None, response) => response.unwrap_or_default(),
+    };
+    match lost {
+        Some(random) => answer::lost(random).await,
+        None => response,
+    }
 }
 
 /// A subscription's body, which reads the emulator whenever it is polled, and so passes the gate for each poll.
