@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::config::{
 use url::{Host, Url};
 
 use crate::config::Lookup;
+use crate::signed_http::{SignedHttp, SignedHttpError};
 
 /// How long connecting may take. Within a region a handshake takes milliseconds, so a slower one is a lost packet and
 /// a new connection is quicker than waiting.
@@ -53,21 +54,8 @@ impl Clients {
     /// of them are on this machine, region and credentials need not be set.
     pub async fn load(lookup: Lookup<'_>, caller: Caller) -> Clients {
         let endpoints = Endpoints::read(lookup);
-        let mut loader = aws_config::defaults(BehaviorVersion::latest());
-        if endpoints.all(is_plain_http) {
-            loader = loader.http_client(plain_http_client());
-        }
-        if endpoints.all(is_on_this_machine) {
-            let is_set = |name| lookup(name).is_some_and(|value| !value.is_empty());
-            if !is_set("AWS_ACCESS_KEY_ID") && !is_set("AWS_PROFILE") {
-                // Else the SDK would ask the instance metadata service, and fail after seconds.
-                loader = loader.credentials_provider(emulator_credentials());
-            }
-            if !is_set("AWS_REGION") && !is_set("AWS_DEFAULT_REGION") {
-                loader = loader.region(Region::from_static(EMULATOR_REGION));
-            }
-        }
-        Clients::of(&loader.load().await, &endpoints, caller)
+        let shared = load_shared(lookup, |is_so| endpoints.all(is_so)).await;
+        Clients::of(&shared, &endpoints, caller)
     }
 
     /// Makes clients for emulators at these endpoints, such as `http://127.0.0.1:4567`, whatever the environment says.
@@ -121,6 +109,61 @@ impl Clients {
     }
 }
 
+/// Where the services are that only an operator's command calls, if the environment says so; else their names tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreEndpoints {
+    /// SQS.
+    pub sqs: Option<String>,
+    /// S3.
+    pub s3: Option<String>,
+}
+
+/// Makes what calls SQS and S3, from the environment as [`Clients::load`] does, with `AWS_ENDPOINT_URL_SQS`,
+/// `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL`.
+///
+/// # Errors
+/// The HTTP client can't be made.
+pub async fn load_stores(lookup: Lookup<'_>) -> Result<(SignedHttp, StoreEndpoints), SignedHttpError> {
+    let endpoints = StoreEndpoints {
+        sqs: endpoint_of(lookup, "AWS_ENDPOINT_URL_SQS"),
+        s3: endpoint_of(lookup, "AWS_ENDPOINT_URL_S3"),
+    };
+    let all = |is_so: fn(&str) -> bool| {
+        let mut set = [&endpoints.sqs, &endpoints.s3].into_iter().flatten().peekable();
+        set.peek().is_some() && set.all(|endpoint| is_so(endpoint))
+    };
+    let shared = load_shared(lookup, all).await;
+    Ok((SignedHttp::new(&shared)?, endpoints))
+}
+
+/// Region and credentials. `all` tells whether every endpoint that is called is of a kind.
+async fn load_shared(lookup: Lookup<'_>, all: impl Fn(fn(&str) -> bool) -> bool) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest());
+    if all(is_plain_http) {
+        loader = loader.http_client(plain_http_client());
+    }
+    if all(is_on_this_machine) {
+        let is_set = |name| lookup(name).is_some_and(|value| !value.is_empty());
+        if !is_set("AWS_ACCESS_KEY_ID") && !is_set("AWS_PROFILE") {
+            // Else the SDK would ask the instance metadata service, and fail after seconds.
+            loader = loader.credentials_provider(emulator_credentials());
+        }
+        if !is_set("AWS_REGION") && !is_set("AWS_DEFAULT_REGION") {
+            loader = loader.region(Region::from_static(EMULATOR_REGION));
+        }
+    }
+    loader.load().await
+}
+
+/// A service's endpoint: its own, or the common one, unless they are to be ignored.
+fn endpoint_of(lookup: Lookup<'_>, name: &str) -> Option<String> {
+    let get = |name: &str| lookup(name).filter(|value| !value.is_empty());
+    if get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return None;
+    }
+    get(name).or_else(|| get("AWS_ENDPOINT_URL"))
+}
+
 /// Where the services are, if the environment says so; else the SDK knows.
 #[derive(Debug, PartialEq, Eq)]
 struct Endpoints {
@@ -130,17 +173,9 @@ struct Endpoints {
 
 impl Endpoints {
     fn read(lookup: Lookup<'_>) -> Endpoints {
-        let get = |name: &str| lookup(name).filter(|value| !value.is_empty());
-        if get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-            return Endpoints {
-                dynamodb: None,
-                kinesis: None,
-            };
-        }
-        let of_service = |name: &str| get(name).or_else(|| get("AWS_ENDPOINT_URL"));
         Endpoints {
-            dynamodb: of_service("AWS_ENDPOINT_URL_DYNAMODB"),
-            kinesis: of_service("AWS_ENDPOINT_URL_KINESIS"),
+            dynamodb: endpoint_of(lookup, "AWS_ENDPOINT_URL_DYNAMODB"),
+            kinesis: endpoint_of(lookup, "AWS_ENDPOINT_URL_KINESIS"),
         }
     }
 
