@@ -115,8 +115,8 @@ impl Container {
         .await
     }
 
-    /// Whether its flow stands at a call that has yet to begin, so that another container may go first. Asking takes the
-    /// mark away. A flow that waits for anything else (a pause, an answer that never comes) doesn't stand at one.
+    /// Whether its flow stands at a call that has yet to begin, or one that doesn't answer, so that another container may
+    /// go on first. Asking takes the mark away. A flow that pauses between two calls doesn't stand at one.
     pub fn take_turn_mark(&self) -> bool {
         self.inner.waits_for_turn.swap(false, Ordering::Relaxed)
     }
@@ -129,11 +129,15 @@ impl Container {
                 return Poll::Ready(());
             }
             has_waited = true;
-            self.inner.waits_for_turn.store(true, Ordering::Relaxed);
+            self.mark_turn();
             context.waker().wake_by_ref();
             Poll::Pending
         })
         .await;
+    }
+
+    fn mark_turn(&self) {
+        self.inner.waits_for_turn.store(true, Ordering::Relaxed);
     }
 
     fn end(&self) {
@@ -147,6 +151,13 @@ async fn end_container<T>() -> T {
     if let Ok(container) = CONTAINER.try_with(Container::clone) {
         container.end();
     }
+    std::future::pending().await
+}
+
+/// Never answers.
+async fn hang<T>() -> T {
+    // Outside of a container nobody takes turns.
+    let _ = CONTAINER.try_with(Container::mark_turn);
     std::future::pending().await
 }
 
@@ -242,7 +253,7 @@ impl Faults {
             }
             Some(Fault::Throttle | Fault::Partial(_)) => Err(failed_for_now(operation)),
             Some(Fault::Refuse) => Err(refused(operation, "it was told to")),
-            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Hang) => hang().await,
             Some(Fault::CrashBefore) => end_container().await,
         }
     }
@@ -279,7 +290,7 @@ impl Effect {
         match self.answer {
             Answer::Given => Ok(answer),
             Answer::Lost => Err(failed_for_now(operation)),
-            Answer::Never => std::future::pending().await,
+            Answer::Never => hang().await,
             Answer::Crash => end_container().await,
         }
     }
