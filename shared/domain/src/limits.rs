@@ -64,6 +64,8 @@ pub const RULES_MAX: usize = 64;
 pub const CONTENTS_MAX: usize = 1024;
 /// Traits that the conditions of a journey may read.
 pub const TRAITS_MAX: usize = 64;
+/// Event types that one list of a journey may name.
+pub const EVENT_TYPES_MAX: usize = 1024;
 /// Longest condition, in bytes.
 pub const CONDITION_BYTES_MAX: usize = 4096;
 /// Deepest nesting of a condition.
@@ -73,5 +75,9 @@ pub const CONDITION_DEPTH_MAX: usize = 64;
 pub const INTERPRETED_BYTES_MAX: usize = 64 * 1024;
 /// Largest journey file, in bytes.
 pub const JOURNEY_BYTES_MAX: usize = 1024 * 1024;
+/// Mistakes of a journey file that are told at once; with more than these, it is hardly meant as one.
+pub const DIAGNOSTICS_MAX: usize = 100;
+/// Longest part of a journey file that is quoted in telling a mistake, in bytes.
+pub const DIAGNOSTIC_TEXT_BYTES_MAX: usize = 1024;
 /// Deepest nesting of a journey file.
 pub const JOURNEY_DEPTH_MAX: usize = 16;

@@ -14,6 +14,11 @@ use crate::reject::{Reject, RejectReason};
 /// compressed records come near it. What is beyond is left to the next invocation, so memory stays bounded (P10).
 pub const DECODED_BYTES_MAX: usize = 96 * 1024 * 1024;
 
+/// The most bytes that decompressing one batch may give, those of records that turn out too large included: they take time,
+/// though not memory. 6 MB can hold some 400 gzip bombs that give 10 MiB each, which is 4 GB or half a minute. What is beyond is left to
+/// the next invocation.
+pub const DECOMPRESSED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
 /// What gzip data starts with (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -27,24 +32,26 @@ pub struct DecodedBatch {
 impl DecodedBatch {
     /// Decodes base64 and gzip. A record that can't be decoded is a reject of its own.
     pub fn decode(envelope: &Envelope<'_>) -> DecodedBatch {
-        DecodedBatch::decode_at_most(envelope, DECODED_BYTES_MAX)
+        DecodedBatch::decode_at_most(envelope, DECODED_BYTES_MAX, DECOMPRESSED_BYTES_MAX)
     }
 
-    fn decode_at_most(envelope: &Envelope<'_>, bytes_max: usize) -> DecodedBatch {
+    fn decode_at_most(envelope: &Envelope<'_>, bytes_max: usize, decompressed_bytes_max: usize) -> DecodedBatch {
         let base64_bytes: usize = envelope.records.iter().map(|record| record.data.len()).sum();
         // Base64 turns 3 bytes into 4 characters.
         let mut buffer = Vec::with_capacity(base64_bytes / 4 * 3);
         let mut records = Vec::with_capacity(envelope.records.len());
+        let mut decompressed_bytes = 0;
         for record in &envelope.records {
-            if buffer.len() >= bytes_max {
+            if buffer.len() >= bytes_max || decompressed_bytes >= decompressed_bytes_max {
                 break;
             }
-            records.push(decode_record(&record.data, &mut buffer));
+            records.push(decode_record(&record.data, &mut buffer, &mut decompressed_bytes));
         }
         DecodedBatch { buffer, records }
     }
 
-    /// How many records were decoded: all, unless they took more than [`DECODED_BYTES_MAX`] together.
+    /// How many records were decoded: all, unless they took more than [`DECODED_BYTES_MAX`] together, or
+    /// [`DECOMPRESSED_BYTES_MAX`].
     pub fn len(&self) -> usize {
         self.records.len()
     }
@@ -63,7 +70,7 @@ impl DecodedBatch {
     }
 }
 
-fn decode_record(data: &str, buffer: &mut Vec<u8>) -> Result<Range<usize>, Reject> {
+fn decode_record(data: &str, buffer: &mut Vec<u8>, decompressed_bytes: &mut usize) -> Result<Range<usize>, Reject> {
     let start = buffer.len();
     if base64_simd::STANDARD.decode_append(data.as_bytes(), buffer).is_err() {
         buffer.truncate(start);
@@ -79,7 +86,9 @@ fn decode_record(data: &str, buffer: &mut Vec<u8>) -> Result<Range<usize>, Rejec
     let compressed = buffer.split_off(start);
     // One byte more than is allowed tells too large from just large enough.
     let mut reader = flate2::read::MultiGzDecoder::new(compressed.as_slice()).take(EVENT_BYTES_MAX as u64 + 1);
-    if let Err(error) = reader.read_to_end(buffer) {
+    let read = reader.read_to_end(buffer);
+    *decompressed_bytes += buffer.len() - start;
+    if let Err(error) = read {
         buffer.truncate(start);
         return Err(Reject::new(
             RejectReason::NotGzip,
@@ -162,7 +171,20 @@ mod tests {
     fn p10_a_batch_of_bombs_takes_bounded_memory() {
         let large = gzip(&vec![b' '; 1 << 20]);
         let envelope = envelope(&vec![large; 20]);
-        let batch = DecodedBatch::decode_at_most(&envelope, 4 << 20);
+        let batch = DecodedBatch::decode_at_most(&envelope, 4 << 20, usize::MAX);
         assert_eq!(batch.len(), 4, "the rest is left to the next invocation");
+    }
+
+    #[test]
+    fn p10_a_batch_of_bombs_takes_bounded_time() {
+        let mut broken = gzip(&vec![b' '; 1 << 20]);
+        broken.truncate(broken.len() - 8);
+        let bomb = gzip(&vec![b' '; EVENT_BYTES_MAX + 1]);
+        for (record, decoded) in [(broken, 4), (bomb, 1)] {
+            let envelope = envelope(&vec![record; 20]);
+            let batch = DecodedBatch::decode_at_most(&envelope, usize::MAX, 4 << 20);
+            assert_eq!(batch.len(), decoded, "what is thrown away counts, too");
+            assert!(batch.records().all(|record| record.is_err()));
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::limits::DIAGNOSTIC_TEXT_BYTES_MAX;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -33,7 +35,8 @@ impl Diagnostics {
             rendered.push_str(&format!("{file}:{}:{}: {}\n", error.line, error.column, error.message));
             let gutter = error.line.to_string();
             if let Some(line) = lines.get(error.line.saturating_sub(1)) {
-                let margin = " ".repeat(error.column.saturating_sub(1));
+                let (line, before) = around(line, error.column.saturating_sub(1));
+                let margin = " ".repeat(before);
                 rendered.push_str(&format!("  {gutter} | {line}\n"));
                 rendered.push_str(&format!("  {} | {margin}^ {}\n", " ".repeat(gutter.len()), error.path));
             }
@@ -46,6 +49,26 @@ impl Diagnostics {
         }
         rendered
     }
+}
+
+/// The part of a line around a column, and how many characters of it come before: a line can be as long as its file, and
+/// is shown again with each mistake in it.
+fn around(line: &str, chars_before: usize) -> (String, usize) {
+    if line.len() <= SHOWN_CHARS_MAX {
+        return (line.to_owned(), chars_before);
+    }
+    let from = chars_before.saturating_sub(SHOWN_CHARS_MAX / 2);
+    let part = line.chars().skip(from).take(SHOWN_CHARS_MAX).collect();
+    (part, chars_before - from)
+}
+
+/// A text, or of a long one the front.
+pub(super) fn shortened(mut text: String) -> String {
+    if text.len() > DIAGNOSTIC_TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(DIAGNOSTIC_TEXT_BYTES_MAX));
+        text.push('…');
+    }
+    text
 }
 
 impl fmt::Display for Diagnostics {
@@ -63,6 +86,9 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+/// Characters of a long line that are shown with a mistake in it.
+const SHOWN_CHARS_MAX: usize = 240;
 
 /// How alike two names must be, from 0 to 1, for one to be suggested for the other (Jaro-Winkler).
 const SUGGESTION_LIKENESS_MIN: f64 = 0.75;

@@ -78,15 +78,6 @@ enum EventTypes {
     These(Vec<String>),
 }
 
-impl EventTypes {
-    fn includes(&self, event_type: &str) -> bool {
-        match self {
-            EventTypes::Any => true,
-            EventTypes::These(types) => types.iter().any(|name| name == event_type),
-        }
-    }
-}
-
 /// What an event of a certain type touches: indices into the journey's lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dispatch {
@@ -169,43 +160,66 @@ impl Journey {
 
     /// Works out which types of events touch what.
     fn index(mut self, ignored: &[String]) -> Journey {
-        let of = |on: &EventTypes| match on {
-            EventTypes::Any => Vec::new(),
-            EventTypes::These(types) => types.clone(),
-        };
-        let mut types: Vec<String> = ignored.to_vec();
-        types.extend(self.steps.iter().flat_map(|step| of(&step.on)));
-        types.extend(self.features.iter().flat_map(|feature| of(&feature.on)));
-        types.extend(self.rules.iter().flat_map(|rule| of(&rule.on)));
-        self.otherwise = self.dispatch_of(None, ignored);
-        self.by_type = types
-            .into_iter()
-            .map(|event_type| {
-                let dispatch = self.dispatch_of(Some(&event_type), ignored);
-                (event_type, dispatch)
-            })
-            .collect();
+        let mut index = Index::default();
+        let steps = self.steps.iter().map(|step| &step.on);
+        index.add(steps, |dispatch| &mut dispatch.steps);
+        let features = self.features.iter().map(|feature| &feature.on);
+        index.add(features, |dispatch| &mut dispatch.features);
+        let rules = self.rules.iter().map(|rule| &rule.on);
+        index.add(rules, |dispatch| &mut dispatch.rules);
+        for event_type in ignored {
+            index.of(event_type).ignored = true;
+        }
+        let Index {
+            mut by_type,
+            mut otherwise,
+        } = index;
+        for dispatch in by_type.values_mut().chain([&mut otherwise]) {
+            dispatch
+                .rules
+                .sort_by_key(|index| (std::cmp::Reverse(self.rules[*index].priority), *index));
+        }
+        (self.by_type, self.otherwise) = (by_type, otherwise);
         self
     }
+}
 
-    fn dispatch_of(&self, event_type: Option<&str>, ignored: &[String]) -> Dispatch {
-        let looks_at = |on: &EventTypes| match event_type {
-            Some(event_type) => on.includes(event_type),
-            None => *on == EventTypes::Any,
-        };
-        let mut rules: Vec<usize> = (0..self.rules.len())
-            .filter(|index| looks_at(&self.rules[*index].on))
-            .collect();
-        rules.sort_by_key(|index| (std::cmp::Reverse(self.rules[*index].priority), *index));
-        Dispatch {
-            ignored: event_type.is_some_and(|event_type| ignored.iter().any(|name| name == event_type)),
-            features: (0..self.features.len())
-                .filter(|index| looks_at(&self.features[*index].on))
-                .collect(),
-            steps: (0..self.steps.len())
-                .filter(|index| looks_at(&self.steps[*index].on))
-                .collect(),
-            rules,
+/// What the types of events touch, as it is worked out. Each list of types is walked once: a journey file has room for a
+/// hundred thousand names (P10).
+#[derive(Default)]
+struct Index {
+    by_type: HashMap<String, Dispatch>,
+    otherwise: Dispatch,
+}
+
+impl Index {
+    fn of(&mut self, event_type: &str) -> &mut Dispatch {
+        let otherwise = &self.otherwise;
+        self.by_type.entry_ref(event_type).or_insert_with(|| otherwise.clone())
+    }
+
+    /// Adds the things of one kind, in order, to the list of that kind of each type that they look at.
+    fn add<'t>(
+        &mut self,
+        things: impl Iterator<Item = &'t EventTypes>,
+        list_of: impl Fn(&mut Dispatch) -> &mut Vec<usize>,
+    ) {
+        for (index, on) in things.enumerate() {
+            match on {
+                EventTypes::Any => {
+                    let all = self.by_type.values_mut().chain([&mut self.otherwise]);
+                    all.for_each(|dispatch| list_of(dispatch).push(index));
+                }
+                EventTypes::These(types) => {
+                    for event_type in types {
+                        let list = list_of(self.of(event_type));
+                        // A list may name a type twice.
+                        if list.last() != Some(&index) {
+                            list.push(index);
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -1,8 +1,11 @@
 //! From YAML text to a checked journey, collecting every error on the way.
 
+use std::collections::BTreeSet;
+
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar as YamlScalar, YamlData};
 use saphyr_parser::{Event, Parser};
 
+use super::diagnostic::shortened;
 use super::{
     Content, Diagnostic, Diagnostics, EventTypes, Feature, IDLE_TIMEOUT_MS_DEFAULT, Journey, Rule, Step, did_you_mean,
 };
@@ -103,25 +106,45 @@ fn beyond_reading(text: &str) -> Option<(usize, usize, &'static str)> {
 #[derive(Default)]
 struct Reader {
     errors: Vec<Diagnostic>,
+    /// Where the first mistake is that was one too many to tell.
+    untold: Option<(usize, usize)>,
     names: Names,
     /// The event types that the file declares, where it does.
-    declared: Option<Vec<String>>,
+    declared: Option<BTreeSet<String>>,
 }
 
 impl Reader {
     fn into_diagnostics(mut self) -> Diagnostics {
         self.errors.sort_by_key(|error| (error.line, error.column));
+        if let Some((line, column)) = self.untold {
+            self.errors.push(Diagnostic {
+                line,
+                column,
+                path: String::new(),
+                message: "there are more mistakes: mend these first".to_owned(),
+                suggestion: None,
+            });
+        }
         Diagnostics { errors: self.errors }
     }
 
     fn error_at(&mut self, line: usize, column: usize, path: &str, message: String, suggestion: Option<String>) {
+        if self.is_full() {
+            self.untold.get_or_insert((line.max(1), column));
+            return;
+        }
         self.errors.push(Diagnostic {
             line: line.max(1),
             column,
             path: path.to_owned(),
-            message,
-            suggestion,
+            message: shortened(message),
+            suggestion: suggestion.filter(|name| name.len() <= IDENTIFIER_BYTES_MAX),
         });
+    }
+
+    /// Whether there are as many mistakes as are told, so that looking for what was meant is of no use any more.
+    fn is_full(&self) -> bool {
+        self.errors.len() >= DIAGNOSTICS_MAX
     }
 
     fn error(&mut self, node: &Node<'_>, path: &str, message: impl Into<String>) {
@@ -162,7 +185,7 @@ impl Reader {
         let dedupe_last = get("dedupe").map_or(DEDUPE_LAST_DEFAULT, |node| self.dedupe(node));
         if let Some(node) = get("events") {
             self.declared = match self.event_types(node, "events") {
-                EventTypes::These(types) => Some(types),
+                EventTypes::These(types) => Some(types.into_iter().collect()),
                 EventTypes::Any => None,
             };
         }
@@ -496,8 +519,12 @@ impl Reader {
         if names.iter().any(|(name, _)| name == ANY_EVENT) {
             return EventTypes::Any;
         }
+        if names.len() > EVENT_TYPES_MAX {
+            let message = format!("{} event types, at most {EVENT_TYPES_MAX} are allowed", names.len());
+            self.error(node, path, message);
+        }
         let mut types = Vec::new();
-        for (name, place) in names {
+        for (name, place) in names.into_iter().take(EVENT_TYPES_MAX) {
             let lower = name.trim().to_lowercase();
             if lower != name {
                 let message = format!("event types are kept in lower case, so none is ever `{name}`");
@@ -517,9 +544,10 @@ impl Reader {
     }
 
     fn check_declared(&mut self, node: &Node<'_>, path: &str, event_type: &str) {
-        let Some(declared) = self.declared.clone() else { return };
-        if !declared.iter().any(|known| known == event_type) {
-            let suggestion = did_you_mean(event_type, &mut declared.iter().map(String::as_str));
+        let Some(declared) = &self.declared else { return };
+        if !declared.contains(event_type) {
+            let known = declared.iter().filter(|_| !self.is_full());
+            let suggestion = did_you_mean(event_type, &mut known.map(String::as_str));
             self.error_suggesting(
                 node,
                 path,
@@ -536,7 +564,8 @@ impl Reader {
         let entries = self.entries(node, path)?;
         for (name, key, _) in &entries {
             if !allowed.contains(&name.as_str()) {
-                let suggestion = did_you_mean(name, &mut allowed.iter().copied());
+                let known = allowed.iter().filter(|_| !self.is_full());
+                let suggestion = did_you_mean(name, &mut known.copied());
                 let message = format!("there is no key `{name}` here; the keys are {}", allowed.join(", "));
                 self.error_suggesting(key, path, message, suggestion);
             }
@@ -576,7 +605,7 @@ impl Reader {
             );
         }
         let mut items: Vec<Entry3<'n, 'y>> = Vec::new();
-        for (index, item) in sequence.iter().enumerate() {
+        for (index, item) in sequence.iter().enumerate().take(most) {
             let place = format!("{path}[{index}]");
             let Some(entries) = self.entries(item, &place) else {
                 continue;
@@ -607,7 +636,7 @@ impl Reader {
             );
         }
         let mut named = Vec::new();
-        for (name, key, value) in entries {
+        for (name, key, value) in entries.into_iter().take(most) {
             if self.check_identifier(key, path, &name) {
                 named.push((name.clone(), format!("{path}.{name}"), value));
             }
