@@ -358,3 +358,213 @@ pub(crate) fn uuid_text(bits: u128, version: u8) -> String {
         &hex[20..]
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use serde_json::{Value, json};
+
+    use super::{
+        DiscardCondition, DiscardedBatch, FailureDestinationError, FailureDestinationWriter, LastInvocation,
+        random_uuid, uuid_text,
+    };
+    use crate::template::{FailureDestination, FailureDestinationKind};
+
+    const MAPPING_UUID: &str = "2b733fdc-8ac3-8df5-af3a-1827b3b11284";
+
+    /// A directory that goes with its test.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            Self(std::env::temp_dir().join(format!("usher-failure-destination-{}", random_uuid())))
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// The batch of the example in <https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>.
+    fn batch() -> DiscardedBatch<'static> {
+        DiscardedBatch {
+            request_id: "c9b8fa9f-5a7f-xmpl-af9c-0c604cde93a5",
+            function_arn: "arn:aws:lambda:us-east-2:123456789012:function:myfunction",
+            condition: DiscardCondition::RetryAttemptsExhausted,
+            approximate_invoke_count: 1,
+            last_invocation: LastInvocation::FunctionError,
+            discarded_ms: 1_573_691_886_021,
+            stream_arn: "arn:aws:kinesis:us-east-2:123456789012:stream/mystream",
+            shard_id: "shardId-000000000001",
+            start_sequence_number: "49601189658422359378836298521827638475320189012309704722",
+            end_sequence_number: "49601189658422359378836298522902373528957594348623495186",
+            first_arrival_ms: 1_573_691_884_835,
+            last_arrival_ms: 1_573_691_885_580,
+            batch_size: 500,
+            event: r#"{"Records":[{"kinesis":{"data":"SGVsbG8="}}]}"#,
+        }
+    }
+
+    fn record() -> Value {
+        json!({
+            "requestContext": {
+                "requestId": "c9b8fa9f-5a7f-xmpl-af9c-0c604cde93a5",
+                "functionArn": "arn:aws:lambda:us-east-2:123456789012:function:myfunction",
+                "condition": "RetryAttemptsExhausted",
+                "approximateInvokeCount": 1
+            },
+            "responseContext": { "statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled" },
+            "version": "1.0",
+            "timestamp": "2019-11-14T00:38:06.021Z",
+            "KinesisBatchInfo": {
+                "shardId": "shardId-000000000001",
+                "startSequenceNumber": "49601189658422359378836298521827638475320189012309704722",
+                "endSequenceNumber": "49601189658422359378836298522902373528957594348623495186",
+                "approximateArrivalOfFirstRecord": "2019-11-14T00:38:04.835Z",
+                "approximateArrivalOfLastRecord": "2019-11-14T00:38:05.580Z",
+                "batchSize": 500,
+                "streamArn": "arn:aws:kinesis:us-east-2:123456789012:stream/mystream"
+            }
+        })
+    }
+
+    fn destination(kind: FailureDestinationKind) -> FailureDestination {
+        FailureDestination {
+            kind,
+            arn: "arn".to_owned(),
+            name: "failed".to_owned(),
+        }
+    }
+
+    fn parsed(bytes: &[u8]) -> Value {
+        serde_json::from_slice(bytes).unwrap()
+    }
+
+    fn files_of(directory: &Path) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files.extend(files_of(&path));
+            } else {
+                files.push(path);
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn a_record_has_exactly_the_shape_that_aws_writes() {
+        assert_eq!(parsed(&batch().to_json(false)), record());
+        let mut with_payload = record();
+        with_payload["payload"] = json!(batch().event);
+        assert_eq!(parsed(&batch().to_json(true)), with_payload);
+
+        let answered = DiscardedBatch {
+            last_invocation: LastInvocation::Answered,
+            ..batch()
+        };
+        assert_eq!(
+            parsed(&answered.to_json(false))["responseContext"],
+            json!({ "statusCode": 200, "executedVersion": "$LATEST" })
+        );
+        // Seen in objects that AWS wrote for a backlog read from TRIM_HORIZON.
+        let too_old = DiscardedBatch {
+            condition: DiscardCondition::RecordAgeExceeded,
+            last_invocation: LastInvocation::None,
+            approximate_invoke_count: 0,
+            ..batch()
+        };
+        let too_old = parsed(&too_old.to_json(false));
+        assert_eq!(too_old["requestContext"]["condition"], "RecordAgeExceeded");
+        assert_eq!(too_old.get("responseContext"), None);
+    }
+
+    /// P1: what is given up is on the disk before a checkpoint can pass it.
+    #[test]
+    fn a_bucket_gets_one_object_a_batch_under_awss_key() {
+        let directory = Directory::new();
+        let writer = FailureDestinationWriter::new(&directory.0);
+        let written: Vec<PathBuf> = (0..2)
+            .map(|_| {
+                writer
+                    .write(&destination(FailureDestinationKind::S3), MAPPING_UUID, &batch())
+                    .unwrap()
+            })
+            .collect();
+        assert_ne!(written[0], written[1]);
+        let prefix =
+            format!("s3/failed/aws/lambda/{MAPPING_UUID}/shardId-000000000001/2019/11/14/2019-11-14T00.38.06-");
+        for path in &written {
+            let key = path.strip_prefix(&directory.0).unwrap().to_str().unwrap();
+            assert_eq!(
+                key.strip_prefix(&prefix).map(str::len),
+                Some(random_uuid().len()),
+                "{key}"
+            );
+            assert_eq!(parsed(&fs::read(path).unwrap())["payload"], json!(batch().event));
+        }
+        let mut found = files_of(&directory.0);
+        found.sort();
+        let mut expected = written;
+        expected.sort();
+        assert_eq!(found, expected, "nothing unfinished is left");
+    }
+
+    #[test]
+    fn a_queue_and_a_topic_get_one_line_a_batch_without_its_records() {
+        let directory = Directory::new();
+        let writer = FailureDestinationWriter::new(&directory.0);
+        for (kind, file) in [
+            (FailureDestinationKind::Sqs, "sqs/failed.jsonl"),
+            (FailureDestinationKind::Sns, "sns/failed.jsonl"),
+        ] {
+            let path = writer.write(&destination(kind), MAPPING_UUID, &batch()).unwrap();
+            assert_eq!(path, directory.0.join(file));
+            // A crash cut the last line short: what comes after is whole.
+            fs::write(&path, [&fs::read(&path).unwrap()[..], b"{\"requ"].concat()).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| writer.write(&destination(kind), MAPPING_UUID, &batch()).unwrap());
+                }
+            });
+            let text = fs::read_to_string(&path).unwrap();
+            let whole = text.lines().filter(|line| parsed_line(line) == Some(record())).count();
+            assert_eq!((whole, text.lines().count()), (9, 10));
+        }
+    }
+
+    fn parsed_line(line: &str) -> Option<Value> {
+        serde_json::from_str(line).ok()
+    }
+
+    #[test]
+    fn what_cannot_be_delivered_is_told() {
+        let directory = Directory::new();
+        let writer = FailureDestinationWriter::new(&directory.0);
+        let error = writer
+            .write(&destination(FailureDestinationKind::Kafka), MAPPING_UUID, &batch())
+            .unwrap_err();
+        assert!(matches!(error, FailureDestinationError::NotDelivered { .. }));
+        fs::write(&directory.0, "a file").unwrap();
+        let error = writer
+            .write(&destination(FailureDestinationKind::Sqs), MAPPING_UUID, &batch())
+            .unwrap_err();
+        assert!(error.to_string().contains("failed.jsonl"), "{error}");
+        let _ = fs::remove_file(&directory.0);
+    }
+
+    #[test]
+    fn a_uuid_says_its_version_and_its_variant() {
+        for (bits, version, text) in [
+            (0, 4, "00000000-0000-4000-8000-000000000000"),
+            (u128::MAX, 8, "ffffffff-ffff-8fff-bfff-ffffffffffff"),
+        ] {
+            assert_eq!(uuid_text(bits, version), text);
+        }
+    }
+}

@@ -275,41 +275,33 @@ impl<'raw, F: FnMut(String, &'raw RawValue)> Visitor<'raw> for EachEntry<F> {
     }
 }
 
-/// Calls a closure with the elements of a list until it returns `true`; tells whether it did, and whether there was any.
+/// Calls a closure with the elements of a list until it returns `true`; tells whether it did.
 struct AnyElement<F>(F);
 
-#[derive(Default)]
-struct Elements {
-    any: bool,
-    matched: bool,
-}
-
 impl<'raw, F: FnMut(&'raw RawValue) -> bool> DeserializeSeed<'raw> for AnyElement<F> {
-    type Value = Elements;
+    type Value = bool;
 
-    fn deserialize<D: Deserializer<'raw>>(self, deserializer: D) -> Result<Elements, D::Error> {
+    fn deserialize<D: Deserializer<'raw>>(self, deserializer: D) -> Result<bool, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
 impl<'raw, F: FnMut(&'raw RawValue) -> bool> Visitor<'raw> for AnyElement<F> {
-    type Value = Elements;
+    type Value = bool;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a list")
     }
 
-    fn visit_seq<A: SeqAccess<'raw>>(mut self, mut list: A) -> Result<Elements, A::Error> {
-        let mut elements = Elements::default();
+    fn visit_seq<A: SeqAccess<'raw>>(mut self, mut list: A) -> Result<bool, A::Error> {
         while let Some(element) = list.next_element::<&'raw RawValue>()? {
-            elements.any = true;
             if (self.0)(element) {
-                elements.matched = true;
+                // The list must be read to its end all the same.
                 while list.next_element::<IgnoredAny>()?.is_some() {}
-                break;
+                return Ok(true);
             }
         }
-        Ok(elements)
+        Ok(false)
     }
 }
 
@@ -318,7 +310,7 @@ fn each_entry<'raw>(map: &'raw RawValue, take: impl FnMut(String, &'raw RawValue
     let _ = EachEntry(take).deserialize(&mut serde_json::Deserializer::from_str(map.get()));
 }
 
-fn any_element<'raw>(list: &'raw RawValue, matches: impl FnMut(&'raw RawValue) -> bool) -> Elements {
+fn any_element<'raw>(list: &'raw RawValue, matches: impl FnMut(&'raw RawValue) -> bool) -> bool {
     AnyElement(matches)
         .deserialize(&mut serde_json::Deserializer::from_str(list.get()))
         .unwrap_or_default()
@@ -421,13 +413,18 @@ impl Rule {
                 if nested_lists == NESTED_LISTS_MAX {
                     return false;
                 }
-                let elements = any_element(list, |element| match (self, element.get().as_bytes().first()) {
-                    // What a list holds beside that which the rule looks for neither matches nor counts as absent.
-                    (Self::Leaf(_), Some(b'{')) => false,
-                    (Self::Nested(_), first) if !matches!(first, Some(b'{' | b'[')) => false,
-                    _ => self.match_value(Some(element), nested_lists + 1),
+                // What a list holds beside that which the rule looks for is as if it were not there.
+                let mut relevant = false;
+                let matched = any_element(list, |element| {
+                    let skipped = match (self, element.get().as_bytes().first()) {
+                        (_, Some(b'[')) => false,
+                        (Self::Leaf(_), first) => first == Some(&b'{'),
+                        (Self::Nested(_), first) => first != Some(&b'{'),
+                    };
+                    relevant |= !skipped;
+                    !skipped && self.match_value(Some(element), nested_lists + 1)
                 });
-                elements.matched || (!elements.any && self.match_absent())
+                matched || (!relevant && self.match_absent())
             }
         }
     }
@@ -695,5 +692,335 @@ fn parse_numeric(list: &RawValue, path: &str) -> Result<Vec<(Comparison, f64)>, 
             "with two bounds gives the lower one first, and leaves room between them",
         )),
         _ => Err(refused("takes one bound or two")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{FilterCriteria, FilterRecord, PATTERN_BYTES_MAX};
+
+    fn passes(patterns: &[&str], data: &[u8]) -> bool {
+        let criteria = FilterCriteria::parse(patterns.iter().copied()).unwrap();
+        criteria.matches(&FilterRecord {
+            partition_key: "1",
+            sequence_number: "49590338271490256608559692538361571095921575989136588898",
+            arrival_ms: 1_545_084_650_987,
+            data,
+        })
+    }
+
+    /// The operators of <https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html#filtering-syntax>, each with
+    /// that table's own example.
+    #[test]
+    fn each_operator_of_awss_table_compares_as_it_says() {
+        // (the rules under "data", data that passes, data that does not)
+        let cases: [(&str, &[&str], &[&str]); 28] = [
+            (
+                r#"{"UserID":[null]}"#,
+                &[r#"{"UserID":null}"#],
+                &["{}", r#"{"UserID":""}"#, r#"{"UserID":0}"#],
+            ),
+            (
+                r#"{"LastName":[""]}"#,
+                &[r#"{"LastName":""}"#],
+                &["{}", r#"{"LastName":null}"#, r#"{"LastName":" "}"#],
+            ),
+            (
+                r#"{"Name":["Alice"]}"#,
+                &[r#"{"Name":"Alice"}"#],
+                &[r#"{"Name":"alice"}"#, r#"{"Name":"Alice "}"#, "{}"],
+            ),
+            (r#"{"Name":["Al\u0069ce"]}"#, &[r#"{"Na\u006de":"Alic\u0065"}"#], &[]),
+            (
+                r#"{"Name":[{"equals-ignore-case":"alice"}]}"#,
+                &[r#"{"Name":"Alice"}"#, r#"{"Name":"ALICE"}"#],
+                &[r#"{"Name":"Alicia"}"#, r#"{"Name":1}"#],
+            ),
+            (
+                r#"{"Location":["New York"],"Day":["Monday"]}"#,
+                &[r#"{"Location":"New York","Day":"Monday","x":1}"#],
+                &[
+                    r#"{"Location":"New York"}"#,
+                    r#"{"Location":"New York","Day":"Tuesday"}"#,
+                ],
+            ),
+            (
+                r#"{"PaymentType":["Credit","Debit"]}"#,
+                &[r#"{"PaymentType":"Credit"}"#, r#"{"PaymentType":"Debit"}"#],
+                &[r#"{"PaymentType":"Cash"}"#],
+            ),
+            (
+                r#"{"$or":[{"Location":["New York"]},{"Day":["Monday"]}]}"#,
+                &[
+                    r#"{"Location":"New York"}"#,
+                    r#"{"Day":"Monday"}"#,
+                    r#"{"Day":"Monday","Location":"Rome"}"#,
+                ],
+                &["{}", r#"{"Location":"Rome","Day":"Friday"}"#],
+            ),
+            (
+                r#"{"a":[1],"$or":[{"b":[1],"c":[1]},{"d":{"e":[1]}}]}"#,
+                &[r#"{"a":1,"b":1,"c":1}"#, r#"{"d":{"e":1},"a":1}"#],
+                &[r#"{"a":1,"b":1}"#, r#"{"b":1,"c":1}"#, r#"{"a":1,"d":1}"#],
+            ),
+            (
+                r#"{"Weather":[{"anything-but":["Raining"]}]}"#,
+                &[
+                    r#"{"Weather":"Sunny"}"#,
+                    r#"{"Weather":1}"#,
+                    r#"{"Weather":["Raining","Sunny"]}"#,
+                ],
+                &[r#"{"Weather":"Raining"}"#, "{}", r#"{"Weather":["Raining"]}"#],
+            ),
+            (r#"{"a":[{"anything-but":"x"}]}"#, &[r#"{"a":"y"}"#], &[r#"{"a":"x"}"#]),
+            (
+                r#"{"a":[{"anything-but":[1,"x"]}]}"#,
+                &[r#"{"a":"1"}"#],
+                &[r#"{"a":1}"#, r#"{"a":"x"}"#],
+            ),
+            (
+                r#"{"a":[{"anything-but":{"prefix":"us-"}}]}"#,
+                &[r#"{"a":"eu-1"}"#],
+                &[r#"{"a":"us-1"}"#],
+            ),
+            (
+                r#"{"a":[{"anything-but":{"suffix":".png"}}]}"#,
+                &[r#"{"a":"x.txt"}"#],
+                &[r#"{"a":"x.png"}"#],
+            ),
+            (
+                r#"{"a":[{"anything-but":{"equals-ignore-case":"X"}}]}"#,
+                &[r#"{"a":"y"}"#],
+                &[r#"{"a":"x"}"#],
+            ),
+            (
+                r#"{"Price":[{"numeric":["=",100]}]}"#,
+                &[r#"{"Price":100}"#, r#"{"Price":1e2}"#],
+                &[r#"{"Price":"100"}"#, r#"{"Price":101}"#],
+            ),
+            (
+                r#"{"Price":[{"numeric":[">",10,"<=",20]}]}"#,
+                &[r#"{"Price":10.5}"#, r#"{"Price":20}"#],
+                &[r#"{"Price":10}"#, r#"{"Price":20.01}"#, "{}"],
+            ),
+            (
+                r#"{"a":[{"numeric":["<",0]}]}"#,
+                &[r#"{"a":-1}"#, r#"{"a":-5e9}"#],
+                &[r#"{"a":0}"#, r#"{"a":-5.1e9}"#],
+            ),
+            (r#"{"a":[{"numeric":[">=",0]}]}"#, &[r#"{"a":0}"#], &[r#"{"a":-1}"#]),
+            // "For numbers, Lambda also uses string representation. For example, 300, 300.0, and 3.0e2 are not considered equal."
+            (
+                r#"{"a":[300]}"#,
+                &[r#"{"a":300}"#],
+                &[r#"{"a":300.0}"#, r#"{"a":3.0e2}"#, r#"{"a":"300"}"#],
+            ),
+            (
+                r#"{"a":[true]}"#,
+                &[r#"{"a":true}"#],
+                &[r#"{"a":false}"#, r#"{"a":"true"}"#],
+            ),
+            // "exists" is about leaves.
+            (
+                r#"{"ProductName":[{"exists":true}]}"#,
+                &[r#"{"ProductName":"x"}"#, r#"{"ProductName":null}"#],
+                &["{}", r#"{"ProductName":{"x":1}}"#, r#"{"ProductName":[]}"#],
+            ),
+            (
+                r#"{"ProductName":[{"exists":false}]}"#,
+                &["{}", r#"{"ProductName":{"x":1}}"#, r#"{"ProductName":[]}"#],
+                &[r#"{"ProductName":"x"}"#, r#"{"ProductName":null}"#],
+            ),
+            (
+                r#"{"a":{"b":[{"exists":false}]}}"#,
+                &["{}", r#"{"a":1}"#, r#"{"a":[1]}"#, r#"{"a":{}}"#],
+                &[r#"{"a":{"b":1}}"#],
+            ),
+            (
+                r#"{"Region":[{"prefix":"us-"}]}"#,
+                &[r#"{"Region":"us-east-1"}"#],
+                &[r#"{"Region":"US-east-1"}"#, r#"{"Region":1}"#],
+            ),
+            (
+                r#"{"File":[{"suffix":".png"}]}"#,
+                &[r#"{"File":"x.png"}"#],
+                &[r#"{"File":"x.PNG"}"#],
+            ),
+            // A list in the event: any of its elements.
+            (
+                r#"{"a":["x",2]}"#,
+                &[r#"{"a":["y","x"]}"#, r#"{"a":[1,[2]]}"#, r#"{"a":[{"b":1},2]}"#],
+                &[r#"{"a":["y"]}"#, r#"{"a":[{"a":"x"}]}"#],
+            ),
+            // One element must match all that is asked of it.
+            (
+                r#"{"a":{"b":[1],"c":[2]}}"#,
+                &[r#"{"a":[{"b":0},{"c":2,"b":1}]}"#, r#"[{"a":{"b":1,"c":2}}]"#],
+                &[r#"{"a":[{"b":1},{"c":2}]}"#, r#"{"a":"x"}"#, "5"],
+            ),
+        ];
+        for (rules, passing, dropped) in cases {
+            let pattern = format!("{{\"data\":{rules}}}");
+            for data in passing {
+                assert!(passes(&[&pattern], data.as_bytes()), "{rules} passes {data}");
+            }
+            for data in dropped {
+                assert!(!passes(&[&pattern], data.as_bytes()), "{rules} drops {data}");
+            }
+        }
+    }
+
+    /// The examples and the table of <https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis-filtering.html>.
+    #[test]
+    fn data_that_is_not_json_is_dropped_by_a_pattern_for_data_only() {
+        let buy = r#"{ "data": { "order": { "type": [ "buy" ] } } }"#;
+        let key = r#"{ "partitionKey": [ "1" ] }"#;
+        let other_key = r#"{ "partitionKey": [ "2" ] }"#;
+        let both = r#"{ "partitionKey": [ "1" ], "data": { "Location": [ "Los Angeles" ] } }"#;
+        let order: &[u8] = br#"{ "record": 12345, "order": { "type": "buy", "stock": "ANYCO", "quantity": 1000 } }"#;
+        // (patterns, data, whether the record passes)
+        let cases: [(&[&str], &[u8], bool); 16] = [
+            (&[buy], order, true),
+            (&[buy], br#"{"order":{"type":"sell"}}"#, false),
+            (&[buy], b"plain text", false),
+            (&[buy], b"", false),
+            (&[buy], b"{\"order\":{\"type\":\"buy\"}} trailing", false),
+            (&[buy], b"{\"order\":{\"type\":\"buy\"},\"x\":\"\xff\"}", false),
+            (&[r#"{"data":{"a":[{"exists":false}]}}"#], b"plain text", false),
+            (&[key], b"plain text", true),
+            (&[key], order, true),
+            (&[other_key], order, false),
+            (&[both], br#"{"Location":"Los Angeles"}"#, true),
+            (&[both], br#"{"Location":"Rome"}"#, false),
+            // Several patterns: any of them.
+            (&[other_key, buy], order, true),
+            (&[buy, key], b"plain text", true),
+            (
+                &[r#"{"sequenceNumber":[{"prefix":"49590338"}],"kinesisSchemaVersion":["1.0"]}"#],
+                b"",
+                true,
+            ),
+            (
+                &[r#"{"approximateArrivalTimestamp":[{"numeric":["=",1545084650.987]}],"nothing":[{"exists":false}]}"#],
+                b"",
+                true,
+            ),
+        ];
+        for (patterns, data, expected) in cases {
+            assert_eq!(
+                passes(patterns, data),
+                expected,
+                "{patterns:?} on {}",
+                String::from_utf8_lossy(data)
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_pattern_is_told_with_its_place_and_what_to_do() {
+        let long = format!(r#"{{"data":{{"a":["{}"]}}}}"#, "x".repeat(PATTERN_BYTES_MAX));
+        let deep = format!("{}1{}", "{\"a\":".repeat(600), "}".repeat(600));
+        let cases = [
+            ("{", "it is not JSON: EOF while parsing"),
+            ("[]", "it is not an object"),
+            ("{}", "at its top there is an empty object, which AWS refuses"),
+            (&long, "AWS takes at most 4096"),
+            (&deep, "there is a bare value; put it in a list: [1]"),
+            (r#"{"data":["x"]}"#, "data is a list; for Kinesis it must be an object"),
+            (r#"{"$or":[{"data":["x"]},{"partitionKey":["1"]}]}"#, "data is a list"),
+            (r#"{"data":{"a":{}}}"#, "at data.a there is an empty object"),
+            (
+                r#"{"data":{"a":"x"}}"#,
+                "at data.a there is a bare value; put it in a list: [\"x\"]",
+            ),
+            (r#"{"data":{"a":[]}}"#, "at data.a there is an empty list"),
+            (r#"{"data":{"a":[["x"]]}}"#, "at data.a there is a list in a list"),
+            (r#"{"data":{"a":[1],"a":[2]}}"#, "at data.a the name is there twice"),
+            (
+                r#"{"data":{"a":[{"begins":"x"}]}}"#,
+                "at data.a begins is not an operator",
+            ),
+            (
+                r#"{"data":{"a":[{"wildcard":"*x"}]}}"#,
+                "at data.a wildcard is not an operator that Lambda documents",
+            ),
+            (
+                r#"{"data":{"a":[{"prefix":"x","suffix":"y"}]}}"#,
+                "at data.a an operator has one name",
+            ),
+            (r#"{"data":{"a":[{"prefix":1}]}}"#, "at data.a prefix takes text, not 1"),
+            (
+                r#"{"data":{"a":[{"exists":"yes"}]}}"#,
+                "at data.a exists takes true or false, not \"yes\"",
+            ),
+            (
+                r#"{"data":{"a":[{"anything-but":[]}]}}"#,
+                "anything-but takes a list with at least one value",
+            ),
+            (
+                r#"{"data":{"a":[{"anything-but":[null]}]}}"#,
+                "anything-but takes a list of texts and numbers",
+            ),
+            (
+                r#"{"data":{"a":[{"anything-but":{"numeric":1}}]}}"#,
+                "anything-but takes a value, a list, or",
+            ),
+            (r#"{"data":{"a":[{"numeric":100}]}}"#, "numeric takes a list such as"),
+            (r#"{"data":{"a":[{"numeric":[]}]}}"#, "numeric takes one bound or two"),
+            (
+                r#"{"data":{"a":[{"numeric":[">"]}]}}"#,
+                "numeric has an operator without a number",
+            ),
+            (
+                r#"{"data":{"a":[{"numeric":["!=",1]}]}}"#,
+                "numeric knows =, <, <=, > and >= only",
+            ),
+            (
+                r#"{"data":{"a":[{"numeric":["=","1"]}]}}"#,
+                "numeric takes operators and numbers by turns",
+            ),
+            (r#"{"data":{"a":[{"numeric":["=",6e9]}]}}"#, "from -5e9 to 5e9"),
+            (
+                r#"{"data":{"a":[{"numeric":["<",20,">",10]}]}}"#,
+                "gives the lower one first",
+            ),
+            (
+                r#"{"data":{"a":[{"numeric":[">",20,"<",10]}]}}"#,
+                "leaves room between them",
+            ),
+            (
+                r#"{"$or":[{"partitionKey":["1"]}]}"#,
+                "$or is not a list of two objects or more",
+            ),
+            (
+                r#"{"$or":{"partitionKey":["1"]}}"#,
+                "$or is not a list of two objects or more",
+            ),
+        ];
+        for (pattern, part) in cases {
+            let error = FilterCriteria::parse([r#"{"partitionKey":["1"]}"#, pattern]).unwrap_err();
+            assert_eq!(error.number, 2);
+            assert!(error.message.contains(part), "{part}\nin\n{}", error.message);
+        }
+    }
+
+    /// P10: no record costs time or stack out of proportion to its size.
+    #[test]
+    fn a_bomb_is_read_within_bounds() {
+        let nest = 100_000;
+        let lists = format!("{{\"a\":{}1{}}}", "[".repeat(nest), "]".repeat(nest));
+        let maps = format!("{}1{}", "{\"a\":".repeat(nest), "}".repeat(nest));
+        let keys = format!(
+            "{{{}\"a\":1}}",
+            (0..1_000_000).map(|key| format!("\"{key}\":0,")).collect::<String>()
+        );
+        let elements = format!("{{\"a\":[{}1]}}", "0,".repeat(1_000_000));
+        let began = Instant::now();
+        for (data, expected) in [(lists, false), (maps, false), (keys, true), (elements, true)] {
+            assert_eq!(passes(&[r#"{"data":{"a":[1]}}"#], data.as_bytes()), expected);
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
 }

@@ -235,3 +235,203 @@ fn state_of(response: &[u8]) -> Result<String, StateError> {
         .map(|state| state.get().to_owned())
         .ok_or(StateError::Missing)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::{STATE_BYTES_MAX, StateError, TumblingWindow, WindowSpan, WindowStep};
+
+    /// 2020-12-09T07:04:00Z, where the window of AWS's example begins.
+    const START_MS: i64 = 1_607_497_440_000;
+    const SHARD: &str = "shardId-000000000006";
+    const ARN: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/lambda-stream";
+
+    fn windows() -> TumblingWindow {
+        TumblingWindow::new(Duration::from_secs(120))
+    }
+
+    fn parsed(event: &[u8]) -> Value {
+        serde_json::from_slice(event).unwrap()
+    }
+
+    /// The example `KinesisTimeWindowEvent` of <https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-windows.html>.
+    #[test]
+    fn an_event_of_a_window_has_exactly_the_shape_that_aws_sends() {
+        let mut windows = windows();
+        assert_eq!(windows.next_step([1_607_497_475_000]), WindowStep::Aggregate(1));
+        let records = br#"{"Records":[{"eventID":"x"}]}"#;
+        let first = windows.event(records, SHARD, ARN);
+        assert_eq!(parsed(&first)["state"], json!({}));
+        assert!(first.len() <= records.len() + windows.bytes_added_max(SHARD, ARN));
+        windows
+            .accept(br#"{"state":{"1": 282,"2": 715},"batchItemFailures":[]}"#)
+            .unwrap();
+        let mut expected = json!({
+            "Records": [{ "eventID": "x" }],
+            "window": { "start": "2020-12-09T07:04:00Z", "end": "2020-12-09T07:06:00Z" },
+            "state": { "1": 282, "2": 715 },
+            "shardId": SHARD,
+            "eventSourceARN": ARN,
+            "isFinalInvokeForWindow": false,
+            "isWindowTerminatedEarly": false
+        });
+        let second = windows.event(records, SHARD, ARN);
+        assert_eq!(parsed(&second), expected);
+        assert!(second.len() <= records.len() + windows.bytes_added_max(SHARD, ARN));
+        expected["Records"] = json!([]);
+        expected["isFinalInvokeForWindow"] = json!(true);
+        assert_eq!(parsed(&windows.final_event(SHARD, ARN).unwrap()), expected);
+    }
+
+    #[test]
+    fn records_go_to_the_window_in_which_they_arrived() {
+        let ends = START_MS + 120_000;
+        // (arrivals at hand, the steps until all are taken); a final invocation is in between where one is due.
+        let cases: [(&[i64], &[WindowStep]); 7] = [
+            (&[], &[]),
+            (&[START_MS, ends - 1], &[WindowStep::Aggregate(2)]),
+            (
+                &[START_MS, ends - 1, ends],
+                &[WindowStep::Aggregate(2), WindowStep::Close, WindowStep::Aggregate(1)],
+            ),
+            (
+                &[ends - 1, ends],
+                &[WindowStep::Aggregate(1), WindowStep::Close, WindowStep::Aggregate(1)],
+            ),
+            // Windows without records are not opened.
+            (
+                &[START_MS, ends + 600_000],
+                &[WindowStep::Aggregate(1), WindowStep::Close, WindowStep::Aggregate(1)],
+            ),
+            // A record stamped before the open window joins it.
+            (&[ends, ends - 1, ends + 1], &[WindowStep::Aggregate(3)]),
+            // Before the epoch too.
+            (
+                &[-1, 0],
+                &[WindowStep::Aggregate(1), WindowStep::Close, WindowStep::Aggregate(1)],
+            ),
+        ];
+        for (arrivals, expected) in cases {
+            let mut windows = windows();
+            let (mut rest, mut steps) = (arrivals, Vec::new());
+            while !rest.is_empty() {
+                let step = windows.next_step(rest.iter().copied());
+                steps.push(step);
+                match step {
+                    WindowStep::Aggregate(count) => rest = &rest[count..],
+                    WindowStep::Close => windows.close(br#"{"state":{}}"#).unwrap(),
+                }
+            }
+            assert_eq!(steps, expected, "{arrivals:?}");
+        }
+        assert_eq!(
+            windows().span_of(-1),
+            WindowSpan {
+                start_ms: -120_000,
+                end_ms: 0
+            }
+        );
+    }
+
+    /// "When the shard ends, Lambda considers the window closed" (the same page).
+    #[test]
+    fn a_window_is_due_at_its_end_at_its_shards_end_and_over_the_limit() {
+        let mut windows = windows();
+        assert!(!windows.is_due(i64::MAX, true), "none is open");
+        windows.next_step([START_MS + 5]);
+        assert!(!windows.is_due(START_MS + 119_999, false));
+        assert!(windows.is_due(START_MS + 120_000, false));
+        assert!(windows.is_due(START_MS + 6, true));
+        windows.close(br#"{"state":null}"#).unwrap_err();
+        assert!(
+            windows.open_span().is_some(),
+            "a failed final invocation is to be sent again"
+        );
+        windows.close(br#"{"state":{"kept":false}}"#).unwrap();
+        windows.next_step([START_MS + 120_000]);
+        assert_eq!(
+            parsed(&windows.event(b"{\"Records\":[]}", SHARD, ARN))["state"],
+            json!({})
+        );
+        windows.abandon();
+        assert_eq!(windows.open_span(), None);
+        assert_eq!(windows.final_event(SHARD, ARN), None);
+    }
+
+    /// "Your state can be a maximum of 1 MB per shard. If it exceeds that size, Lambda terminates the window early."
+    #[test]
+    fn a_state_over_the_limit_ends_its_window_early() {
+        for (state_bytes, early) in [(STATE_BYTES_MAX, false), (STATE_BYTES_MAX + 1, true)] {
+            let mut windows = windows();
+            windows.next_step([START_MS]);
+            let state = format!("\"{}\"", "x".repeat(state_bytes - 2));
+            windows.accept(format!("{{\"state\":{state}}}").as_bytes()).unwrap();
+            assert_eq!(windows.is_due(START_MS + 1, false), early);
+            let step = windows.next_step([START_MS + 1, START_MS + 2]);
+            if !early {
+                assert_eq!(step, WindowStep::Aggregate(2));
+                continue;
+            }
+            assert_eq!(step, WindowStep::Close);
+            let last = parsed(&windows.final_event(SHARD, ARN).unwrap());
+            assert_eq!(
+                (&last["isFinalInvokeForWindow"], &last["isWindowTerminatedEarly"]),
+                (&json!(true), &json!(true))
+            );
+            windows.close(b"{\"state\":{}}").unwrap();
+            // The rest of the window begins again.
+            assert_eq!(
+                windows.next_step([START_MS + 1, START_MS + 2]),
+                WindowStep::Aggregate(2)
+            );
+            assert_eq!(windows.open_span(), Some(windows.span_of(START_MS)));
+            let next = parsed(&windows.event(b"{\"Records\":[]}", SHARD, ARN));
+            assert_eq!(
+                (&next["state"], &next["isWindowTerminatedEarly"]),
+                (&json!({}), &json!(false))
+            );
+        }
+    }
+
+    /// "If the response does not contain a state property, Lambda considers this a failed invocation." A failed batch is sent
+    /// again with the state as it was.
+    #[test]
+    fn an_answer_without_a_state_is_a_failure_and_changes_nothing() {
+        let cases: [(&str, Option<StateError>); 9] = [
+            ("", Some(StateError::Missing)),
+            ("null", Some(StateError::Missing)),
+            ("{}", Some(StateError::Missing)),
+            (r#"{"state":null}"#, Some(StateError::Missing)),
+            (r#"{"batchItemFailures":[]}"#, Some(StateError::Missing)),
+            (r#"{"state":{"n":2}}"#, None),
+            (
+                r#"{"batchItemFailures":[{"itemIdentifier":"1"}],"state":{"n":2}}"#,
+                None,
+            ),
+            (
+                r#"{"state":"#,
+                Some(StateError::NotJson(
+                    "EOF while parsing a value at line 1 column 9".to_owned(),
+                )),
+            ),
+            (
+                r#""text""#,
+                Some(StateError::NotJson(
+                    "invalid type: string \"text\", expected struct Response at line 1 column 6".to_owned(),
+                )),
+            ),
+        ];
+        for (response, expected) in cases {
+            let mut windows = windows();
+            windows.next_step([START_MS]);
+            windows.accept(br#"{"state":{"n":1}}"#).unwrap();
+            let error = windows.accept(response.as_bytes()).err();
+            let count = if error.is_none() { 2 } else { 1 };
+            assert_eq!(error, expected, "{response}");
+            assert_eq!(parsed(&windows.final_event(SHARD, ARN).unwrap())["state"]["n"], count);
+        }
+    }
+}

@@ -247,6 +247,18 @@ impl<'template> Reader<'_, 'template> {
             PARALLELIZATION_FACTOR_MAX,
             1,
         );
+        // AWS speaks of one state a shard, so batches of one shard cannot run beside each other.
+        let one_at_a_time = tumbling_window_s > 0 && parallelization_factor > 1;
+        if one_at_a_time {
+            self.notice(
+                line,
+                format!(
+                    "{}: with TumblingWindowInSeconds, ParallelizationFactor {parallelization_factor} is not honoured; one batch a shard \
+                     at a time, because a shard has one state",
+                    place.name
+                ),
+            );
+        }
         let bisect_on_error = self.boolean(
             properties.get("BisectBatchOnFunctionError"),
             "BisectBatchOnFunctionError",
@@ -266,7 +278,7 @@ impl<'template> Reader<'_, 'template> {
             retry_attempts_max: u32::try_from(retries).ok(),
             record_age_max: self.record_age_max(properties),
             bisect_on_error,
-            parallelization_factor,
+            parallelization_factor: if one_at_a_time { 1 } else { parallelization_factor },
             filters: self.filters(&place),
             tumbling_window: (tumbling_window_s > 0).then(|| Duration::from_secs(tumbling_window_s)),
             failure_destination: self.failure_destination(&place),
