@@ -50,6 +50,10 @@ pub struct ProfileItem {
     pub parked_since: Option<Timestamp>,
 }
 
+/// The largest [`ProfileItem::state`] that is written, in bytes: an item holds 400 KB, its other attributes and names
+/// included. <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html>
+pub const PROFILE_STATE_BYTES_MAX: usize = 390 * 1024;
+
 /// What a batched read gives: some of the keys may be left over.
 #[derive(Debug, Default)]
 pub struct GetAnswer {

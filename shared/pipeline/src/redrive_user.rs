@@ -7,8 +7,9 @@
 //!
 //! - in the order in which they were parked, each with its own arrival time and place, so the profile and the ids of the
 //!   triggers are those that would have come of it had the user never been parked;
-//! - what it is done with is remembered in the profile's guard, by the place on `rejected` (a lane of its own), so a
-//!   redrive that ends anywhere can be run again and repeats nothing (P2);
+//! - an event that was applied is covered by the profile's guard, as any other; and what the redrive is done with is
+//!   remembered there too, by the place on `rejected` (a lane of its own). So one that ends anywhere can be run again and
+//!   repeats nothing (P2), and a batch that Lambda delivers again meanwhile doesn't either;
 //! - the marker is taken away by the last write, once everything is applied and every trigger is on its stream. Each
 //!   batch that parks more events of the user bumps the item's version after it put them, so that a write conflicts, and
 //!   the parked records are read again.
@@ -23,12 +24,34 @@
 //! match report.end { RedriveEnd::Done => …, RedriveEnd::DoesNotFit { .. } => …, … }
 //! ```
 
+mod queue;
+
 use std::future::Future;
 
+use tokio::time::Instant;
+use usher_domain::fold::EventOutcome;
+use usher_domain::journey::Journey;
+use usher_domain::limits::OUTBOX_RESEND_AGE_MS_MAX;
+use usher_domain::plan::plan_user;
+use usher_domain::profile::Profile;
 use usher_domain::sequence_number::SequenceNumber;
+use usher_domain::time::Timestamp;
+use usher_wire::{profile_state, trigger};
 
-use crate::ports::CallError;
-use crate::retry::Failure;
+use crate::ports::{
+    CallError, PROFILE_STATE_BYTES_MAX, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer, RecordStream,
+    StreamRecord, WallClock,
+};
+use crate::put_records::{PutResult, put_all};
+use crate::retry::{Failure, chain, until_answered};
+use queue::{Open, Queue};
+
+/// How often a call is tried before the redrive ends.
+const ATTEMPTS_MAX: u32 = 8;
+/// How often item and parked records are read again because the item was changed meanwhile.
+const LOOKS_MAX: u32 = 32;
+/// Events that one write applies at most.
+const EVENTS_PER_WRITE_MAX: usize = 256;
 
 /// A record of the `rejected` stream, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +112,7 @@ pub struct RedriveUserRequest<'r> {
 }
 
 /// Where a record was on the interactions stream.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
     /// The ARN of the stream.
     pub stream_arn: String,
@@ -100,7 +123,7 @@ pub struct Place {
 }
 
 /// How a redrive ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RedriveEnd {
     /// Nothing is left, and the user is not parked (any more).
     Done,
@@ -125,11 +148,12 @@ pub enum RedriveEnd {
         why: String,
     },
     /// The user's profile was changed whenever it was to be written. Run it again: what was applied stays so.
+    #[default]
     StillArriving,
 }
 
 /// What a redrive did.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RedriveUserReport {
     /// Different parked records of the user that were read, whether open or done with.
     pub records: u64,
@@ -189,4 +213,404 @@ pub enum RedriveUserError {
         /// The last reason.
         why: String,
     },
+}
+
+/// Applies a user's parked events, and ends the parking once none is left. See the [module](self).
+///
+/// # Errors
+/// When the stored profile can't be read, or a call gives no answer until the deadline. It can be run again then.
+pub async fn redrive_user<P, S, C, R>(
+    journey: &Journey,
+    ports: RedriveUserPorts<'_, P, S, C>,
+    parked: &mut R,
+    request: RedriveUserRequest<'_>,
+    deadline: Instant,
+) -> Result<RedriveUserReport, RedriveUserError>
+where
+    P: ProfileTable,
+    S: RecordStream,
+    C: WallClock,
+    R: ParkedRecords,
+{
+    let mut redrive = Redrive {
+        journey,
+        ports,
+        request,
+        deadline,
+        queue: Queue::new(request.user, request.parallelization_factor > 1),
+        report: RedriveUserReport::default(),
+    };
+    let mut end = RedriveEnd::StillArriving;
+    for look in 0..LOOKS_MAX {
+        let item = redrive.read_item().await?;
+        // After the item: what is parked later than this raises its version, and the next write conflicts.
+        redrive.read_parked(parked).await?;
+        let mut state = redrive.open(item)?;
+        if look == 0 {
+            redrive.report.done_before = redrive.queue.done_by(&state.profile.guard);
+        }
+        if let Some(ended) = redrive.go_on(&mut state).await? {
+            end = ended;
+            break;
+        }
+    }
+    redrive.report.records = redrive.queue.len();
+    redrive.report.end = end;
+    Ok(redrive.report)
+}
+
+/// The stored profile as the redrive goes on with it.
+struct State {
+    profile: Profile,
+    parked_since: Option<Timestamp>,
+    /// Whether there is an item.
+    is_stored: bool,
+}
+
+/// A part of the open events, planned.
+struct Planned {
+    profile: Profile,
+    state: Vec<u8>,
+    counts: Counts,
+    /// What comes next is no event that can be applied.
+    stop: Option<RedriveEnd>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Records that are done with.
+    records: usize,
+    applied: u64,
+    duplicate: u64,
+    ignored: u64,
+    skipped: u64,
+}
+
+struct Redrive<'r, P, S, C> {
+    journey: &'r Journey,
+    ports: RedriveUserPorts<'r, P, S, C>,
+    request: RedriveUserRequest<'r>,
+    deadline: Instant,
+    queue: Queue,
+    report: RedriveUserReport,
+}
+
+impl<P, S, C> Redrive<'_, P, S, C>
+where
+    P: ProfileTable,
+    S: RecordStream,
+    C: WallClock,
+{
+    async fn read_item(&self) -> Result<Option<ProfileItem>, RedriveUserError> {
+        let get = async || {
+            let answer = self.ports.profiles.get(&[self.request.user]).await?;
+            if answer.unprocessed.is_empty() {
+                return Ok(answer);
+            }
+            Err(CallError::Retry {
+                call: "reading the profile".to_owned(),
+                source: "the table left the key unprocessed".into(),
+            })
+        };
+        let answer = until_answered(self.deadline, ATTEMPTS_MAX, get)
+            .await
+            .map_err(|source| RedriveUserError::Profile { what: "read", source })?;
+        if let Some((_, why)) = answer.unreadable.into_iter().next() {
+            return Err(self.unreadable(why));
+        }
+        Ok(answer.items.into_iter().next())
+    }
+
+    fn unreadable(&self, why: String) -> RedriveUserError {
+        RedriveUserError::UnreadableProfile {
+            user: self.request.user.to_owned(),
+            why,
+        }
+    }
+
+    async fn read_parked<R: ParkedRecords>(&mut self, parked: &mut R) -> Result<(), RedriveUserError> {
+        let mut attempts = 0;
+        loop {
+            match parked.read().await {
+                Ok(records) => {
+                    self.queue.add(records);
+                    return Ok(());
+                }
+                Err(last @ CallError::Refused { .. }) => return Err(RedriveUserError::Parked(Failure::Refused(last))),
+                Err(last) => {
+                    attempts += 1;
+                    if attempts >= ATTEMPTS_MAX || Instant::now() >= self.deadline {
+                        return Err(RedriveUserError::Parked(Failure::OutOfAttempts { attempts, last }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The profile in the item; a new one where there is none.
+    fn open(&self, item: Option<ProfileItem>) -> Result<State, RedriveUserError> {
+        let Some(item) = item else {
+            return Ok(State {
+                profile: Profile::new(self.journey),
+                parked_since: None,
+                is_stored: false,
+            });
+        };
+        let mut profile = profile_state::decode(&item.state, item.version, self.request.user, self.journey)
+            .map_err(|error| self.unreadable(chain(&error)))?;
+        // Whoever parked the user had sent the outbox before. What a redrive stored and could not send is from its own
+        // events; those are sent whatever their age.
+        let now = self.ports.clock.now();
+        profile.outbox.retain(|trigger| {
+            self.queue.has_caused(&trigger.cause) || now.ms_since(trigger.decided_at) <= OUTBOX_RESEND_AGE_MS_MAX
+        });
+        Ok(State {
+            profile,
+            parked_since: item.parked_since,
+            is_stored: true,
+        })
+    }
+
+    /// Goes on until the end, or until the item turns out to be another than was read: then there is no end yet.
+    async fn go_on(&mut self, state: &mut State) -> Result<Option<RedriveEnd>, RedriveUserError> {
+        if self.request.passed_by == PassedBy::Ask {
+            let records = self.queue.passed_by(&state.profile);
+            if !records.is_empty() {
+                return Ok(Some(RedriveEnd::PassedBy { records }));
+            }
+        }
+        self.send_outbox(state).await?;
+        loop {
+            if self.queue.open(&state.profile.guard).next().is_none() {
+                return self.finish(state).await;
+            }
+            if state.parked_since.is_none() {
+                // Later events follow the parked ones from here on, and whoever has the profile in memory finds out.
+                self.mark(state).await?;
+                return Ok(None);
+            }
+            let planned = match self.plan_what_fits(&state.profile) {
+                Ok(planned) => planned,
+                Err(end) => return Ok(Some(end)),
+            };
+            if planned.counts.records > 0 {
+                let (counts, mut profile) = (planned.counts, planned.profile);
+                if !self.write(&mut profile, planned.state, state.parked_since).await? {
+                    return Ok(None);
+                }
+                state.profile = profile;
+                self.report.applied += counts.applied;
+                self.report.duplicate += counts.duplicate;
+                self.report.ignored += counts.ignored;
+                self.report.skipped += counts.skipped;
+                self.send_outbox(state).await?;
+            }
+            if planned.stop.is_some() {
+                return Ok(planned.stop);
+            }
+        }
+    }
+
+    /// Ends the parking: everything is applied, and every trigger is on its stream.
+    async fn finish(&mut self, state: &mut State) -> Result<Option<RedriveEnd>, RedriveUserError> {
+        if state.parked_since.is_some() {
+            // Records that were put more than once are done with too.
+            self.queue.advance_to_the_end(&mut state.profile.guard);
+            let bytes = profile_state::encode(&state.profile, self.journey);
+            if !self.write(&mut state.profile, bytes, None).await? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(RedriveEnd::Done))
+    }
+
+    /// Plans as many of the open events as one write takes.
+    fn plan_what_fits(&self, profile: &Profile) -> Result<Planned, RedriveEnd> {
+        let mut events_max = EVENTS_PER_WRITE_MAX;
+        loop {
+            let planned = self.plan(profile.clone(), events_max);
+            if planned.state.len() <= PROFILE_STATE_BYTES_MAX {
+                return Ok(planned);
+            }
+            if planned.counts.records <= 1 {
+                let at = self
+                    .queue
+                    .open(&profile.guard)
+                    .next()
+                    .map(Open::place)
+                    .unwrap_or_default();
+                return Err(RedriveEnd::DoesNotFit {
+                    at,
+                    state_bytes: planned.state.len(),
+                });
+            }
+            events_max = planned.counts.records / 2;
+        }
+    }
+
+    /// Plans up to `events_max` of the open events, one after the other: what one does decides how the next is seen.
+    fn plan(&self, mut profile: Profile, events_max: usize) -> Planned {
+        let mut counts = Counts::default();
+        let mut stop = None;
+        let guard = profile.guard.clone();
+        for open in self.queue.open(&guard) {
+            if counts.records >= events_max {
+                break;
+            }
+            let decoded = match open.decode() {
+                Ok(decoded) => decoded,
+                Err(why) => {
+                    stop = Some(RedriveEnd::Unusable { at: open.place(), why });
+                    break;
+                }
+            };
+            let mut arrived = match decoded.event() {
+                Ok(arrived) => arrived,
+                Err(why) => {
+                    stop = Some(RedriveEnd::Unusable { at: open.place(), why });
+                    break;
+                }
+            };
+            if profile.is_redelivery(&arrived) && !profile.recent_event_ids.contains(arrived.event.id_hash) {
+                match self.request.passed_by {
+                    PassedBy::Ask => {
+                        stop = Some(RedriveEnd::PassedBy {
+                            records: vec![open.place()],
+                        });
+                        break;
+                    }
+                    PassedBy::Skip => {
+                        counts.records += 1;
+                        counts.skipped += 1;
+                        open.advance(&mut profile.guard);
+                        continue;
+                    }
+                    PassedBy::Apply => {
+                        arrived.shard = open.lane();
+                        arrived.position = open.position();
+                    }
+                }
+            }
+            let plan = plan_user(self.journey, profile, [&arrived]);
+            profile = plan.profile;
+            match plan.outcomes.first() {
+                // The outbox is full: it is sent first.
+                None => break,
+                Some(EventOutcome::Applied) => counts.applied += 1,
+                Some(EventOutcome::Duplicate | EventOutcome::Redelivered) => counts.duplicate += 1,
+                Some(EventOutcome::Ignored) => counts.ignored += 1,
+            }
+            counts.records += 1;
+            open.advance(&mut profile.guard);
+        }
+        Planned {
+            state: profile_state::encode(&profile, self.journey),
+            profile,
+            counts,
+            stop,
+        }
+    }
+
+    /// Puts what the outbox holds on the stream, and takes it out, in memory: the next write takes it out of the store.
+    async fn send_outbox(&mut self, state: &mut State) -> Result<(), RedriveUserError> {
+        let records: Vec<StreamRecord> = state
+            .profile
+            .outbox
+            .iter()
+            .map(|trigger| StreamRecord {
+                partition_key: trigger.user.clone(),
+                data: trigger::to_json(trigger),
+            })
+            .collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        let (mut count, mut last) = (0, String::new());
+        for result in put_all(self.ports.triggers, &records, self.deadline).await {
+            match result {
+                PutResult::Stored { .. } => self.report.triggers += 1,
+                PutResult::Failed { why } => {
+                    count += 1;
+                    last = why;
+                }
+            }
+        }
+        if count > 0 {
+            return Err(RedriveUserError::Triggers { count, why: last });
+        }
+        state.profile.outbox.clear();
+        Ok(())
+    }
+
+    /// Marks the user as parked, where the item was restored without the mark or is gone.
+    async fn mark(&mut self, state: &State) -> Result<(), RedriveUserError> {
+        let since = self.ports.clock.now();
+        let failed = |source| RedriveUserError::Profile {
+            what: "marked as parked",
+            source,
+        };
+        if !state.is_stored {
+            let mut profile = Profile::new(self.journey);
+            let bytes = profile_state::encode(&profile, self.journey);
+            self.write(&mut profile, bytes, Some(since)).await?;
+            return Ok(());
+        }
+        let target = ParkTarget::Version(state.profile.version);
+        let park = || self.ports.profiles.park(self.request.user, target, since);
+        match until_answered(self.deadline, ATTEMPTS_MAX, park)
+            .await
+            .map_err(failed)?
+        {
+            ParkAnswer::Parked { write_units } => {
+                self.report.writes += 1;
+                self.report.write_units += write_units;
+            }
+            ParkAnswer::Conflict { write_units, .. } => {
+                self.report.conflicts += 1;
+                self.report.write_units += write_units;
+            }
+            ParkAnswer::Unreadable { why } => return Err(self.unreadable(why)),
+        }
+        Ok(())
+    }
+
+    /// Writes the profile; false where the stored item is another than was read.
+    async fn write(
+        &mut self,
+        profile: &mut Profile,
+        state: Vec<u8>,
+        parked_since: Option<Timestamp>,
+    ) -> Result<bool, RedriveUserError> {
+        let item = ProfileItem {
+            user_id: self.request.user.to_owned(),
+            version: profile.version + 1,
+            state,
+            updated_at: profile.now,
+            parked_since,
+        };
+        let put = || self.ports.profiles.put(&item, profile.version);
+        let answer = until_answered(self.deadline, ATTEMPTS_MAX, put)
+            .await
+            .map_err(|source| RedriveUserError::Profile {
+                what: "written",
+                source,
+            })?;
+        match answer {
+            PutAnswer::Written { write_units } => {
+                self.report.write_units += write_units;
+            }
+            PutAnswer::Conflict { current, write_units } => {
+                self.report.write_units += write_units;
+                // Unless an earlier attempt was written and its answer lost.
+                if current.as_ref() != Some(&item) {
+                    self.report.conflicts += 1;
+                    return Ok(false);
+                }
+            }
+            PutAnswer::Unreadable { why } => return Err(self.unreadable(why)),
+        }
+        self.report.writes += 1;
+        profile.version = item.version;
+        Ok(true)
+    }
 }

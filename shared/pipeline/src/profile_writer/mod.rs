@@ -7,7 +7,7 @@
 //! sent in the first round and is planned in the second; one whose events fill the outbox goes on in the next.
 
 mod budget;
-mod records;
+pub(crate) mod records;
 mod tally;
 mod users;
 

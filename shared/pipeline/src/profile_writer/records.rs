@@ -14,7 +14,7 @@ use crate::ports::StreamRecord;
 
 /// The lanes of a batch: each is a part of a shard whose records Lambda delivers in order, and so what the guard of a
 /// profile counts by (P2).
-pub(super) struct Lanes {
+pub(crate) struct Lanes {
     lanes: Vec<Shard>,
     of_record: Vec<usize>,
 }
@@ -25,7 +25,7 @@ pub(super) struct Lanes {
 /// parallelisation factor above 1, batches of one shard run at once and only records of one partition key are in order,
 /// so a record with a later number may be applied before one with an earlier number and another key. Then a lane is a
 /// partition key of a shard.
-pub(super) fn lanes_of(envelope: &Envelope<'_>, by_partition_key: bool) -> Lanes {
+pub(crate) fn lanes_of(envelope: &Envelope<'_>, by_partition_key: bool) -> Lanes {
     let mut lanes: Vec<Shard> = Vec::new();
     let mut known: HashMap<(&str, &str, &str), usize> = HashMap::new();
     let mut previous = None;
@@ -60,14 +60,14 @@ pub(super) fn lanes_of(envelope: &Envelope<'_>, by_partition_key: bool) -> Lanes
 }
 
 /// The events of a batch, which record each is, and the records that are none.
-pub(super) struct Decoded<'a> {
+pub(crate) struct Decoded<'a> {
     pub events: Vec<ArrivedEvent<'a>>,
     pub record_of_event: Vec<usize>,
     pub rejects: Vec<(usize, Reject)>,
 }
 
 /// Decodes every record.
-pub(super) fn decode_records<'a>(envelope: &Envelope<'_>, bytes: &'a DecodedBatch, lanes: &'a Lanes) -> Decoded<'a> {
+pub(crate) fn decode_records<'a>(envelope: &Envelope<'_>, bytes: &'a DecodedBatch, lanes: &'a Lanes) -> Decoded<'a> {
     let mut decoded = Decoded {
         events: Vec::with_capacity(bytes.len()),
         record_of_event: Vec::with_capacity(bytes.len()),
@@ -98,7 +98,7 @@ pub(super) fn decode_records<'a>(envelope: &Envelope<'_>, bytes: &'a DecodedBatc
 }
 
 /// The record for the `rejected` stream. It is partitioned by reason; one of a `parked` user, by user.
-pub(super) fn rejected_record(record: &EnvelopeRecord<'_>, reject: &Reject, parked: Option<&str>) -> StreamRecord {
+pub(crate) fn rejected_record(record: &EnvelopeRecord<'_>, reject: &Reject, parked: Option<&str>) -> StreamRecord {
     let rejected = RejectedRecord {
         reason: reject.reason,
         field: Cow::Borrowed(reject.field),

@@ -9,7 +9,7 @@ use super::*;
 use crate::memory::{
     Fault, MemoryClock, MemoryProfileTable, MemorySink, MemoryStream, Operation, PARTITION_KEY_CHARS_MAX,
 };
-use crate::ports::{GET_USERS_MAX, ProfileItem};
+use crate::ports::{GET_USERS_MAX, PROFILE_STATE_BYTES_MAX, ProfileItem};
 use crate::telemetry::ProfileWriterBatch;
 use crate::testing::{EPOCH_MS, LONG, SHORT, TestRecord, invocation, payload, retried_from};
 use usher_domain::limits::{CONDITION_BYTES_MAX, OUTBOX_RESEND_AGE_MS_MAX};
@@ -561,7 +561,7 @@ async fn p5_what_makes_a_profile_too_large_for_now_goes_first() {
     assert_eq!(world.profile("a").expect("stored").outbox.len(), 15);
     batch.extend((55..58).map(|number| categorised(number, "a", "click", &long_category(number))));
     let with_clicks = world.profiles.item("a").expect("stored").state.len() + 3 * 30 * long_category(0).len();
-    assert!(with_clicks > users::PROFILE_STATE_BYTES_MAX, "{with_clicks}");
+    assert!(with_clicks > PROFILE_STATE_BYTES_MAX, "{with_clicks}");
     let ran = world.run(&batch).await;
     assert_eq!(
         (ran.retried_from, ran.counted.redelivered, ran.counted.applied),

@@ -18,7 +18,8 @@ use usher_wire::reject::{Reject, RejectReason};
 use super::tally::Tally;
 use super::{ProfileWriter, unusable_profile};
 use crate::ports::{
-    CallError, GET_USERS_MAX, ProfileItem, ProfileTable, PutAnswer, RecordStream, TelemetrySink, WallClock,
+    CallError, GET_USERS_MAX, PROFILE_STATE_BYTES_MAX, ProfileItem, ProfileTable, PutAnswer, RecordStream,
+    TelemetrySink, WallClock,
 };
 use crate::put_records::PutResult;
 use crate::retry::{Backoff, chain, until_answered};
@@ -31,10 +32,6 @@ const READ_ATTEMPTS_MAX: u32 = 8;
 const WRITE_ATTEMPTS_MAX: u32 = 8;
 /// How often a user of a batch is planned again because another container wrote in between.
 const CONFLICTS_MAX: u64 = 8;
-/// The largest profile that is written, in bytes: an item holds 400 KB, its other attributes and names included.
-/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html>
-pub(super) const PROFILE_STATE_BYTES_MAX: usize = 390 * 1024;
-
 /// A user's events of a batch and the profile that they go to.
 #[derive(Debug)]
 pub(super) struct UserWork<'g> {

@@ -1,0 +1,243 @@
+//! A user's parked records, in order, each place once.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use usher_domain::event::{ArrivedEvent, Shard};
+use usher_domain::guard::{Guard, ShardKey};
+use usher_domain::profile::Profile;
+use usher_domain::sequence_number::{Position, SequenceNumber};
+use usher_domain::trigger::Cause;
+use usher_wire::batch::DecodedBatch;
+use usher_wire::envelope::{Envelope, EnvelopeRecord};
+use usher_wire::reject::RejectedRecord;
+
+use super::{ParkedRecord, Place};
+use crate::profile_writer::records::{Lanes, decode_records, lanes_of};
+
+/// What the guard's lane of a shard of `rejected` is called; no stream or partition key of Kinesis' has this name.
+const REDRIVE_LANE: &str = "\u{0}redrive";
+
+/// The parked records that were read so far.
+pub(super) struct Queue {
+    user: String,
+    by_partition_key: bool,
+    entries: Vec<Entry>,
+    places: HashSet<Place>,
+    /// How far each shard of `rejected` was read, in the order in which they came.
+    read_to: Vec<(Shard, Position)>,
+}
+
+struct Entry {
+    place: Place,
+    /// The lane of its shard of `rejected`, as an index into [`Queue::read_to`].
+    lane: usize,
+    /// Where it is on `rejected`: of several copies the first.
+    position: Position,
+    /// Where it was on interactions, as a number.
+    sequence_number: SequenceNumber,
+    /// The record as it was on interactions, or why it can't be had.
+    record: Result<EnvelopeRecord<'static>, String>,
+}
+
+/// A record that is not done with.
+#[derive(Clone, Copy)]
+pub(super) struct Open<'q> {
+    queue: &'q Queue,
+    entry: &'q Entry,
+}
+
+impl Queue {
+    pub fn new(user: &str, by_partition_key: bool) -> Queue {
+        Queue {
+            user: user.to_owned(),
+            by_partition_key,
+            entries: Vec::new(),
+            places: HashSet::new(),
+            read_to: Vec::new(),
+        }
+    }
+
+    /// How many different records were read.
+    pub fn len(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// Adds what was read now. What is not a parked record of this user is left out.
+    pub fn add(&mut self, records: Vec<ParkedRecord>) {
+        for record in records {
+            let Ok(rejected) = serde_json::from_slice::<RejectedRecord<'_>>(&record.data) else {
+                continue;
+            };
+            if !rejected.parked || rejected.user.as_deref() != Some(&self.user) {
+                continue;
+            }
+            let position = Position {
+                sequence_number: record.sequence_number,
+                sub_sequence_number: 0,
+            };
+            let lane = self.lane_of(&record.shard_id, position);
+            let place = Place {
+                stream_arn: rejected.stream_arn.clone().into_owned(),
+                shard_id: rejected.shard_id.clone().into_owned(),
+                sequence_number: rejected.sequence_number.clone().into_owned(),
+            };
+            if self.places.insert(place.clone()) {
+                self.entries.push(Entry {
+                    sequence_number: place.sequence_number.parse().unwrap_or_default(),
+                    place,
+                    lane,
+                    position,
+                    record: as_it_was(&rejected),
+                });
+            }
+        }
+    }
+
+    /// The lane of a shard of `rejected`, which was read up to here.
+    fn lane_of(&mut self, shard_id: &str, position: Position) -> usize {
+        if let Some(lane) = self.read_to.iter().position(|(shard, _)| shard.id == shard_id) {
+            let (_, read_to) = &mut self.read_to[lane];
+            *read_to = (*read_to).max(position);
+            return lane;
+        }
+        let shard = Shard {
+            key: ShardKey::of(REDRIVE_LANE, shard_id),
+            id: shard_id.to_owned(),
+        };
+        self.read_to.push((shard, position));
+        self.read_to.len() - 1
+    }
+
+    /// The records that are not done with, in order.
+    pub fn open<'q>(&'q self, guard: &'q Guard) -> impl Iterator<Item = Open<'q>> {
+        let open = self.entries.iter().filter(move |entry| !self.is_done(entry, guard));
+        open.map(move |entry| Open { queue: self, entry })
+    }
+
+    /// How many are done with.
+    pub fn done_by(&self, guard: &Guard) -> u64 {
+        self.entries.iter().filter(|entry| self.is_done(entry, guard)).count() as u64
+    }
+
+    fn is_done(&self, entry: &Entry, guard: &Guard) -> bool {
+        let (shard, _) = &self.read_to[entry.lane];
+        guard.covers(shard.key, entry.position)
+    }
+
+    /// The open records whose place the profile is past, although it doesn't know their events.
+    pub fn passed_by(&self, profile: &Profile) -> Vec<Place> {
+        let passed_by = self.open(&profile.guard).filter(|open| {
+            let Ok(decoded) = open.decode() else { return false };
+            decoded.event().is_ok_and(|arrived| {
+                profile.is_redelivery(&arrived) && !profile.recent_event_ids.contains(arrived.event.id_hash)
+            })
+        });
+        passed_by.map(Open::place).collect()
+    }
+
+    /// Whether one of the records caused a trigger.
+    pub fn has_caused(&self, cause: &Cause) -> bool {
+        self.entries.iter().any(|entry| {
+            // One that was passed by is applied by its place on `rejected`.
+            let (rejected, _) = &self.read_to[entry.lane];
+            (cause.sequence_number == entry.sequence_number && cause.shard_id == entry.place.shard_id)
+                || (cause.sequence_number == entry.position.sequence_number && cause.shard_id == rejected.id)
+        })
+    }
+
+    /// Remembers that everything that was read is done with.
+    pub fn advance_to_the_end(&self, guard: &mut Guard) {
+        for (shard, read_to) in &self.read_to {
+            guard.advance(shard.key, *read_to);
+        }
+    }
+}
+
+impl<'q> Open<'q> {
+    /// Where it was on interactions.
+    pub fn place(self) -> Place {
+        self.entry.place.clone()
+    }
+
+    /// The lane of its shard of `rejected`.
+    pub fn lane(self) -> &'q Shard {
+        &self.queue.read_to[self.entry.lane].0
+    }
+
+    /// Where it is on `rejected`.
+    pub fn position(self) -> Position {
+        self.entry.position
+    }
+
+    /// Remembers that it is done with.
+    pub fn advance(self, guard: &mut Guard) {
+        guard.advance(self.lane().key, self.entry.position);
+    }
+
+    /// Decodes it as profile-writer does.
+    pub fn decode(self) -> Result<DecodedRecord, String> {
+        let record = self.entry.record.as_ref().map_err(Clone::clone)?;
+        let envelope = Envelope {
+            records: vec![EnvelopeRecord {
+                stream_arn: record.stream_arn.clone(),
+                shard_id: record.shard_id.clone(),
+                partition_key: record.partition_key.clone(),
+                sequence_number_text: record.sequence_number_text.clone(),
+                sequence_number: record.sequence_number,
+                arrived_at: record.arrived_at,
+                data: record.data.clone(),
+            }],
+        };
+        Ok(DecodedRecord {
+            user: self.queue.user.clone(),
+            lanes: lanes_of(&envelope, self.queue.by_partition_key),
+            bytes: DecodedBatch::decode(&envelope),
+            envelope,
+        })
+    }
+}
+
+/// A record with the bytes that its event borrows from.
+pub(super) struct DecodedRecord {
+    user: String,
+    envelope: Envelope<'static>,
+    bytes: DecodedBatch,
+    lanes: Lanes,
+}
+
+impl DecodedRecord {
+    /// The event, at the place where it arrived on interactions; or why it is none.
+    pub fn event(&self) -> Result<ArrivedEvent<'_>, String> {
+        let mut decoded = decode_records(&self.envelope, &self.bytes, &self.lanes);
+        if let Some((_, reject)) = decoded.rejects.first() {
+            return Err(reject.to_string());
+        }
+        let arrived = decoded.events.pop().ok_or("it holds no event")?;
+        if arrived.event.user != self.user {
+            return Err(format!("its event is of another user, {}", arrived.event.user));
+        }
+        Ok(arrived)
+    }
+}
+
+/// The record that was parked, as it came.
+fn as_it_was(rejected: &RejectedRecord<'_>) -> Result<EnvelopeRecord<'static>, String> {
+    let bytes = rejected.original_bytes().map_err(|error| crate::retry::chain(&error))?;
+    let owned = |text: &str| Cow::Owned(text.to_owned());
+    Ok(EnvelopeRecord {
+        stream_arn: owned(&rejected.stream_arn),
+        shard_id: owned(&rejected.shard_id),
+        partition_key: owned(&rejected.partition_key),
+        sequence_number_text: owned(&rejected.sequence_number),
+        sequence_number: rejected
+            .sequence_number
+            .parse()
+            .map_err(|error| format!("its place can't be read: {error}"))?,
+        arrived_at: rejected
+            .arrived_at
+            .parse()
+            .map_err(|error| format!("its arrival can't be read: {error}"))?,
+        data: Cow::Owned(base64_simd::STANDARD.encode_to_string(bytes)),
+    })
+}
