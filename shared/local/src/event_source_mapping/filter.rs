@@ -26,6 +26,8 @@ pub const PATTERNS_DEFAULT_MAX: usize = 5;
 pub const PATTERNS_MAX: usize = 10;
 /// Length of a pattern, in bytes: <https://docs.aws.amazon.com/lambda/latest/api/API_Filter.html>.
 pub const PATTERN_BYTES_MAX: usize = 4_096;
+/// Objects within objects in a pattern. AWS names no limit; this one keeps matching within a small stack.
+pub const PATTERN_DEPTH_MAX: usize = 100;
 /// Where a pattern speaks of what the producer put.
 pub const DATA_KEY: &str = "data";
 /// What else a pattern may name: the members of `kinesis` in the event.
@@ -479,7 +481,7 @@ impl Pattern {
         let Some(Json::Map(map)) = look(raw) else {
             return Err("it is not an object; write it as {\"data\": {\"FIELD\": [\"VALUE\"]}}".to_owned());
         };
-        let root = parse_fields(map, "")?;
+        let root = parse_fields(map, "", 0)?;
         root.check_data()?;
         let names_data = root.names().contains(&DATA_KEY);
         Ok(Self {
@@ -521,16 +523,21 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-fn parse_fields(map: &RawValue, path: &str) -> Result<Fields, String> {
+fn parse_fields(map: &RawValue, path: &str, depth: usize) -> Result<Fields, String> {
+    if depth == PATTERN_DEPTH_MAX {
+        return Err(format!(
+            "it has more than {PATTERN_DEPTH_MAX} objects within each other; name a field further up"
+        ));
+    }
     let mut fields = Fields::default();
     for (name, value) in entries_of(map) {
         let inner = join(path, &name);
         if name == OR {
-            fields.alternatives.push(parse_alternatives(value, path)?);
+            fields.alternatives.push(parse_alternatives(value, path, depth)?);
             continue;
         }
         let rule = match look(value) {
-            Some(Json::Map(map)) => Rule::Nested(parse_fields(map, &inner)?),
+            Some(Json::Map(map)) => Rule::Nested(parse_fields(map, &inner, depth + 1)?),
             Some(Json::List(list)) => Rule::Leaf(parse_tests(list, &inner)?),
             _ => {
                 return Err(format!(
@@ -554,7 +561,7 @@ fn parse_fields(map: &RawValue, path: &str) -> Result<Fields, String> {
     Ok(fields)
 }
 
-fn parse_alternatives(value: &RawValue, path: &str) -> Result<Vec<Fields>, String> {
+fn parse_alternatives(value: &RawValue, path: &str, depth: usize) -> Result<Vec<Fields>, String> {
     let refused = || {
         format!(
             "{} {OR} is not a list of two objects or more; write [{{\"FIELD\": [..]}}, {{\"OTHER\": [..]}}]",
@@ -571,7 +578,7 @@ fn parse_alternatives(value: &RawValue, path: &str) -> Result<Vec<Fields>, Strin
     alternatives
         .into_iter()
         .map(|alternative| match look(alternative) {
-            Some(Json::Map(map)) => parse_fields(map, path),
+            Some(Json::Map(map)) => parse_fields(map, path, depth + 1),
             _ => Err(refused()),
         })
         .collect()
@@ -927,7 +934,7 @@ mod tests {
             ("[]", "it is not an object"),
             ("{}", "at its top there is an empty object, which AWS refuses"),
             (&long, "AWS takes at most 4096"),
-            (&deep, "there is a bare value; put it in a list: [1]"),
+            (&deep, "it has more than 100 objects within each other"),
             (r#"{"data":["x"]}"#, "data is a list; for Kinesis it must be an object"),
             (r#"{"$or":[{"data":["x"]},{"partitionKey":["1"]}]}"#, "data is a list"),
             (r#"{"data":{"a":{}}}"#, "at data.a there is an empty object"),
@@ -1017,7 +1024,11 @@ mod tests {
             (0..1_000_000).map(|key| format!("\"{key}\":0,")).collect::<String>()
         );
         let elements = format!("{{\"a\":[{}1]}}", "0,".repeat(1_000_000));
+        let deepest = format!("{}[1]{}", "{\"a\":".repeat(99), "}".repeat(99));
+        let same = format!("{{\"data\":{deepest}}}");
         let began = Instant::now();
+        assert!(passes(&[&same], deepest.as_bytes()));
+        assert!(!passes(&[&same], b"{}"));
         for (data, expected) in [(lists, false), (maps, false), (keys, true), (elements, true)] {
             assert_eq!(passes(&[r#"{"data":{"a":[1]}}"#], data.as_bytes()), expected);
         }
