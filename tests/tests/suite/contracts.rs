@@ -13,6 +13,7 @@ use usher_aws::dynamodb::{DynamoDecisionTable, DynamoProfileTable};
 use usher_aws::kinesis::KinesisStream;
 use usher_local::Clock;
 use usher_local::dynamodb::{DynamoDb, DynamoDbOptions};
+use usher_local::faults::Faults;
 use usher_local::kinesis::{Kinesis, KinesisOptions};
 use usher_pipeline::memory::{MemoryDecisionTable, MemoryProfileTable, MemoryStream};
 use usher_tests::contract;
@@ -73,6 +74,7 @@ fn kinesis_options() -> KinesisOptions {
         clock: Clock::Wall,
         put_times_per_shard_max: 0,
         on_put: None,
+        faults: Faults::default(),
     }
 }
 

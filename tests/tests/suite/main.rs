@@ -5,6 +5,6 @@
 mod any_delivery;
 mod contracts;
 mod end_to_end;
+mod fault_runs;
 mod house_rules;
-mod lambda_event;
 mod scenarios;

@@ -35,7 +35,7 @@ use usher_pipeline::telemetry::{ProfileWriterBatch, TelemetryEvent};
 use usher_pipeline::trigger_delivery::{TriggerDelivery, TriggerDeliveryConfig, TriggerDeliveryPorts};
 use usher_wire::{profile_json, profile_state};
 
-use crate::lambda_event::{Record, invocation, payload, records_of};
+use usher_tests::lambda_event::{Record, invocation, payload, records_of, usual_sequence_number};
 
 type Writer = ProfileWriter<MemoryProfileTable, MemoryStream, MemoryClock, MemorySink>;
 
@@ -342,7 +342,7 @@ fn record(value: &Value, number: u64) -> Record {
     };
     Record {
         shard_id: format!("shardId-{:012}", value["shard"].as_u64().unwrap_or(0)),
-        number,
+        sequence_number: usual_sequence_number(number),
         arrived_at: text("arrived")
             .expect("a record has arrived")
             .parse()

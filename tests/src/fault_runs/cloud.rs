@@ -1,0 +1,435 @@
+//! Both functions over the in-memory ports, and what came of a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use serde_json::Value;
+use usher_domain::guard::ShardKey;
+use usher_domain::journey::Journey;
+use usher_domain::sequence_number::Position;
+use usher_domain::time::Timestamp;
+use usher_pipeline::memory::{
+    Call, Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryProfileTable, MemorySink, MemoryStream,
+    Operation,
+};
+use usher_pipeline::ports::DecisionStatus;
+use usher_pipeline::profile_writer::{ProfileWriter, ProfileWriterConfig, ProfileWriterPorts};
+use usher_pipeline::response::BatchResponse;
+use usher_pipeline::trigger_delivery::{TriggerDelivery, TriggerDeliveryConfig, TriggerDeliveryPorts};
+use usher_wire::profile_state;
+use usher_wire::reject::RejectedRecord;
+
+use super::serial::{Outcome, compared, fold, lane_of, position_of, user_of};
+use super::survived::Port;
+use crate::lambda_event::{Record, invocation_within, records_of};
+
+/// profile-writer over the in-memory ports.
+pub type Writer = ProfileWriter<MemoryProfileTable, MemoryStream, MemoryClock, MemorySink>;
+/// trigger-delivery over the in-memory ports.
+pub type Deliverer = TriggerDelivery<MemoryDecisionTable, MemoryDelivery, MemoryClock, MemorySink>;
+
+/// Shards of the triggers stream.
+const TRIGGER_SHARDS: u32 = 2;
+
+/// A function in a container, with what the container keeps in memory.
+pub trait Function {
+    /// Runs one invocation that has this much time. The answer is an error only where the payload is no Kinesis batch.
+    fn invoke(
+        self: Arc<Self>,
+        payload: String,
+        time: Duration,
+    ) -> LocalBoxFuture<'static, Result<BatchResponse, String>>;
+}
+
+impl Function for Writer {
+    fn invoke(
+        self: Arc<Self>,
+        payload: String,
+        time: Duration,
+    ) -> LocalBoxFuture<'static, Result<BatchResponse, String>> {
+        async move {
+            self.run(invocation_within(&payload, time))
+                .await
+                .map_err(|error| error.to_string())
+        }
+        .boxed_local()
+    }
+}
+
+impl Function for Deliverer {
+    fn invoke(
+        self: Arc<Self>,
+        payload: String,
+        time: Duration,
+    ) -> LocalBoxFuture<'static, Result<BatchResponse, String>> {
+        async move {
+            self.run(invocation_within(&payload, time))
+                .await
+                .map_err(|error| error.to_string())
+        }
+        .boxed_local()
+    }
+}
+
+/// How the two functions are set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Batches of one shard that run at once.
+    pub parallelization_factor: u32,
+    /// Users whose calls run at once, in either function.
+    pub concurrency: usize,
+    /// Whether delivering is a step of its own that has to be noted.
+    pub needs_receipt: bool,
+}
+
+/// What both functions talk to. A container is a function over it.
+#[derive(Debug)]
+pub struct MemoryCloud {
+    journey: Arc<Journey>,
+    setup: Setup,
+    profiles: MemoryProfileTable,
+    triggers: MemoryStream,
+    rejected: MemoryStream,
+    decisions: MemoryDecisionTable,
+    delivery: MemoryDelivery,
+    writes: Arc<Mutex<Writes>>,
+    delivery_log: Arc<Mutex<DeliveryLog>>,
+}
+
+/// What shows whether a delivery came again for a good reason.
+#[derive(Debug, Default)]
+struct DeliveryLog {
+    /// Deliveries of what was noted as delivered already.
+    after_noted: Vec<String>,
+    /// How often the answer to a delivery was lost, so that it was tried again at once.
+    lost_answers: BTreeMap<String, usize>,
+}
+
+/// How far each lane was applied after each write of a user.
+#[derive(Debug, Default)]
+struct Writes {
+    /// The user of the write that was called last.
+    called_for: Option<String>,
+    guards: BTreeMap<String, (u64, Vec<BTreeMap<ShardKey, Position>>)>,
+}
+
+impl Writes {
+    /// Notes the write that was called last, if it took effect.
+    fn note(&mut self, profiles: &MemoryProfileTable, journey: &Journey) {
+        let Some(item) = self.called_for.take().and_then(|user| profiles.item(&user)) else {
+            return;
+        };
+        let (version, guards) = self.guards.entry(item.user_id.clone()).or_default();
+        if *version == item.version {
+            return;
+        }
+        *version = item.version;
+        if let Ok(profile) = profile_state::decode(&item.state, item.version, &item.user_id, journey) {
+            guards.push(profile.guard.entries().iter().copied().collect());
+        }
+    }
+}
+
+impl MemoryCloud {
+    /// An empty one.
+    pub fn new(journey: &Arc<Journey>, setup: Setup) -> MemoryCloud {
+        let delivery = if setup.needs_receipt {
+            MemoryDelivery::default()
+        } else {
+            MemoryDelivery::without_receipt()
+        };
+        let cloud = MemoryCloud {
+            journey: journey.clone(),
+            setup,
+            profiles: MemoryProfileTable::default(),
+            triggers: MemoryStream::with_shards(TRIGGER_SHARDS),
+            rejected: MemoryStream::default(),
+            decisions: MemoryDecisionTable::default(),
+            delivery,
+            writes: Arc::default(),
+            delivery_log: Arc::default(),
+        };
+        cloud.on_call(|_, _| None);
+        cloud
+    }
+
+    /// A new container of profile-writer, with nothing in memory.
+    pub fn writer(&self) -> Writer {
+        let ports = ProfileWriterPorts {
+            profiles: self.profiles.clone(),
+            triggers: self.triggers.clone(),
+            rejected: self.rejected.clone(),
+            clock: MemoryClock::default(),
+            telemetry: MemorySink::default(),
+        };
+        let config = ProfileWriterConfig {
+            write_concurrency: self.setup.concurrency,
+            parallelization_factor: self.setup.parallelization_factor,
+            metrics_namespace: "Usher".to_owned(),
+        };
+        ProfileWriter::new(self.journey.clone(), ports, config)
+    }
+
+    /// A new container of trigger-delivery.
+    pub fn deliverer(&self) -> Deliverer {
+        let ports = TriggerDeliveryPorts {
+            decisions: self.decisions.clone(),
+            delivery: self.delivery.clone(),
+            clock: MemoryClock::default(),
+            telemetry: MemorySink::default(),
+        };
+        let config = TriggerDeliveryConfig {
+            delivery_concurrency: self.setup.concurrency,
+            decision_ttl_days: 90,
+            metrics_namespace: "Usher".to_owned(),
+        };
+        TriggerDelivery::new(ports, config)
+    }
+
+    /// Asks at each call of any port whether and how it fails.
+    pub fn on_call(&self, fault: impl Fn(Port, &Call) -> Option<Fault> + Clone + Send + 'static) {
+        let (profiles, journey, writes, hook) = (
+            self.profiles.clone(),
+            self.journey.clone(),
+            self.writes.clone(),
+            fault.clone(),
+        );
+        self.profiles.faults().on_call(move |call| {
+            let mut writes = writes.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nothing comes between this and the call's effect, so the last write shows now and never later.
+            writes.note(&profiles, &journey);
+            if call.operation == Operation::PutProfile {
+                writes.called_for = call.keys.first().cloned();
+            }
+            hook(Port::Profiles, call)
+        });
+        let hook = fault.clone();
+        self.triggers.faults().on_call(move |call| hook(Port::Triggers, call));
+        let hook = fault.clone();
+        self.rejected.faults().on_call(move |call| hook(Port::Rejected, call));
+        let hook = fault.clone();
+        self.decisions.faults().on_call(move |call| hook(Port::Decisions, call));
+        let (decisions, log) = (self.decisions.clone(), self.delivery_log.clone());
+        self.delivery.faults().on_call(move |call| {
+            let is_noted = decisions.decisions().into_iter().any(|(decision, status)| {
+                call.keys.contains(&decision.trigger_id) && status == DecisionStatus::Delivered
+            });
+            let fault = fault(Port::Delivery, call);
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            for id in &call.keys {
+                if is_noted {
+                    log.after_noted.push(id.clone());
+                }
+                if fault == Some(Fault::LostAnswer) {
+                    *log.lost_answers.entry(id.clone()).or_default() += 1;
+                }
+            }
+            fault
+        });
+    }
+
+    /// The triggers, by shard, as records for trigger-delivery.
+    pub fn trigger_shards(&self) -> Vec<Vec<Record>> {
+        let mut shards: BTreeMap<String, Vec<Record>> = BTreeMap::new();
+        for record in records_of(&self.triggers, Timestamp::default()) {
+            shards.entry(record.shard_id.clone()).or_default().push(record);
+        }
+        shards.into_values().collect()
+    }
+
+    /// How many records came on the triggers stream.
+    pub fn trigger_records(&self) -> usize {
+        self.triggers.records().len()
+    }
+
+    /// What came of the interactions.
+    ///
+    /// # Errors
+    /// What no run may leave behind: a profile that can't be read, two triggers with one id, a reject that is not its
+    /// record.
+    pub fn outcome(&self, records: &[&Record]) -> Result<Outcome, String> {
+        let mut outcome = Outcome::default();
+        for item in self.profiles.items() {
+            let profile = profile_state::decode(&item.state, item.version, &item.user_id, &self.journey)
+                .map_err(|error| format!("the profile of {}: {error}", item.user_id))?;
+            let shown = compared(&item.user_id, &profile, &self.journey);
+            outcome.profiles.insert(item.user_id, shown);
+        }
+        for stored in self.triggers.records() {
+            let id = trigger_id(&stored.record.data)?;
+            let known = outcome.triggers.insert(id.clone(), stored.record.data.clone());
+            if known.is_some_and(|known| known != stored.record.data) {
+                return Err(format!("the trigger {id} came with different bytes"));
+            }
+        }
+        for stored in self.rejected.records() {
+            let rejected: RejectedRecord<'_> = serde_json::from_slice(&stored.record.data)
+                .map_err(|error| format!("a record of the rejected stream: {error}"))?;
+            let place = (rejected.shard_id.into_owned(), rejected.sequence_number.into_owned());
+            let original = records
+                .iter()
+                .find(|record| record.shard_id == place.0 && record.sequence_number == place.1);
+            let data = base64_simd::STANDARD.decode_to_vec(rejected.data.as_bytes()).ok();
+            if original.map(|record| &record.data) != data.as_ref() {
+                return Err(format!("the reject of {place:?} has other bytes than its record"));
+            }
+            outcome.rejected.insert(place, rejected.reason);
+        }
+        Ok(outcome)
+    }
+
+    /// What had to come of the interactions.
+    ///
+    /// A user whose records are in one lane is folded in the order of the stream, whatever happened. Where they are in
+    /// several (two shards; with a parallelisation factor, two partition keys), nothing promises which lane goes first,
+    /// and rules see the difference, so no single order is the right one. Then it is the order in which the lanes were
+    /// applied, as the guards in the stored versions tell: what a write moved its lanes' guards past is what it applied.
+    /// That takes nothing from the check: a record that the guard passed and that was not folded is missing from the
+    /// profile, one that was folded twice is in it twice, and within a lane the order is the stream's.
+    pub fn expected<'r>(&self, shards: &[Vec<&'r Record>]) -> Outcome {
+        let by_partition_key = self.setup.parallelization_factor > 1;
+        let mut ordered: Vec<&'r Record> = Vec::new();
+        let mut lanes_of_user: BTreeMap<String, BTreeMap<ShardKey, Vec<&'r Record>>> = BTreeMap::new();
+        for record in shards.iter().flatten() {
+            match user_of(record) {
+                None => ordered.push(record),
+                Some(user) => {
+                    let lanes = lanes_of_user.entry(user).or_default();
+                    lanes.entry(lane_of(record, by_partition_key)).or_default().push(record);
+                }
+            }
+        }
+        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.note(&self.profiles, &self.journey);
+        for (user, mut lanes) in lanes_of_user {
+            if lanes.len() > 1 {
+                for guards in writes.guards.get(&user).into_iter().flat_map(|(_, guards)| guards) {
+                    let mut applied: Vec<&Record> = Vec::new();
+                    for (lane, records) in &mut lanes {
+                        let covered = guards.get(lane).map_or(0, |highest| {
+                            records.partition_point(|record| position_of(record) <= *highest)
+                        });
+                        applied.extend(records.drain(..covered));
+                    }
+                    // One write is of one batch, and a batch is of one shard, in the order of the shard.
+                    applied.sort_by_key(|record| position_of(record));
+                    ordered.extend(applied);
+                }
+            }
+            // The rest: the only lane, or records after the last applied one, which can change nothing.
+            ordered.extend(lanes.into_values().flatten());
+        }
+        fold(&self.journey, ordered, by_partition_key)
+    }
+
+    /// Checks what trigger-delivery did with these triggers, whatever came on the stream: each is in the decisions table
+    /// once, noted as delivered; the receiver got each, and no other. `one_at_a_time` says that no two containers
+    /// delivered the same batch at once: then nothing is delivered that was noted as delivered.
+    ///
+    /// Where no receipt is needed, recording is delivering: a crash in between leaves out the line that the delivery
+    /// writes, and only a lost answer to writing it writes it twice.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_decisions(&self, triggers: &BTreeMap<String, Vec<u8>>, one_at_a_time: bool) -> Result<(), String> {
+        let expected: BTreeSet<&str> = triggers.keys().map(String::as_str).collect();
+        let decisions = self.decisions.decisions();
+        let mut recorded = BTreeSet::new();
+        for (decision, status) in &decisions {
+            if *status != DecisionStatus::Delivered {
+                return Err(format!("the decision {} is {}", decision.trigger_id, status.name()));
+            }
+            if triggers.get(&decision.trigger_id).map(Vec::as_slice) != Some(decision.trigger.as_bytes()) {
+                return Err(format!("the decision {} is not its trigger", decision.trigger_id));
+            }
+            if !recorded.insert(decision.trigger_id.as_str()) {
+                return Err(format!("the decision {} is there twice", decision.trigger_id));
+            }
+        }
+        if recorded != expected {
+            return Err(format!("decisions: expected {expected:?}, found {recorded:?}"));
+        }
+        let delivered = self.deliveries();
+        let log = self.delivery_log.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, count) in &delivered {
+            let lost_answers = log.lost_answers.get(id).copied().unwrap_or_default();
+            if !self.setup.needs_receipt && *count > 1 + lost_answers {
+                return Err(format!(
+                    "{id} was delivered {count} times, where recording is delivering"
+                ));
+            }
+        }
+        let received: BTreeSet<&str> = delivered.keys().map(String::as_str).collect();
+        if !received.is_subset(&expected) || (self.setup.needs_receipt && received != expected) {
+            return Err(format!("delivered: expected {expected:?}, found {received:?}"));
+        }
+        if one_at_a_time && self.setup.needs_receipt && !log.after_noted.is_empty() {
+            return Err(format!("delivered although noted as delivered: {:?}", log.after_noted));
+        }
+        Ok(())
+    }
+
+    /// How often the receiver got each trigger.
+    pub fn deliveries(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for decision in self.delivery.delivered() {
+            *counts.entry(decision.trigger_id).or_default() += 1;
+        }
+        counts
+    }
+}
+
+impl Drop for MemoryCloud {
+    fn drop(&mut self) {
+        // The hooks hold the ports that hold them.
+        for faults in [
+            self.profiles.faults(),
+            self.triggers.faults(),
+            self.rejected.faults(),
+            self.decisions.faults(),
+            self.delivery.faults(),
+        ] {
+            faults.on_call(|_| None);
+        }
+    }
+}
+
+/// The id of a trigger on the stream.
+fn trigger_id(data: &[u8]) -> Result<String, String> {
+    let json: Value = serde_json::from_slice(data).map_err(|error| format!("a trigger: {error}"))?;
+    let id = json["trigger_id"].as_str().ok_or("a trigger has no id")?;
+    Ok(id.to_owned())
+}
+
+/// What differs, in a few lines.
+///
+/// # Errors
+/// Where something does.
+pub fn compare(expected: &Outcome, found: &Outcome) -> Result<(), String> {
+    fn first<K: Ord + std::fmt::Debug, V: PartialEq>(
+        what: &str,
+        expected: &BTreeMap<K, V>,
+        found: &BTreeMap<K, V>,
+        show: impl Fn(&V) -> String,
+    ) -> Result<(), String> {
+        let keys: BTreeSet<&K> = expected.keys().chain(found.keys()).collect();
+        for key in keys {
+            let (expected, found) = (expected.get(key), found.get(key));
+            if expected != found {
+                let shown = |value: Option<&V>| value.map_or("nothing".to_owned(), &show);
+                let (expected, found) = (shown(expected), shown(found));
+                return Err(format!("{what} {key:?}\n  expected {expected}\n  found    {found}"));
+            }
+        }
+        Ok(())
+    }
+    first("profile", &expected.profiles, &found.profiles, String::clone)?;
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    first("trigger", &expected.triggers, &found.triggers, text)?;
+    first("reject", &expected.rejected, &found.rejected, |reason| {
+        reason.to_string()
+    })
+}

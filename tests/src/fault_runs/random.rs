@@ -1,0 +1,538 @@
+//! Runs from seeds: random events, batches, redelivery, containers and faults.
+//!
+//! A run is the same each time for its seed. Containers take turns call by call, in an order that the seed gives, and
+//! whether a call fails follows from the seed and from which call of which invocation it is. Real time only passes in
+//! pauses and in calls that never answer; a run waits for those, so many runs share a thread.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures::future::LocalBoxFuture;
+use serde_json::{Value, json};
+use usher_domain::hash::{hash_bytes, hash_parts};
+use usher_domain::journey::Journey;
+use usher_domain::time::Timestamp;
+use usher_pipeline::memory::{Call, Container, ContainerEnded, Fault};
+use usher_pipeline::response::BatchResponse;
+
+use super::cloud::{Function, MemoryCloud, Setup, compare};
+use super::survived::{Port, Survived, has_parts};
+use crate::lambda_event::{LONG, Record, payload};
+
+/// When the events begin to arrive: 2026-01-05T10:00:00Z.
+const START_MS: i64 = 1_767_607_200_000;
+const SECOND_MS: i64 = 1000;
+const DAY_S: i64 = 24 * 60 * 60;
+/// Digits of the sequence numbers that AWS writes.
+const SEQUENCE_NUMBER_DIGITS: usize = 56;
+/// Time of an invocation in which a call may never answer.
+const SHORT: Duration = Duration::from_millis(500);
+/// Containers of a function.
+const CONTAINERS: usize = 3;
+/// Records of a batch at most.
+const BATCH_RECORDS_MAX: usize = 12;
+/// Invocations of a function after which calls fail no more, so that a run ends.
+const DISTURBED_INVOCATIONS_MAX: u64 = 60;
+/// Invocations of a function after which a run that has not ended never will.
+const INVOCATIONS_MAX: u64 = 1000;
+
+/// One of each kind of feature, and rules that see the order of events: `DEDUPE` is how many ids a profile remembers.
+const JOURNEY: &str = r#"
+journey: any-delivery
+dedupe: { last: DEDUPE }
+ignore: [heartbeat]
+steps:
+  - { id: signed_up, on: sign_up }
+  - { id: busy, on: click, when: features.clicks_5m >= 3 }
+features:
+  clicks: { count: click }
+  clicks_5m: { count: click, within: 5m }
+  clicks_3d: { count: click, within: 3d }
+  time: { sum: properties.ms, on: page_view }
+  last: { last: category, on: [click, page_view] }
+  recent: { recent: category, on: [click, page_view], limit: 3, within: 10m }
+  first_seen: { first_seen: any }
+  last_seen: { last_seen: any }
+  sessions: { sessions: count }
+  duration: { sessions: duration }
+contents: [{ id: a }, { id: b, unless: steps.busy.done }]
+triggers:
+  - { id: welcome, on: sign_up, offer: a, slot: top, limit: 1 }
+  - { id: keen, on: click, when: features.clicks_5m >= 2, offer: b, slot: top, cooldown: 2m }
+  - { id: third, on: [click, page_view], when: features.clicks % 3 == 1, offer: a, slot: side }
+  - { id: team, on: [click, identify], when: traits.plan == "team", offer: a, slot: mail, limit: 3 }
+"#;
+
+/// Remembers few ids, so that only the guard knows a redelivery.
+pub static FEW_IDS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(8));
+/// Remembers all ids of a run.
+static ALL_IDS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(128));
+
+fn journey(dedupe_last: usize) -> Arc<Journey> {
+    let text = JOURNEY.replace("DEDUPE", &dedupe_last.to_string());
+    let journey = Journey::parse(&text).unwrap_or_else(|errors| panic!("{}", errors.render("journey.yaml", &text)));
+    Arc::new(journey)
+}
+
+/// The command that repeats a run.
+pub fn command(seed: u64) -> String {
+    format!("cargo run -p usher-tests --bin fault-runs -- --seed {seed}")
+}
+
+/// One run.
+///
+/// # Errors
+/// What was lost, came twice, or is wrong otherwise.
+pub async fn run(seed: u64) -> Result<Survived, String> {
+    let mut random = Rng::with_seed(hash_bytes(&seed.to_le_bytes()));
+    let plan = Plan::of(&mut random);
+    run_plan(&plan, seed).await
+}
+
+/// One run of records that are given; the seed gives batches, redelivery, containers and faults.
+///
+/// # Errors
+/// What was lost, came twice, or is wrong otherwise.
+pub async fn run_plan(plan: &Plan, seed: u64) -> Result<Survived, String> {
+    let mut random = Rng::with_seed(seed);
+    let cloud = MemoryCloud::new(&plan.journey, plan.setup);
+    let faults = Arc::new(SeededFaults::new(seed));
+    let hook = faults.clone();
+    cloud.on_call(move |port, call| hook.decide(port, call));
+
+    let mut survived = Survived::default();
+    survived.runs = 1;
+    survived.records = plan.shards.iter().map(Vec::len).sum::<usize>() as u64;
+    let lanes: Vec<Vec<Record>> = plan
+        .shards
+        .iter()
+        .flat_map(|shard| parallel_lanes(shard, plan.setup.parallelization_factor))
+        .collect();
+    let disturbance = Disturbance::of(&mut random);
+    deliver(|| cloud.writer(), &lanes, disturbance, 0, &mut random, &mut survived).await?;
+    let shards: Vec<Vec<&Record>> = plan.shards.iter().map(|shard| shard.iter().collect()).collect();
+    let all: Vec<&Record> = shards.iter().flatten().copied().collect();
+    let expected = cloud.expected(&shards);
+    compare(&expected, &cloud.outcome(&all)?)?;
+
+    let disturbance = Disturbance::of(&mut random);
+    let first_invocation = INVOCATIONS_MAX;
+    let triggers = cloud.trigger_shards();
+    deliver(
+        || cloud.deliverer(),
+        &triggers,
+        disturbance,
+        first_invocation,
+        &mut random,
+        &mut survived,
+    )
+    .await?;
+    cloud.check_decisions(&expected.triggers, !disturbance.overlaps)?;
+
+    survived.triggers = expected.triggers.len() as u64;
+    survived.repeated_triggers = cloud.trigger_records() as u64 - survived.triggers;
+    faults.count_into(&mut survived);
+    Ok(survived)
+}
+
+/// What happens in a run, apart from how it is disturbed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The journey.
+    pub journey: Arc<Journey>,
+    /// How the functions are set up.
+    pub setup: Setup,
+    /// The records, by shard.
+    pub shards: Vec<Vec<Record>>,
+}
+
+impl Plan {
+    fn of(random: &mut Rng) -> Plan {
+        // Users whose events are put under several partition keys: they come through several shards.
+        let spreads_users = random.bool();
+        let setup = Setup {
+            parallelization_factor: random.choice([1, 1, 1, 2, 3]).unwrap_or(1),
+            concurrency: random.usize(1..=4),
+            needs_receipt: random.u8(0..4) > 0,
+        };
+        // A repeat that was settled in one lane and comes again is known by its id only while that is remembered, and
+        // other lanes fill that window meanwhile: the limit that P2 names. With one lane the guard knows.
+        let journey = if spreads_users {
+            ALL_IDS.clone()
+        } else {
+            FEW_IDS.clone()
+        };
+        let shards = shards(random, spreads_users);
+        Plan { journey, setup, shards }
+    }
+}
+
+/// Random records, by shard.
+fn shards(random: &mut Rng, spreads_users: bool) -> Vec<Vec<Record>> {
+    let mut shards = vec![Vec::new(); random.usize(1..=3)];
+    let mut numbers: Vec<SequenceNumbers> = shards.iter().map(|_| SequenceNumbers::of(random)).collect();
+    let users = random.usize(1..=5);
+    let mut arrived_at = Timestamp::from_epoch_ms(START_MS);
+    let mut last_of_user: BTreeMap<usize, Value> = BTreeMap::new();
+    for index in 0..random.usize(8..=72) {
+        // A third at the same moment, most within a minute, some after a longer while.
+        let pause_s = match random.u8(0..12) {
+            0..4 => 0,
+            4..11 => random.i64(1..90),
+            _ => random.i64(90..7200),
+        };
+        arrived_at = arrived_at.plus_ms(pause_s * SECOND_MS);
+        let user = random.usize(0..users);
+        let partition_key = match random.u8(0..3) {
+            part @ 1.. if spreads_users => format!("device-{user}-{part}"),
+            _ => format!("u-{user}"),
+        };
+        let shard = hash_bytes(partition_key.as_bytes()) as usize % shards.len();
+        let data = if random.u8(0..12) == 0 {
+            bad_record(random, index).into_bytes()
+        } else {
+            let repeated = last_of_user.get(&user).filter(|_| random.u8(0..8) == 0).cloned();
+            let event = repeated.unwrap_or_else(|| event(random, index, user, arrived_at));
+            last_of_user.insert(user, event.clone());
+            event.to_string().into_bytes()
+        };
+        let sequence_number = numbers[shard].next(random);
+        shards[shard].push(Record {
+            shard_id: format!("shardId-{shard:012}"),
+            sequence_number,
+            arrived_at,
+            partition_key,
+            data,
+        });
+    }
+    shards
+}
+
+fn event(random: &mut Rng, index: usize, user: usize, arrived_at: Timestamp) -> Value {
+    const TYPES: [&str; 9] = [
+        "click",
+        "click",
+        "click",
+        "page_view",
+        "page_view",
+        "sign_up",
+        "identify",
+        "heartbeat",
+        "other",
+    ];
+    // Most on time, some minutes late, a few days late, a few from a clock that runs ahead.
+    let late_s = match random.u8(0..10) {
+        0..6 => 0,
+        6..8 => random.i64(0..900),
+        8 => random.i64(0..5 * DAY_S),
+        _ => -random.i64(0..600),
+    };
+    let category = random.u8(0..4);
+    let mut event = json!({
+        "event_id": format!("e-{index}"),
+        "event_type": random.choice(TYPES).unwrap_or("click"),
+        "timestamp": arrived_at.minus_ms(late_s * SECOND_MS).to_string(),
+        "user_id": format!("u-{user}"),
+        "category": format!("c-{category}"),
+        "properties": { "ms": f64::from(category) + 0.1 },
+    });
+    if event["event_type"] == "identify" {
+        event["traits"] = json!({ "plan": if random.bool() { "team" } else { "free" } });
+    }
+    event
+}
+
+fn bad_record(random: &mut Rng, index: usize) -> String {
+    let bad = [
+        format!("{{\"event_id\": \"e-{index}\""),
+        "[]".to_owned(),
+        String::new(),
+        json!({ "event_id": format!("e-{index}"), "event_type": "click", "user_id": "u-0" }).to_string(),
+        json!({ "event_id": format!("e-{index}"), "event_type": 7, "user_id": "u-0", "timestamp": "2026-01-05T10:00:00Z" })
+            .to_string(),
+        json!({ "event_id": format!("e-{index}"), "event_type": "click", "user_id": "u-0", "timestamp": "yesterday" })
+            .to_string(),
+    ];
+    random.choice(bad).unwrap_or_default()
+}
+
+/// The sequence numbers of a shard: increasing as numbers, from one digit to 56, so that as text they are out of order.
+struct SequenceNumbers {
+    /// Decimal digits, the highest first.
+    digits: Vec<u8>,
+}
+
+impl SequenceNumbers {
+    fn of(random: &mut Rng) -> SequenceNumbers {
+        let digits = if random.bool() { 1 } else { SEQUENCE_NUMBER_DIGITS };
+        SequenceNumbers {
+            digits: (0..digits)
+                .map(|index| if index == 0 { 4 } else { random.u8(0..=9) })
+                .collect(),
+        }
+    }
+
+    fn next(&mut self, random: &mut Rng) -> String {
+        let longer = SEQUENCE_NUMBER_DIGITS - self.digits.len();
+        if longer > 0 && random.u8(0..3) == 0 {
+            // The smallest number with some digits more: as text it is before all with fewer.
+            let length = self.digits.len() + random.usize(1..=longer.min(8));
+            self.digits = vec![0; length];
+            self.digits[0] = 1;
+        } else {
+            let mut carry = random.u8(1..=9);
+            for digit in self.digits.iter_mut().rev() {
+                *digit += carry;
+                (carry, *digit) = (*digit / 10, *digit % 10);
+            }
+            if carry > 0 {
+                self.digits.insert(0, carry);
+            }
+        }
+        self.digits.iter().map(|digit| char::from(b'0' + digit)).collect()
+    }
+}
+
+/// The parts of a shard that Lambda delivers side by side: with a parallelisation factor, a partition key is always in
+/// the same one.
+fn parallel_lanes(shard: &[Record], parallelization_factor: u32) -> Vec<Vec<Record>> {
+    let mut lanes = vec![Vec::new(); parallelization_factor as usize];
+    for record in shard {
+        let lane = hash_bytes(record.partition_key.as_bytes()).rotate_left(17) % u64::from(parallelization_factor);
+        lanes[lane as usize].push(record.clone());
+    }
+    lanes
+}
+
+/// How the delivery to one function is disturbed.
+#[derive(Clone, Copy, Debug)]
+struct Disturbance {
+    /// One call in so many fails; none where it is 0.
+    fault_one_in: u32,
+    /// Whether a batch may be delivered while another delivery of it runs: Lambda's pollers overlap when one takes over
+    /// a shard from another.
+    overlaps: bool,
+}
+
+impl Disturbance {
+    fn of(random: &mut Rng) -> Disturbance {
+        Disturbance {
+            fault_one_in: random.choice([0, 40, 15, 6, 4]).unwrap_or(0),
+            overlaps: random.bool(),
+        }
+    }
+}
+
+/// The invocation that a call belongs to.
+#[derive(Clone, Copy, Debug)]
+struct InvocationContext {
+    number: u64,
+    fault_one_in: u32,
+    /// Whether calls of it may never answer; then its time is short.
+    may_hang: bool,
+}
+
+tokio::task_local! {
+    static INVOCATION: InvocationContext;
+}
+
+/// Which calls fail, by the seed.
+struct SeededFaults {
+    seed: u64,
+    inner: Mutex<SeededFaultsInner>,
+}
+
+#[derive(Default)]
+struct SeededFaultsInner {
+    /// How often a call of an invocation was tried, by a hash of what it is.
+    tries: BTreeMap<u64, u32>,
+    survived: Survived,
+}
+
+impl SeededFaults {
+    fn new(seed: u64) -> SeededFaults {
+        SeededFaults {
+            seed,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Whether a call fails follows from what it is, not from when it comes: two users' calls of one container may come
+    /// in either order, because their pauses are random.
+    fn decide(&self, port: Port, call: &Call) -> Option<Fault> {
+        let invocation = INVOCATION.try_with(|invocation| *invocation).ok()?;
+        if invocation.fault_one_in == 0 {
+            return None;
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = call.keys.first().map(String::as_bytes).unwrap_or_default();
+        let place = [self.seed, invocation.number, port as u64, call.operation as u64];
+        let place = place.map(u64::to_le_bytes).concat();
+        let tries = inner.tries.entry(hash_parts(&[&place, key]) as u64).or_default();
+        *tries += 1;
+        let mut random = Rng::with_seed(hash_parts(&[&place, key, &tries.to_le_bytes()]) as u64);
+        if random.u32(0..invocation.fault_one_in) > 0 {
+            return None;
+        }
+        let fault = match (random.u8(0..10), invocation.may_hang) {
+            (0, _) => Fault::CrashBefore,
+            (1, _) => Fault::CrashAfter,
+            (2..=5, true) => Fault::Hang,
+            (_, true) => Fault::HangAfter,
+            (2..=3, _) => Fault::Throttle,
+            (4..=6, _) => Fault::LostAnswer,
+            (7, _) => Fault::Refuse,
+            _ if has_parts(call.operation) => Fault::Partial((0..call.keys.len()).filter(|_| random.bool()).collect()),
+            _ => Fault::Throttle,
+        };
+        inner.survived.note(&fault, port, call.operation);
+        Some(fault)
+    }
+
+    fn count_into(&self, survived: &mut Survived) {
+        survived.add(&self.inner.lock().unwrap_or_else(PoisonError::into_inner).survived);
+    }
+}
+
+/// What an invocation ends with.
+type Ended = Result<Result<BatchResponse, String>, ContainerEnded>;
+
+/// An invocation that is on its way.
+struct Running {
+    container: Container,
+    /// Which of the containers it is.
+    slot: usize,
+    lane: usize,
+    from: usize,
+    to: usize,
+    future: LocalBoxFuture<'static, Ended>,
+}
+
+impl Running {
+    /// Lets it go on to its next call, or to its end.
+    async fn advance(&mut self) -> Option<Ended> {
+        std::future::poll_fn(|context| match self.future.as_mut().poll(context) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if self.container.take_turn_mark() => Poll::Ready(None),
+            // It pauses before it tries again.
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+}
+
+/// Delivers the records of each lane in order, as Lambda does: a batch comes again from where its response says, whole
+/// when its container ended; a checkpoint may have got lost, so parts that are done come again; and with overlaps, a
+/// batch is on its way in two containers at once. It never begins beyond the lane's checkpoint.
+async fn deliver<F: Function>(
+    new_container: impl Fn() -> F,
+    lanes: &[Vec<Record>],
+    disturbance: Disturbance,
+    first_invocation: u64,
+    random: &mut Rng,
+    survived: &mut Survived,
+) -> Result<(), String> {
+    let mut containers: Vec<Arc<F>> = (0..CONTAINERS).map(|_| Arc::new(new_container())).collect();
+    let mut checkpoints = vec![0; lanes.len()];
+    let mut running: VecDeque<Running> = VecDeque::new();
+    let mut invocations = 0;
+    while (0..lanes.len()).any(|lane| checkpoints[lane] < lanes[lane].len()) {
+        if running.is_empty() || (running.len() < CONTAINERS && random.u8(0..3) == 0) {
+            let next = next_batch(lanes, &checkpoints, &running, disturbance, random);
+            let free = (0..CONTAINERS).filter(|slot| running.iter().all(|other| other.slot != *slot));
+            let free: Vec<usize> = free.collect();
+            if let (Some((lane, from, to)), Some(slot)) = (next, random.choice(free)) {
+                if random.u8(0..30) == 0 {
+                    // Lambda ends containers that wait.
+                    containers[slot] = Arc::new(new_container());
+                    survived.cold_starts += 1;
+                }
+                let is_disturbed = invocations < DISTURBED_INVOCATIONS_MAX;
+                let context = InvocationContext {
+                    number: first_invocation + invocations,
+                    fault_one_in: if is_disturbed { disturbance.fault_one_in } else { 0 },
+                    may_hang: is_disturbed && disturbance.fault_one_in > 0 && random.u8(0..16) == 0,
+                };
+                let time = if context.may_hang { SHORT } else { LONG };
+                let flow = containers[slot].clone().invoke(payload(&lanes[lane][from..to]), time);
+                let container = Container::default();
+                let in_container = container.clone();
+                let overlaps = running
+                    .iter()
+                    .any(|other| other.lane == lane && from < other.to && other.from < to);
+                survived.overlaps += u64::from(overlaps);
+                survived.invocations += 1;
+                survived.deliveries += (to - from) as u64;
+                invocations += 1;
+                if invocations > INVOCATIONS_MAX {
+                    return Err(format!("{invocations} invocations, and still at {checkpoints:?}"));
+                }
+                running.push_back(Running {
+                    container,
+                    slot,
+                    lane,
+                    from,
+                    to,
+                    future: Box::pin(INVOCATION.scope(context, async move { in_container.run(flow).await })),
+                });
+            }
+        }
+        let chosen = random.usize(0..running.len().max(1));
+        let Some(mut invocation) = running.remove(chosen) else {
+            continue;
+        };
+        match invocation.advance().await {
+            None => running.push_back(invocation),
+            Some(Err(ContainerEnded)) => {
+                containers[invocation.slot] = Arc::new(new_container());
+                survived.cold_starts += 1;
+            }
+            Some(Ok(response)) => {
+                let records = &lanes[invocation.lane][invocation.from..invocation.to];
+                let done = match response?.retries_from() {
+                    None => invocation.to,
+                    Some(number) => {
+                        let index = records.iter().position(|record| record.sequence_number == number);
+                        invocation.from + index.ok_or("the response names a record that is not of its batch")?
+                    }
+                };
+                let checkpoint = &mut checkpoints[invocation.lane];
+                *checkpoint = done.max(*checkpoint);
+            }
+        }
+    }
+    // Those that are still on their way are ended: what they had to do is done.
+    Ok(())
+}
+
+/// A batch to deliver next: its lane, its first record, and the one after its last.
+fn next_batch(
+    lanes: &[Vec<Record>],
+    checkpoints: &[usize],
+    running: &VecDeque<Running>,
+    disturbance: Disturbance,
+    random: &mut Rng,
+) -> Option<(usize, usize, usize)> {
+    let may_start = |lane: usize| {
+        !lanes[lane].is_empty() && (disturbance.overlaps || running.iter().all(|other| other.lane != lane))
+    };
+    let open = (0..lanes.len()).filter(|lane| may_start(*lane) && checkpoints[*lane] < lanes[*lane].len());
+    let mut choices: Vec<usize> = open.collect();
+    if random.u8(0..10) == 0 {
+        // A lane that is through comes again.
+        choices.extend((0..lanes.len()).filter(|lane| may_start(*lane)));
+    }
+    let lane = random.choice(choices)?;
+    let checkpoint = checkpoints[lane];
+    let goes_back = checkpoint == lanes[lane].len() || random.u8(0..5) == 0;
+    let from = if goes_back {
+        random.usize(0..=checkpoint)
+    } else {
+        checkpoint
+    };
+    let to = (from + random.usize(1..=BATCH_RECORDS_MAX)).min(lanes[lane].len());
+    (from < to).then_some((lane, from, to))
+}

@@ -1,0 +1,239 @@
+//! Counting what was survived, and the table of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use usher_pipeline::memory::{Fault, Operation};
+
+/// A port of the two functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Port {
+    /// The `profiles` table.
+    Profiles,
+    /// The `triggers` stream.
+    Triggers,
+    /// The `rejected` stream.
+    Rejected,
+    /// The `decisions` table.
+    Decisions,
+    /// The receiver of decisions.
+    Delivery,
+}
+
+/// The calls that can fail, in the order of the table's columns.
+const CALLS: [(Port, Operation, &str); 7] = [
+    (Port::Profiles, Operation::GetProfiles, "read profiles"),
+    (Port::Profiles, Operation::PutProfile, "write a profile"),
+    (Port::Triggers, Operation::PutRecords, "put triggers"),
+    (Port::Rejected, Operation::PutRecords, "put rejects"),
+    (Port::Decisions, Operation::RecordDecision, "record a decision"),
+    (Port::Delivery, Operation::Deliver, "deliver"),
+    (Port::Decisions, Operation::SetDecisionStatus, "note a delivery"),
+];
+
+/// A kind of fault, in the order of the table's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// [`Fault::CrashBefore`]
+    CrashBefore,
+    /// [`Fault::CrashAfter`]
+    CrashAfter,
+    /// [`Fault::Hang`]
+    Hang,
+    /// [`Fault::HangAfter`]
+    HangAfter,
+    /// [`Fault::LostAnswer`]
+    LostAnswer,
+    /// [`Fault::Throttle`]
+    Throttle,
+    /// [`Fault::Partial`]
+    Partial,
+    /// [`Fault::Refuse`]
+    Refuse,
+}
+
+impl Kind {
+    const ALL: [Kind; 8] = [
+        Kind::CrashBefore,
+        Kind::CrashAfter,
+        Kind::Hang,
+        Kind::HangAfter,
+        Kind::LostAnswer,
+        Kind::Throttle,
+        Kind::Partial,
+        Kind::Refuse,
+    ];
+
+    /// The kind of a fault.
+    pub fn of(fault: &Fault) -> Kind {
+        match fault {
+            Fault::CrashBefore => Kind::CrashBefore,
+            Fault::CrashAfter => Kind::CrashAfter,
+            Fault::Hang => Kind::Hang,
+            Fault::HangAfter => Kind::HangAfter,
+            Fault::LostAnswer => Kind::LostAnswer,
+            Fault::Throttle => Kind::Throttle,
+            Fault::Partial(_) => Kind::Partial,
+            Fault::Refuse => Kind::Refuse,
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Kind::CrashBefore => "crash before the call",
+            Kind::CrashAfter => "crash after it took effect",
+            Kind::Hang => "never answers, no effect",
+            Kind::HangAfter => "never answers, took effect",
+            Kind::LostAnswer => "error, but it took effect",
+            Kind::Throttle => "throttled",
+            Kind::Partial => "a part of it failed",
+            Kind::Refuse => "refused once",
+        }
+    }
+}
+
+/// What runs have survived. It prints as Markdown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survived {
+    /// Runs.
+    pub runs: u64,
+    /// Records that were put, each counted once.
+    pub records: u64,
+    /// Invocations of either function.
+    pub invocations: u64,
+    /// Records that were handed to an invocation, each as often as it was.
+    pub deliveries: u64,
+    /// Invocations that began while another one with the same records was running.
+    pub overlaps: u64,
+    /// Containers that began with nothing in memory.
+    pub cold_starts: u64,
+    /// Triggers that were decided, each counted once.
+    pub triggers: u64,
+    /// How often a trigger came on the stream again.
+    pub repeated_triggers: u64,
+    /// The faults met, by kind and call.
+    faults: BTreeMap<(Kind, Port, Operation), u64>,
+}
+
+impl Survived {
+    /// Counts a fault that a call met.
+    pub fn note(&mut self, fault: &Fault, port: Port, operation: Operation) {
+        let kind = match Kind::of(fault) {
+            // What has no parts is throttled instead.
+            Kind::Partial if !has_parts(operation) => Kind::Throttle,
+            kind => kind,
+        };
+        *self.faults.entry((kind, port, operation)).or_default() += 1;
+    }
+
+    /// How many faults of this kind there were.
+    pub fn count(&self, kind: Kind) -> u64 {
+        let of_kind = self.faults.iter().filter(|((found, ..), _)| *found == kind);
+        of_kind.map(|(_, count)| count).sum()
+    }
+
+    /// The kinds that some call could meet and none did, for each call.
+    pub fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (port, operation, call) in CALLS {
+            for kind in Kind::ALL {
+                let can_meet = kind != Kind::Partial || has_parts(operation);
+                if can_meet && !self.faults.contains_key(&(kind, port, operation)) {
+                    missing.push(format!("{call}: {}", kind.title()));
+                }
+            }
+        }
+        missing
+    }
+
+    /// Adds what other runs survived.
+    pub fn add(&mut self, other: &Survived) {
+        self.runs += other.runs;
+        self.records += other.records;
+        self.invocations += other.invocations;
+        self.deliveries += other.deliveries;
+        self.overlaps += other.overlaps;
+        self.cold_starts += other.cold_starts;
+        self.triggers += other.triggers;
+        self.repeated_triggers += other.repeated_triggers;
+        for (place, count) in &other.faults {
+            *self.faults.entry(*place).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Survived {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "| Faults met |")?;
+        for (_, _, title) in CALLS {
+            write!(formatter, " {title} |")?;
+        }
+        writeln!(formatter, " all |\n|---|{}---:|", "---:|".repeat(CALLS.len()))?;
+        for kind in Kind::ALL {
+            write!(formatter, "| {} |", kind.title())?;
+            for (port, operation, _) in CALLS {
+                match self.faults.get(&(kind, port, operation)) {
+                    Some(count) => write!(formatter, " {} |", grouped(*count))?,
+                    None => write!(formatter, " |")?,
+                }
+            }
+            writeln!(formatter, " {} |", grouped(self.count(kind)))?;
+        }
+        let all: u64 = Kind::ALL.into_iter().map(|kind| self.count(kind)).sum();
+        writeln!(
+            formatter,
+            "\n{} runs: {} records, delivered {} times in {} invocations ({} at the same time as another one of the same records, \
+             {} in a container that began cold). {} faults. {} triggers, which came on the stream {} times more. \
+             Zero lost, zero twice.",
+            grouped(self.runs),
+            grouped(self.records),
+            grouped(self.deliveries),
+            grouped(self.invocations),
+            grouped(self.overlaps),
+            grouped(self.cold_starts),
+            grouped(all),
+            grouped(self.triggers),
+            grouped(self.repeated_triggers),
+        )
+    }
+}
+
+/// Whether a call can fail in parts.
+pub fn has_parts(operation: Operation) -> bool {
+    matches!(operation, Operation::GetProfiles | Operation::PutRecords)
+}
+
+/// A number with commas between its thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
+            assert_eq!(grouped(number), expected);
+        }
+    }
+
+    #[test]
+    fn every_kind_that_was_not_met_is_named() {
+        let mut survived = Survived::default();
+        // Four kinds of calls can't fail in parts.
+        assert_eq!(survived.missing().len(), CALLS.len() * Kind::ALL.len() - 4);
+        survived.note(&Fault::Throttle, Port::Triggers, Operation::PutRecords);
+        assert!(!survived.missing().contains(&"put triggers: throttled".to_owned()));
+        assert_eq!(survived.count(Kind::Throttle), 1);
+    }
+}
