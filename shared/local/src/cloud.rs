@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use hdrhistogram::Histogram;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::dynamodb::{DynamoDb, DynamoDbOptions};
 use crate::error::LocalError;
+use crate::event_source_mapping::failure_destination::FailureDestinationWriter;
 use crate::event_source_mapping::{Mapping, MappingOptions, MappingProgress};
 use crate::faults::Faults;
 use crate::kinesis::{Kinesis, KinesisOptions, PutObserver, StreamRecord};
@@ -33,6 +34,10 @@ pub const RETRY_BACKOFF_INITIAL: Duration = Duration::from_millis(100);
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// After so many failures in a row on the same records a mapping counts as stuck, unless its own retry limit ends them soon.
 pub const STUCK_AFTER_FAILURES: u32 = 20;
+/// A subscription by enhanced fan-out lasts so long and is then renewed.
+pub const SUBSCRIPTION_LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// [`LocalCloud::reshard`] makes at most so many times the shards that a stream had at the start.
+const RESHARD_GROWTH_MAX: usize = 2;
 /// Put times remembered per shard.
 pub const PUT_TIMES_PER_SHARD_MAX: usize = 1_000_000;
 
@@ -92,6 +97,11 @@ pub struct LocalCloudOptions {
     /// Delete expired items of tables with TTL, each minute, by the wall clock. Off by default, because under a data clock
     /// history would expire as it is written.
     pub sweep_ttl: bool,
+    /// See [`SUBSCRIPTION_LIFETIME`].
+    pub subscription_lifetime: Duration,
+    /// Where the failure destinations of mappings are: `DIR/sqs/QUEUE.jsonl`, `DIR/sns/TOPIC.jsonl`, `DIR/s3/BUCKET/...`.
+    /// `None` keeps nothing of what is given up but its range in [`MappingProgress::dropped`].
+    pub failed_batches: Option<PathBuf>,
     /// What goes wrong on purpose.
     pub faults: Faults,
     /// Told of each line that a function writes.
@@ -121,6 +131,8 @@ impl LocalCloudOptions {
             stuck_after_failures: STUCK_AFTER_FAILURES,
             put_times_per_shard_max: PUT_TIMES_PER_SHARD_MAX,
             sweep_ttl: false,
+            subscription_lifetime: SUBSCRIPTION_LIFETIME,
+            failed_batches: None,
             faults: Faults::none(),
             on_log: None,
             on_put: None,
@@ -280,8 +292,19 @@ impl LocalCloud {
             fanout_latency: options.fanout_latency,
             retry_backoff_initial: options.retry_backoff_initial,
             retry_backoff_max: options.retry_backoff_max,
+            subscription_lifetime: options.subscription_lifetime,
+            failed_batches: options
+                .failed_batches
+                .as_ref()
+                .map(|directory| Arc::new(FailureDestinationWriter::new(directory))),
             faults: options.faults.clone(),
         };
+        let concurrency: BTreeMap<_, _> = self
+            .template
+            .functions
+            .iter()
+            .map(|function| (function.logical_id.as_str(), Arc::new(concurrency_of(function))))
+            .collect();
         for config in &self.template.mappings {
             if options.functions.get(&config.function) == Some(&FunctionSource::Skip) {
                 continue;
@@ -290,10 +313,20 @@ impl LocalCloud {
             let Some(queue) = function.and_then(|function| self.runtime.queue(&function.name)) else {
                 continue;
             };
+            let Some(concurrency) = concurrency.get(config.function.as_str()) else {
+                continue;
+            };
+            if config.failure_destination.is_some() && options.failed_batches.is_none() {
+                tracing::warn!(
+                    mapping = config.name,
+                    "the failure destination has no directory; what is given up is counted and not kept"
+                );
+            }
             let mapping = Mapping::new(
                 config.clone(),
                 Arc::clone(queue),
                 Arc::clone(self.kinesis.state()),
+                Arc::clone(concurrency),
                 &mapping_options,
             );
             let mapping = Arc::new(mapping);
@@ -409,6 +442,20 @@ impl LocalCloud {
             .collect()
     }
 
+    /// Splits a shard of the stream or merges two, chosen by `random`, through the emulator's own Kinesis API, while the
+    /// stream is written and read. Keeps the open shards between 1 and twice as many as the template has, or 2 for a stream
+    /// that is not the template's. `false` when nothing could be done within those bounds.
+    ///
+    /// # Errors
+    /// [`LocalError::StreamUnknown`], or [`LocalError::Kinesis`] when the emulator refuses the change.
+    pub async fn reshard(&self, stream: &str, random: u64) -> Result<bool, LocalError> {
+        let of_template = self.template.streams.iter().find(|known| known.name == stream);
+        let initial = of_template.map_or(1, |known| known.shard_count.max(1) as usize);
+        self.kinesis
+            .reshard(stream, 1, initial * RESHARD_GROWTH_MAX, random)
+            .await
+    }
+
     /// Every record that the stream still holds: shard by shard, each in order.
     ///
     /// # Errors
@@ -482,9 +529,19 @@ fn concurrent_batches(template: &Template, function: &Function) -> usize {
         .mappings
         .iter()
         .filter(|mapping| mapping.function == function.logical_id)
-        .filter_map(|mapping| template.streams.iter().find(|stream| stream.name == mapping.stream))
-        .map(|stream| stream.shard_count as usize);
+        .filter_map(|mapping| {
+            let stream = template.streams.iter().find(|stream| stream.name == mapping.stream)?;
+            Some(stream.shard_count as usize * mapping.parallelization_factor.max(1) as usize)
+        });
     shards.sum()
+}
+
+/// How many invocations a function may have at once: its reserved concurrency, or as many as there is work for.
+fn concurrency_of(function: &Function) -> Semaphore {
+    let reserved = function
+        .reserved_concurrency
+        .and_then(|reserved| usize::try_from(reserved).ok());
+    Semaphore::new(reserved.unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS))
 }
 
 /// A function's environment: the template's variables, what Lambda sets, where the emulators are, and the caller's own.

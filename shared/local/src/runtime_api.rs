@@ -296,25 +296,30 @@ impl FunctionQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs one invocation to its end. `affinity` names the work: a process that did the same work last gets it if it is
-    /// idle, as it would most often in Lambda.
-    ///
-    /// # Errors
-    /// As [`InvocationError`] says.
+    /// [`FunctionQueue::invoke_process`] on the warm process.
+    #[cfg(test)]
     pub async fn invoke(&self, payload: Bytes, affinity: &str) -> Result<Bytes, InvocationError> {
-        self.invoke_process(payload, affinity, false).await
+        self.invoke_process(random_request_id(), payload, affinity, false).await
     }
 
-    /// Like [`FunctionQueue::invoke`], but on another process than the one that did the same work last, as long as there
-    /// is or may be another one.
+    /// [`FunctionQueue::invoke_process`] on another one.
+    #[cfg(test)]
+    pub async fn invoke_elsewhere(&self, payload: Bytes, affinity: &str) -> Result<Bytes, InvocationError> {
+        self.invoke_process(random_request_id(), payload, affinity, true).await
+    }
+
+    /// Runs one invocation to its end. `affinity` names the work: a process that did the same work last gets it if it is
+    /// idle, as it would most often in Lambda. With `elsewhere` another process gets it, as long as there is or may be one.
     ///
     /// # Errors
     /// As [`InvocationError`] says.
-    pub async fn invoke_elsewhere(&self, payload: Bytes, affinity: &str) -> Result<Bytes, InvocationError> {
-        self.invoke_process(payload, affinity, true).await
-    }
-
-    async fn invoke_process(&self, payload: Bytes, affinity: &str, elsewhere: bool) -> Result<Bytes, InvocationError> {
+    pub async fn invoke_process(
+        &self,
+        request_id: String,
+        payload: Bytes,
+        affinity: &str,
+        elsewhere: bool,
+    ) -> Result<Bytes, InvocationError> {
         loop {
             if self.failure.borrow().is_some() {
                 return Err(InvocationError::Unavailable);
@@ -324,7 +329,6 @@ impl FunctionQueue {
             }
             let (taken, when_taken) = oneshot::channel();
             let (result, when_done) = oneshot::channel();
-            let request_id = random_request_id();
             self.offer(Invocation {
                 request_id: request_id.clone(),
                 payload: payload.clone(),
@@ -850,7 +854,7 @@ fn random_number() -> u64 {
 }
 
 /// In the form of a version 4 UUID, as Lambda's are.
-fn random_request_id() -> String {
+pub(crate) fn random_request_id() -> String {
     let (high, low) = (random_number(), random_number());
     format!(
         "{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}",

@@ -1,5 +1,6 @@
 //! The Lambda event: records written as AWS writes them, cut at the batch size and at the payload limit.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use axum::body::Bytes;
@@ -39,6 +40,12 @@ pub(super) struct BatchRecord {
     /// As Kinesis gives it.
     pub sequence_text: String,
     pub put: Option<Instant>,
+    /// When it was put; to the second where `put` is forgotten.
+    pub came: Instant,
+    /// What functions see as arrival, in milliseconds since the Unix epoch.
+    pub arrival_ms: i64,
+    /// Whether it was delivered before and is behind the checkpoint: an overlap.
+    pub is_repeat: bool,
     /// Where it begins in the payload.
     start: usize,
 }
@@ -50,6 +57,9 @@ impl BatchRecord {
             sequence_number: record.sequence_number,
             sequence_text: record.sequence_text().to_owned(),
             put: record.put,
+            came: record.came,
+            arrival_ms: record.arrival_ms,
+            is_repeat: false,
             start: 0,
         }
     }
@@ -63,17 +73,31 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    pub fn empty() -> Self {
+        Self {
+            payload: Bytes::from([HEAD, TAIL].concat()),
+            records: Vec::new(),
+        }
+    }
+
     /// The batch without its first `from` records.
     pub fn starting_at(&self, from: usize) -> Self {
-        let Some(first) = self.records.get(from) else {
-            return Self {
-                payload: Bytes::from([HEAD, TAIL].concat()),
-                records: Vec::new(),
-            };
+        self.part(from..self.records.len())
+    }
+
+    /// The batch of some of its records.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        let Some(first) = self.records.get(range.start).filter(|_| !range.is_empty()) else {
+            return Self::empty();
+        };
+        let end = match self.records.get(range.end) {
+            // Without the comma before it.
+            Some(next) => next.start - 1,
+            None => self.payload.len() - TAIL.len(),
         };
         let shift = first.start - HEAD.len();
-        let payload = [HEAD, &self.payload[first.start..]].concat();
-        let records = self.records[from..]
+        let payload = [HEAD, &self.payload[first.start..end], TAIL].concat();
+        let records = self.records[range]
             .iter()
             .map(|record| BatchRecord {
                 start: record.start - shift,
@@ -84,6 +108,47 @@ impl Batch {
             payload: payload.into(),
             records,
         }
+    }
+
+    /// This batch and the records of the next behind it.
+    pub fn followed_by(&self, next: &Batch) -> Self {
+        if self.records.is_empty() || next.records.is_empty() {
+            return if self.records.is_empty() {
+                next.clone()
+            } else {
+                self.clone()
+            };
+        }
+        let own = &self.payload[..self.payload.len() - TAIL.len()];
+        let payload = [own, b",", &next.payload[HEAD.len()..]].concat();
+        let shift = own.len() + 1 - HEAD.len();
+        let mut records = self.records.clone();
+        records.extend(next.records.iter().map(|record| BatchRecord {
+            start: record.start + shift,
+            ..record.clone()
+        }));
+        Self {
+            payload: payload.into(),
+            records,
+        }
+    }
+
+    /// The same records, marked as delivered before.
+    pub fn into_repeats(mut self) -> Self {
+        for record in &mut self.records {
+            record.is_repeat = true;
+        }
+        self
+    }
+
+    /// The event as text.
+    pub fn event_text(&self) -> &str {
+        // Written from JSON strings and base64, so it is UTF-8.
+        std::str::from_utf8(&self.payload).unwrap_or_default()
+    }
+
+    pub fn numbers(&self) -> Vec<SequenceNumber> {
+        self.records.iter().map(|record| record.sequence_number).collect()
     }
 }
 
@@ -257,18 +322,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_retried_is_the_event_of_the_remaining_records() {
-        let mut whole = BatchBuilder::new(10, 10_000);
-        for number in 1..=4 {
-            whole.offer(&envelope(), &record(number, "AAAA"));
-        }
-        let whole = whole.finish();
-        for from in 0..=4 {
-            let mut rest = BatchBuilder::new(10, 10_000);
-            for number in from + 1..=4 {
-                rest.offer(&envelope(), &record(number, "AAAA"));
+    fn a_part_is_the_event_of_its_records_and_two_parts_make_the_whole() {
+        let records = [1, 2, 3, 4].map(|number| record(number, "AAAA"));
+        let batch = |range: std::ops::Range<usize>| {
+            let mut builder = BatchBuilder::new(10, 10_000);
+            for record in &records[range] {
+                builder.offer(&envelope(), record);
             }
-            assert_eq!(whole.starting_at(from as usize), rest.finish(), "from {from}");
+            builder.finish()
+        };
+        let whole = batch(0..4);
+        for from in 0..=4 {
+            assert_eq!(whole.starting_at(from), batch(from..4), "from {from}");
+            for to in from..=4 {
+                assert_eq!(whole.part(from..to), batch(from..to), "{from} to {to}");
+            }
+            assert_eq!(whole.part(0..from).followed_by(&whole.starting_at(from)), whole);
         }
         assert_eq!(whole.starting_at(1).starting_at(2), whole.starting_at(3));
     }

@@ -1,91 +1,68 @@
-//! Event source mappings: one reader per shard and mapping, which invokes a function with batches in stream order.
+//! Event source mappings, as AWS Lambda runs them for Kinesis: one reader per shard and mapping, which takes records as they
+//! come, filters them, sorts them into lanes, and invokes a function with batches in stream order.
 //!
-//! [`batch`] cuts events, [`response`] decides what an answer means and what follows; both are pure. [`poller`] does the
-//! waiting and the invoking, and owns the loop back from a failure to a retry.
+//! | Module | Decides | Pure |
+//! |---|---|---|
+//! | `lineage` | which shards wait for which after a reshard | yes |
+//! | `subscription` | how records come, and come again when a subscription has ended | |
+//! | `filter` | which records the function is to see | yes |
+//! | `lanes` | which records go out together, and when | |
+//! | `batch` | the event, to the byte | yes |
+//! | `tumbling_window` | the state between invocations | yes |
+//! | `response` | what an answer means and what follows | yes |
+//! | `delivery` | owns the loop back from a failure to a retry, and gives up | |
+//! | `failure_destination` | what is kept of what was given up | |
+//! | `checkpoint` | how far a shard is done: never past an open record (P1) | yes |
+//! | `poller` | owns the waiting: the one loop per shard | |
+//! | `metrics` | the counts | |
 
 mod batch;
-#[allow(dead_code, reason = "the reader takes it in with its next change")]
+mod checkpoint;
+mod delivery;
 pub(crate) mod failure_destination;
-pub mod filter;
+pub(crate) mod filter;
+mod lanes;
+mod lineage;
+mod metrics;
 mod poller;
 mod response;
-#[allow(dead_code, reason = "the reader takes it in with its next change")]
-pub(crate) mod tumbling_window;
+mod shard_progress;
+mod subscription;
+mod tumbling_window;
 mod utc_time;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::faults::Faults;
-use crate::kinesis::{SequenceNumber, ShardLog, State};
-use crate::runtime_api::FunctionQueue;
+use crate::kinesis::{HashKeys, State};
+use crate::runtime_api::{FunctionQueue, REQUEST_BYTES_MAX};
 use crate::template::{EventSourceMapping, StartingPosition};
 
 use batch::BatchRecord;
+use failure_destination::FailureDestinationWriter;
+use lanes::BatchLimits;
+use metrics::Counts;
+pub use metrics::{DroppedRange, EventCounts, MappingProgress};
 use response::RetryPolicy;
+use shard_progress::ShardProgress;
+use subscription::Subscription;
+use tumbling_window::{STATE_BYTES_MAX, TumblingWindow};
 
-/// Ranges of given-up records that are remembered.
-const DROPPED_RANGES_MAX: usize = 1_000;
 /// A mapping with at most so many retries gives its records up by itself before anyone loses patience.
 const PATIENT_RETRIES_MAX: u32 = 100;
-/// Latencies are kept exact to three digits, up to an hour.
-const LATENCY_US_MAX: u64 = 3_600_000_000;
-const LATENCY_DIGITS: u8 = 3;
+/// The same for one that gives up records older than this.
+const PATIENT_AGE_MAX: Duration = Duration::from_secs(300);
+/// ARNs of enhanced fan-out consumers have this in them.
+const CONSUMER_IN_ARN: &str = "/consumer/";
 
-/// What a mapping did so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MappingProgress {
-    /// `FUNCTION/EVENT` as the template names them.
-    pub name: String,
-    /// Logical id of the function.
-    pub function: String,
-    /// The stream it reads.
-    pub stream: String,
-    /// Records in the stream that this mapping is to read: after its starting position.
-    pub records_to_read: u64,
-    /// Records handed to the function, each repeat counted.
-    pub records_delivered: u64,
-    /// Records behind the checkpoint because the function succeeded on them.
-    pub records_completed: u64,
-    /// Records behind the checkpoint because they were given up.
-    pub records_dropped: u64,
-    /// Invocations.
-    pub invocations: u64,
-    /// Invocations that failed as a whole: an error, a timeout, a crash, an unusable response.
-    pub invocations_failed: u64,
-    /// Invocations that reported failed items.
-    pub invocations_partial: u64,
-    /// Batches that were sent again.
-    pub retries: u64,
-    /// Batches in flight now.
-    pub in_flight: u64,
-    /// The last failure, in the function's words.
-    pub last_error: Option<String>,
-    /// What was given up: the latest ranges, at most 1,000.
-    pub dropped: Vec<DroppedRange>,
-}
-
-/// Records that a mapping gave up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DroppedRange {
-    /// `shardId-...`.
-    pub shard_id: String,
-    /// First sequence number given up.
-    pub first_sequence_number: String,
-    /// Last sequence number given up.
-    pub last_sequence_number: String,
-    /// How many records.
-    pub records: u64,
-    /// How often the first one was tried.
-    pub attempts: u32,
-    /// Why.
-    pub reason: String,
-}
+/// The function has failed for good; nothing more is to be read for it.
+struct FunctionUnavailable;
 
 /// A mapping that makes no progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +99,10 @@ pub(crate) struct MappingOptions {
     pub fanout_latency: Duration,
     pub retry_backoff_initial: Duration,
     pub retry_backoff_max: Duration,
+    /// How long a subscription lasts, for mappings that read by enhanced fan-out.
+    pub subscription_lifetime: Duration,
+    /// Where given-up batches go.
+    pub failed_batches: Option<Arc<FailureDestinationWriter>>,
     pub faults: Faults,
 }
 
@@ -131,126 +112,53 @@ pub(crate) struct Mapping {
     queue: Arc<FunctionQueue>,
     kinesis: Arc<State>,
     fanout_latency: Duration,
+    subscription_lifetime: Duration,
+    failed_batches: Option<Arc<FailureDestinationWriter>>,
     faults: Faults,
     retry: RetryPolicy,
+    /// Invocations that the function may have at once, over all its mappings.
+    concurrency: Arc<Semaphore>,
     counts: Mutex<Counts>,
     shards: Mutex<Vec<Arc<ShardProgress>>>,
-}
-
-struct Counts {
-    records_delivered: u64,
-    records_completed: u64,
-    records_dropped: u64,
-    invocations: u64,
-    invocations_failed: u64,
-    invocations_partial: u64,
-    retries: u64,
-    in_flight: u64,
-    last_error: Option<String>,
-    dropped: VecDeque<DroppedRange>,
-    put_to_done_us: Histogram<u64>,
-}
-
-/// How far a mapping is on one shard.
-pub(crate) struct ShardProgress {
-    shard: Arc<ShardLog>,
-    /// Records that were there before the mapping's starting position.
-    skipped: u64,
-    /// The emulator's key of the last of those.
-    starting_key: Option<String>,
-    state: Mutex<ShardState>,
-}
-
-#[derive(Default)]
-struct ShardState {
-    /// The last record behind the checkpoint.
-    checkpoint: Option<SequenceNumber>,
-    /// Failures in a row without progress.
-    failures: u32,
-    last_error: String,
-}
-
-fn empty_histogram() -> Histogram<u64> {
-    // The bounds are constants that the constructor takes: low >= 1, high >= 2 * low, digits <= 5.
-    #[expect(clippy::expect_used, reason = "constant arguments within the documented bounds")]
-    Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS).expect("valid bounds")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl ShardProgress {
-    fn new(shard: Arc<ShardLog>, position: StartingPosition) -> Self {
-        let end = shard.end();
-        let (skipped, checkpoint, starting_key) = match position {
-            // The records before the moment are read and left out.
-            StartingPosition::TrimHorizon | StartingPosition::AtTimestamp(_) => (0, None, None),
-            StartingPosition::Latest => (end.records, end.last, end.last_key),
-        };
-        Self {
-            shard,
-            skipped,
-            starting_key,
-            state: Mutex::new(ShardState {
-                checkpoint,
-                ..ShardState::default()
-            }),
-        }
-    }
-
-    fn is_drained(&self) -> bool {
-        !self.shard.has_newer_than(lock(&self.state).checkpoint)
-    }
-
-    fn move_checkpoint(&self, records: &[BatchRecord]) {
-        if let Some(last) = records.last() {
-            let mut state = lock(&self.state);
-            state.checkpoint = Some(last.sequence_number);
-            state.failures = 0;
-        }
-    }
-}
-
 impl Mapping {
+    /// `concurrency` is shared by all mappings of the function.
     pub fn new(
         config: EventSourceMapping,
         queue: Arc<FunctionQueue>,
         kinesis: Arc<State>,
+        concurrency: Arc<Semaphore>,
         options: &MappingOptions,
     ) -> Self {
         let retry = RetryPolicy {
             attempts_max: config.retry_attempts_max,
+            bisects: config.bisect_on_error,
             backoff_initial: options.retry_backoff_initial,
             backoff_max: options.retry_backoff_max,
-        };
-        let counts = Counts {
-            records_delivered: 0,
-            records_completed: 0,
-            records_dropped: 0,
-            invocations: 0,
-            invocations_failed: 0,
-            invocations_partial: 0,
-            retries: 0,
-            in_flight: 0,
-            last_error: None,
-            dropped: VecDeque::new(),
-            put_to_done_us: empty_histogram(),
         };
         Self {
             config,
             queue,
             kinesis,
             fanout_latency: options.fanout_latency,
+            subscription_lifetime: options.subscription_lifetime,
+            failed_batches: options.failed_batches.clone(),
             faults: options.faults.clone(),
             retry,
-            counts: Mutex::new(counts),
+            concurrency,
+            counts: Mutex::new(Counts::new()),
             shards: Mutex::default(),
         }
     }
 
     /// Reads every shard of the stream, those to come included, until it is aborted. Shards that exist now are read from
-    /// the mapping's starting position as of this call.
+    /// the mapping's starting position as of this call; those that a reshard makes, from their beginning, and after their
+    /// parents.
     pub fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
         let mut seen = self.kinesis.shards_seen();
         let first = self.new_shards(self.config.starting_position);
@@ -268,12 +176,9 @@ impl Mapping {
                 }
                 new = mapping.new_shards(StartingPosition::TrimHorizon);
                 if !new.is_empty() {
-                    tracing::warn!(
-                        mapping = mapping.config.name,
-                        shards = new.len(),
-                        "reading new shards at once; a reshard's parents are not drained first yet"
-                    );
+                    tracing::debug!(mapping = mapping.config.name, shards = new.len(), "new shards");
                 }
+                while readers.try_join_next().is_some() {}
             }
         });
     }
@@ -284,14 +189,50 @@ impl Mapping {
             .shards_of(&self.config.stream)
             .map(|(_, shards)| shards)
             .unwrap_or_default();
+        let hash_keys: Vec<HashKeys> = shards.iter().map(|shard| shard.hash_keys).collect();
         let mut known = lock(&self.shards);
-        let new: Vec<_> = shards
-            .into_iter()
-            .skip(known.len())
-            .map(|shard| Arc::new(ShardProgress::new(shard, position)))
-            .collect();
-        known.extend(new.iter().cloned());
-        new
+        let before = known.len();
+        for (index, shard) in shards.into_iter().enumerate().skip(before) {
+            // Earlier shards, so they are known by now.
+            let parents = lineage::ancestors(&hash_keys, index)
+                .into_iter()
+                .filter_map(|parent| known.get(parent).cloned())
+                .collect();
+            known.push(Arc::new(ShardProgress::new(shard, parents, position, self.lanes())));
+        }
+        known[before..].to_vec()
+    }
+
+    /// Batches that may be in flight at once on a shard. With tumbling windows it is one whatever the factor: a shard has one
+    /// state, and each invocation gets what the one before made of it.
+    pub fn lanes(&self) -> usize {
+        if self.config.tumbling_window.is_some() {
+            return 1;
+        }
+        self.config.parallelization_factor.max(1) as usize
+    }
+
+    /// With tumbling windows an event has room for the largest state that there may be.
+    fn batch_limits(&self, shard_id: &str) -> BatchLimits {
+        let reserved = self.config.tumbling_window.map_or(0, |length| {
+            STATE_BYTES_MAX + TumblingWindow::new(length).bytes_added_max(shard_id, &self.config.event_source_arn)
+        });
+        BatchLimits {
+            records_max: self.config.batch_size,
+            bytes_max: REQUEST_BYTES_MAX - reserved,
+            window: self.config.batching_window,
+        }
+    }
+
+    fn subscription_lifetime(&self) -> Option<Duration> {
+        self.config
+            .event_source_arn
+            .contains(CONSUMER_IN_ARN)
+            .then_some(self.subscription_lifetime)
+    }
+
+    fn is_on_data_clock(&self) -> bool {
+        self.kinesis.is_on_data_clock(&self.config.stream)
     }
 
     /// Whether everything in the stream is behind the checkpoint.
@@ -306,69 +247,86 @@ impl Mapping {
 
     /// Shards on which it failed at least so many times in a row.
     pub fn stuck(&self, failures_min: u32) -> Vec<StuckMapping> {
-        if self
-            .retry
-            .attempts_max
-            .is_some_and(|retries| retries <= PATIENT_RETRIES_MAX)
-        {
+        let retries = self.retry.attempts_max;
+        let age_max = self.config.record_age_max;
+        let gives_up_records = retries.is_some_and(|retries| retries <= PATIENT_RETRIES_MAX);
+        if age_max.is_some_and(|age| age <= PATIENT_AGE_MAX) || (gives_up_records && !self.may_never_run()) {
             return Vec::new();
         }
-        lock(&self.shards)
-            .iter()
-            .filter_map(|progress| {
-                let state = lock(&progress.state);
-                (state.failures >= failures_min).then(|| StuckMapping {
-                    mapping: self.config.name.clone(),
-                    shard_id: progress.shard.shard_id.to_string(),
-                    failures: state.failures,
-                    last_error: state.last_error.clone(),
-                    log_tail: self.queue.log_tail(),
-                })
+        let shards = lock(&self.shards);
+        let stuck = shards.iter().filter_map(|progress| {
+            let (failures, last_error) = progress.failures();
+            (failures >= failures_min).then(|| StuckMapping {
+                mapping: self.config.name.clone(),
+                shard_id: progress.shard.shard_id.to_string(),
+                failures,
+                last_error,
+                log_tail: self.queue.log_tail(),
             })
-            .collect()
+        });
+        stuck.collect()
+    }
+
+    /// Whether the function's reserved concurrency is nothing.
+    fn may_never_run(&self) -> bool {
+        self.queue.function.reserved_concurrency == Some(0)
     }
 
     pub fn progress(&self) -> MappingProgress {
         let records_to_read = lock(&self.shards)
             .iter()
-            .map(|progress| progress.shard.end().records.saturating_sub(progress.skipped))
+            .map(|progress| progress.records_to_read())
             .sum();
-        let counts = lock(&self.counts);
-        MappingProgress {
-            name: self.config.name.clone(),
-            function: self.config.function.clone(),
-            stream: self.config.stream.clone(),
-            records_to_read,
-            records_delivered: counts.records_delivered,
-            records_completed: counts.records_completed,
-            records_dropped: counts.records_dropped,
-            invocations: counts.invocations,
-            invocations_failed: counts.invocations_failed,
-            invocations_partial: counts.invocations_partial,
-            retries: counts.retries,
-            in_flight: counts.in_flight,
-            last_error: counts.last_error.clone(),
-            dropped: counts.dropped.iter().cloned().collect(),
-        }
+        lock(&self.counts).progress(&self.config, records_to_read)
     }
 
     pub fn put_to_done_us(&self) -> Histogram<u64> {
         lock(&self.counts).put_to_done_us.clone()
     }
 
-    fn note_completed(&self, progress: &ShardProgress, records: &[BatchRecord]) {
-        let now = Instant::now();
-        let mut counts = lock(&self.counts);
-        counts.records_completed += records.len() as u64;
-        for put in records.iter().filter_map(|record| record.put) {
-            let latency_us = u64::try_from(now.duration_since(put).as_micros()).unwrap_or(u64::MAX);
-            counts.put_to_done_us.saturating_record(latency_us.max(1));
-        }
-        drop(counts);
-        progress.move_checkpoint(records);
+    fn count(&self, count: impl FnOnce(&mut Counts)) {
+        count(&mut lock(&self.counts));
     }
 
-    fn note_dropped(&self, progress: &ShardProgress, records: &[BatchRecord], attempts: u32, reason: &str) {
+    fn note_reads(&self, subscription: &mut Subscription) {
+        let (renewals, failed) = subscription.take_counts();
+        if renewals + failed > 0 {
+            self.count(|counts| {
+                counts.subscriptions_renewed += renewals;
+                counts.reads_failed += failed;
+            });
+        }
+    }
+
+    fn note_completed(&self, progress: &ShardProgress, lane: usize, records: &[BatchRecord]) {
+        if records.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let fresh = progress.finish(lane, records);
+        self.count(|counts| {
+            for record in records
+                .iter()
+                .zip(fresh)
+                .filter_map(|(record, fresh)| fresh.then_some(record))
+            {
+                counts.records_completed += 1;
+                if let Some(put) = record.put {
+                    counts.note_latency(now.duration_since(put));
+                }
+            }
+        });
+    }
+
+    fn note_dropped(
+        &self,
+        progress: &ShardProgress,
+        lane: usize,
+        records: &[BatchRecord],
+        attempts: u32,
+        reason: &str,
+        delivered: bool,
+    ) {
         let (Some(first), Some(last)) = (records.first(), records.last()) else {
             return;
         };
@@ -381,27 +339,27 @@ impl Mapping {
             reason,
             "records were given up"
         );
-        let mut counts = lock(&self.counts);
-        counts.records_dropped += records.len() as u64;
-        if counts.dropped.len() == DROPPED_RANGES_MAX {
-            counts.dropped.pop_front();
-        }
-        counts.dropped.push_back(DroppedRange {
+        let range = DroppedRange {
             shard_id: progress.shard.shard_id.to_string(),
             first_sequence_number: first.sequence_text.clone(),
             last_sequence_number: last.sequence_text.clone(),
             records: records.len() as u64,
             attempts,
             reason: reason.to_owned(),
-        });
-        drop(counts);
-        progress.move_checkpoint(records);
+        };
+        self.count(|counts| counts.note_dropped(range, delivered));
+        progress.finish(lane, records);
     }
 
-    fn note_failure(&self, progress: &ShardProgress, error: &str) {
-        lock(&self.counts).last_error = Some(error.to_owned());
-        let mut state = lock(&progress.state);
-        state.failures = state.failures.saturating_add(1);
-        error.clone_into(&mut state.last_error);
+    fn note_failure(&self, progress: &ShardProgress, lane: usize, error: &str) {
+        self.count(|counts| counts.last_error = Some(error.to_owned()));
+        progress.note_failure(lane, error);
+    }
+
+    fn note_throttled(&self, progress: &ShardProgress, lane: usize) {
+        self.count(|counts| counts.throttles += 1);
+        if self.may_never_run() {
+            self.note_failure(progress, lane, "throttled: the function's reserved concurrency is 0");
+        }
     }
 }

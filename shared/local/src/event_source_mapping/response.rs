@@ -60,6 +60,8 @@ pub(super) fn take_apart(response: &[u8], numbers: &[SequenceNumber]) -> Verdict
 pub(super) struct RetryPolicy {
     /// Retries after the first attempt; `None` is without end.
     pub attempts_max: Option<u32>,
+    /// Whether a batch that failed is split in two.
+    pub bisects: bool,
     pub backoff_initial: Duration,
     pub backoff_max: Duration,
 }
@@ -71,15 +73,34 @@ pub(super) enum NextStep {
     Advance,
     /// Send those from `from` on again; their first one was tried `attempts` times.
     Retry { from: usize, attempts: u32, wait: Duration },
+    /// Try those before `at` and then the others, each as a batch of its own. This uses up no retry.
+    Bisect { at: usize, wait: Duration },
     /// Drop those from `from` on.
     GiveUp { from: usize, attempts: u32 },
 }
 
-/// Decides. `attempts` counts how often the batch's first record was tried, this time included. Progress begins a new
-/// count, because what now comes first was tried once.
-pub(super) fn next_step(verdict: &Verdict, attempts: u32, policy: &RetryPolicy) -> NextStep {
+/// Decides for a batch of so many records. `attempts` counts how often its first record was tried, this time included.
+/// Progress begins a new count, because what now comes first was tried once.
+///
+/// A batch that fails as a whole is split in two where the policy bisects. After a partial response it is split at the
+/// sequence number returned, which leaves what comes from there on and uses up no retry; at the first record that would split
+/// nothing off, so it is a retry like any other.
+pub(super) fn next_step(verdict: &Verdict, attempts: u32, records: usize, policy: &RetryPolicy) -> NextStep {
     let (from, attempts) = match verdict {
         Verdict::Succeeded => return NextStep::Advance,
+        Verdict::Failed(_) if policy.bisects && records > 1 => {
+            return NextStep::Bisect {
+                at: records.div_ceil(2),
+                wait: policy.backoff_initial,
+            };
+        }
+        Verdict::FailedFrom(from) if policy.bisects && *from > 0 => {
+            return NextStep::Retry {
+                from: *from,
+                attempts: 0,
+                wait: policy.backoff_initial,
+            };
+        }
         Verdict::Failed(_) | Verdict::FailedFrom(0) => (0, attempts),
         Verdict::FailedFrom(from) => (*from, 1),
     };
@@ -93,7 +114,8 @@ pub(super) fn next_step(verdict: &Verdict, attempts: u32, policy: &RetryPolicy) 
     }
 }
 
-fn backoff(attempts: u32, policy: &RetryPolicy) -> Duration {
+/// How long to wait after so many failures in a row.
+pub(super) fn backoff(attempts: u32, policy: &RetryPolicy) -> Duration {
     let doublings = attempts.saturating_sub(1).min(u32::BITS - 1);
     policy
         .backoff_initial
@@ -156,6 +178,7 @@ mod tests {
         let ms = Duration::from_millis;
         let policy = |attempts_max| RetryPolicy {
             attempts_max,
+            bisects: false,
             backoff_initial: ms(100),
             backoff_max: ms(1_000),
         };
@@ -240,9 +263,49 @@ mod tests {
         ];
         for (verdict, attempts, attempts_max, expected) in cases {
             assert_eq!(
-                next_step(&verdict, attempts, &policy(attempts_max)),
+                next_step(&verdict, attempts, 9, &policy(attempts_max)),
                 expected,
                 "{verdict:?} after {attempts} of {attempts_max:?}"
+            );
+        }
+    }
+
+    /// "Splitting a batch doesn't count towards the retry quota"
+    /// (<https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>); with both options on "the batch is
+    /// bisected at the returned sequence number and Lambda retries only the remaining records"
+    /// (<https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html>).
+    #[test]
+    fn a_failing_batch_is_split_without_using_up_a_retry() {
+        let wait = Duration::from_millis(100);
+        let policy = RetryPolicy {
+            attempts_max: Some(0),
+            bisects: true,
+            backoff_initial: wait,
+            backoff_max: wait,
+        };
+        let failed = || Verdict::Failed("no".into());
+        // (verdict, records, what follows)
+        let cases = [
+            (failed(), 8, NextStep::Bisect { at: 4, wait }),
+            (failed(), 5, NextStep::Bisect { at: 3, wait }),
+            (failed(), 2, NextStep::Bisect { at: 1, wait }),
+            (failed(), 1, NextStep::GiveUp { from: 0, attempts: 1 }),
+            (
+                Verdict::FailedFrom(3),
+                8,
+                NextStep::Retry {
+                    from: 3,
+                    attempts: 0,
+                    wait,
+                },
+            ),
+            (Verdict::FailedFrom(0), 8, NextStep::GiveUp { from: 0, attempts: 1 }),
+        ];
+        for (verdict, records, expected) in cases {
+            assert_eq!(
+                next_step(&verdict, 1, records, &policy),
+                expected,
+                "{verdict:?} of {records}"
             );
         }
     }

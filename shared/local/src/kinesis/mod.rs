@@ -5,6 +5,7 @@
 //! therefore runs alone; everything else runs beside its like.
 
 mod gate;
+mod reshard;
 mod sequence_number;
 mod shard_log;
 
@@ -19,7 +20,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use ferrokinesis::actions::{Operation, dispatch};
 use ferrokinesis::store::{Store, StoreOptions};
-use ferrokinesis::types::{Consumer, ConsumerStatus, EpochSeconds, StoredRecord, StreamStatus};
+use ferrokinesis::types::{Consumer, ConsumerStatus, EpochSeconds, Shard, StoredRecord, StreamStatus};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -32,13 +33,16 @@ use crate::template::{LOCAL_ACCOUNT_ID, Stream, StreamConsumer};
 use gate::Gate;
 pub use sequence_number::SequenceNumber;
 use shard_log::RecordTimes;
-pub(crate) use shard_log::{Due, ShardEnd, ShardLog};
+pub(crate) use shard_log::{Due, HashKeys, ShardEnd, ShardLog};
 
 /// Shards that clients may still make beyond the template's, by resharding or with streams of their own.
 const SPARE_SHARDS: u32 = 1_000;
 /// The emulator makes a stream in the background; it is there well within this time.
 const STREAM_CREATION_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAM_CREATION_POLL: Duration = Duration::from_millis(2);
+/// It changes a stream's shards in the background too.
+const STREAM_UPDATE_TIMEOUT: Duration = Duration::from_secs(10);
+const STREAM_UPDATE_POLL: Duration = Duration::from_millis(1);
 /// Records read from the emulator at once: small, because one may have 10 MiB.
 const READ_CHUNK_RECORDS: usize = 200;
 /// Kinesis keeps records this long unless told otherwise.
@@ -95,6 +99,8 @@ pub(crate) struct TailRecord {
     /// `partition_key` and base64 `data`.
     pub stored: StoredRecord,
     pub put: Option<Instant>,
+    /// When it was put; to the second where `put` is forgotten.
+    pub came: Instant,
     pub arrival_ms: i64,
 }
 
@@ -333,6 +339,56 @@ impl Kinesis {
             .collect()
     }
 
+    /// Splits or merges a shard, chosen by `random`, and keeps the open shards between `shards_min` and `shards_max`. `false`
+    /// when there is nothing that could be done within those bounds.
+    ///
+    /// # Errors
+    /// When there is no such stream, or the emulator refuses the change.
+    pub async fn reshard(
+        &self,
+        stream: &str,
+        shards_min: usize,
+        shards_max: usize,
+        random: u64,
+    ) -> Result<bool, LocalError> {
+        let (_, shards) = self.state.shards_of(stream).ok_or_else(|| LocalError::StreamUnknown {
+            stream: stream.to_owned(),
+        })?;
+        let open: Vec<_> = shards
+            .iter()
+            .filter(|shard| !shard.end().closed)
+            .map(|shard| reshard::OpenShard {
+                shard_id: shard.shard_id.to_string(),
+                hash_keys: shard.hash_keys,
+            })
+            .collect();
+        let Some(change) = reshard::plan(open, shards_min, shards_max, random) else {
+            return Ok(false);
+        };
+        let (operation, name, request) = match change {
+            reshard::Change::Split { shard_id, at } => (
+                Operation::SplitShard,
+                "SplitShard",
+                serde_json::json!({
+                    "StreamName": stream, "ShardToSplit": shard_id, "NewStartingHashKey": at.to_string(),
+                }),
+            ),
+            reshard::Change::Merge { left, right } => (
+                Operation::MergeShards,
+                "MergeShards",
+                serde_json::json!({ "StreamName": stream, "ShardToMerge": left, "AdjacentShardToMerge": right }),
+            ),
+        };
+        let _guard = self.state.gate.alone().await;
+        let changed = dispatch(&self.state.store, operation, request).await;
+        self.state.note_puts(Instant::now()).await;
+        changed.map(|_| true).map_err(|error| LocalError::Kinesis {
+            operation: name,
+            resource: stream.to_owned(),
+            message: format!("{:?}", error.body),
+        })
+    }
+
     /// Stops listening; requests in flight have a second to end.
     pub async fn close(mut self) {
         if let Some(close) = self.close.take() {
@@ -360,6 +416,11 @@ async fn serve(listener: TcpListener, app: Router, closed: oneshot::Receiver<()>
 }
 
 impl State {
+    /// Whether this stream's records tell their own time.
+    pub fn is_on_data_clock(&self, stream: &str) -> bool {
+        self.clock.record_time_of(stream).is_some()
+    }
+
     /// The shards of a stream, `None` when there is no such stream.
     pub fn shards_of(&self, stream: &str) -> Option<(Arc<str>, Vec<Arc<ShardLog>>)> {
         let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
@@ -390,6 +451,7 @@ impl State {
             .map(|(((key, stored), sequence_number), times)| TailRecord {
                 arrival_ms: times.map_or_else(|| self.forgotten_arrival_ms(stream, &stored), |times| times.arrival_ms),
                 put: times.map(|times| times.put),
+                came: times.map_or_else(|| came(&stored), |times| times.put),
                 key,
                 sequence_number,
                 stored,
@@ -414,10 +476,16 @@ impl State {
         let wall_ms = wall_clock_ms();
         let mut added_any = false;
         for name in self.store.list_stream_names().await {
-            for shard in self.current_shards(&name).await {
+            let described = self.settled_shards(&name).await;
+            let (shards, any_new) = self.current_shards(&name, &described);
+            for (shard, description) in shards.iter().zip(&described) {
+                // What was closed before this look has been read to its end.
+                if shard.end().closed {
+                    continue;
+                }
                 loop {
                     let position = shard.end().last_key;
-                    let start = start_key(&shard, position.as_deref());
+                    let start = start_key(shard, position.as_deref());
                     let added = self
                         .store
                         .get_records_range_limited(&name, &start, &shard.key_end, READ_CHUNK_RECORDS)
@@ -434,8 +502,16 @@ impl State {
                         .collect();
                     shard.append(&times, last_key);
                     added_any = true;
-                    self.tell_observer(&name, &shard, added, &times);
+                    self.tell_observer(&name, shard, added, &times);
                 }
+                if description.sequence_number_range.ending_sequence_number.is_some() {
+                    shard.close();
+                    added_any = true;
+                }
+            }
+            if any_new {
+                self.shards_seen.send_modify(|count| *count += 1);
+                added_any = true;
             }
         }
         if added_any {
@@ -452,41 +528,67 @@ impl State {
                 sequence_number: times.sequence_number,
                 stored,
                 put: Some(times.put),
+                came: times.put,
                 arrival_ms: times.arrival_ms,
             };
             observer(&record.into_stream_record(&name, shard));
         }
     }
 
-    /// The logs of a stream's shards, made for those not seen before.
-    async fn current_shards(&self, stream: &str) -> Vec<Arc<ShardLog>> {
-        let Ok(described) = self.store.get_stream(stream).await else {
-            return Vec::new();
-        };
+    /// A stream's shards, once the emulator has done what it does to them in the background. It splits and merges in a task
+    /// of its own that knows nothing of the gate; the caller holds the gate alone, so waiting here keeps puts and reads from
+    /// meeting a stream half changed: a shard is closed and its children are there from one call to the next.
+    async fn settled_shards(&self, stream: &str) -> Vec<Shard> {
+        let deadline = Instant::now() + STREAM_UPDATE_TIMEOUT;
+        loop {
+            let Ok(described) = self.store.get_stream(stream).await else {
+                return Vec::new();
+            };
+            if !matches!(described.stream_status, StreamStatus::Creating | StreamStatus::Updating) {
+                let known = self.shards_of(stream).map_or(0, |(_, shards)| shards.len());
+                if known != described.shards.len() {
+                    // New shards are seen a moment before they have a counter for their sequence numbers, and without one
+                    // records would overwrite each other. An update that changes nothing sees to the counters.
+                    let _ = self.store.update_stream(stream, |_| Ok(())).await;
+                }
+                return described.shards;
+            }
+            if Instant::now() >= deadline {
+                tracing::error!(stream, "the stream is still being updated");
+                return described.shards;
+            }
+            tokio::time::sleep(STREAM_UPDATE_POLL).await;
+        }
+    }
+
+    /// The logs of a stream's shards, made for those not seen before, and whether there were such.
+    fn current_shards(&self, stream: &str, described: &[Shard]) -> (Vec<Arc<ShardLog>>, bool) {
         if let Some((_, known)) = self.shards_of(stream)
-            && known.len() == described.shards.len()
+            && known.len() == described.len()
         {
-            return known;
+            return (known, false);
         }
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
         let log = logs.entry(stream.to_owned()).or_insert_with(|| StreamLog {
             name: stream.into(),
             shards: Vec::new(),
         });
-        for (index, shard) in described.shards.iter().enumerate().skip(log.shards.len()) {
+        for (index, shard) in described.iter().enumerate().skip(log.shards.len()) {
             let key_prefix = format!("{}/", ferrokinesis::sequence::shard_ix_to_hex(index as i64));
             let key_end = ferrokinesis::sequence::shard_ix_to_hex(index as i64 + 1);
+            let hash_keys = HashKeys {
+                first: shard.hash_key_range.start_u128(),
+                last: shard.hash_key_range.end_u128(),
+            };
             log.shards.push(Arc::new(ShardLog::new(
                 &shard.shard_id,
+                hash_keys,
                 key_prefix,
                 key_end,
                 self.put_times_per_shard_max,
             )));
         }
-        let shards = log.shards.clone();
-        drop(logs);
-        self.shards_seen.send_modify(|count| *count += 1);
-        shards
+        (log.shards.clone(), true)
     }
 }
 
@@ -501,6 +603,14 @@ fn start_key(shard: &ShardLog, position: Option<&str>) -> String {
 /// The emulator's sequence numbers have 186 bits; anything else would sort first and show at once.
 fn number_of(key: &str) -> SequenceNumber {
     SequenceNumber::parse(sequence_text(key)).unwrap_or_default()
+}
+
+/// When a record was put, from the emulator's own stamp of whole seconds.
+fn came(stored: &StoredRecord) -> Instant {
+    let now = Instant::now();
+    let age_ms = wall_clock_ms().saturating_sub(stored.approximate_arrival_timestamp as i64 * 1_000);
+    let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
+    now.checked_sub(age).unwrap_or(now)
 }
 
 /// The bytes behind base64. The emulator has checked it.
@@ -521,8 +631,14 @@ impl TailRecord {
                 approximate_arrival_timestamp: 0.0,
             },
             put: None,
+            came: Instant::now(),
             arrival_ms,
         }
+    }
+
+    /// The bytes put.
+    pub fn data(&self) -> Vec<u8> {
+        decode(&self.stored.data)
     }
 
     /// The emulator's key, as a position to read on from.

@@ -21,6 +21,8 @@ pub(crate) struct RecordTimes {
 /// The times of a shard's records in stream order, the oldest forgotten first, and a bell for its readers.
 pub(crate) struct ShardLog {
     pub shard_id: Arc<str>,
+    /// Which partition keys, by their MD5, come here.
+    pub hash_keys: HashKeys,
     /// The emulator's key prefix for this shard.
     pub key_prefix: String,
     /// The end of this shard's keys, exclusive.
@@ -28,6 +30,20 @@ pub(crate) struct ShardLog {
     times: Mutex<Times>,
     bell: watch::Sender<ShardEnd>,
     remembered_max: usize,
+}
+
+/// The inclusive range of hash keys that a shard takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HashKeys {
+    pub first: u128,
+    pub last: u128,
+}
+
+impl HashKeys {
+    /// Whether a key belongs to both.
+    pub fn overlap(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
 }
 
 #[derive(Default)]
@@ -44,6 +60,8 @@ pub(crate) struct ShardEnd {
     pub last_key: Option<String>,
     /// Records put so far.
     pub records: u64,
+    /// Whether it was split or merged: what is there is all that will ever be.
+    pub closed: bool,
 }
 
 /// What a reader behind a position may read.
@@ -58,9 +76,16 @@ pub(crate) enum Due {
 }
 
 impl ShardLog {
-    pub fn new(shard_id: &str, key_prefix: String, key_end: String, remembered_max: usize) -> Self {
+    pub fn new(
+        shard_id: &str,
+        hash_keys: HashKeys,
+        key_prefix: String,
+        key_end: String,
+        remembered_max: usize,
+    ) -> Self {
         Self {
             shard_id: shard_id.into(),
+            hash_keys,
             key_prefix,
             key_end,
             times: Mutex::default(),
@@ -84,6 +109,11 @@ impl ShardLog {
             end.last_key = Some(last_key);
             end.records += added.len() as u64;
         });
+    }
+
+    /// No record will come any more. Wakes the readers, which may be waiting for one.
+    pub fn close(&self) {
+        self.bell.send_modify(|end| end.closed = true);
     }
 
     pub fn end(&self) -> ShardEnd {
@@ -170,7 +200,7 @@ impl ShardLog {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{Due, RecordTimes, ShardLog};
+    use super::{Due, HashKeys, RecordTimes, ShardLog};
     use crate::kinesis::SequenceNumber;
 
     fn number(value: u32) -> SequenceNumber {
@@ -180,6 +210,7 @@ mod tests {
     fn log(remembered_max: usize, numbers: std::ops::Range<u32>, put: Instant) -> ShardLog {
         let log = ShardLog::new(
             "shardId-000000000000",
+            HashKeys { first: 0, last: 9 },
             "00000000/".into(),
             "00000001".into(),
             remembered_max,
