@@ -12,11 +12,15 @@ mod fold;
 mod gzip;
 mod journey_file;
 mod local;
+mod patience;
 mod people;
 mod profile_text;
 mod profiles_file;
 mod progress;
 mod project;
+mod put_again;
+mod redrive;
+mod rejected;
 mod replay;
 mod send;
 mod sender;
@@ -39,6 +43,8 @@ fn main() -> ExitCode {
         Command::Local(options) => in_runtime(local::run(options)),
         Command::Send(options) => in_runtime(send::run(options)),
         Command::Users(options) => in_runtime(users::run(options)),
+        Command::Rejected(options) => in_runtime(rejected::run(options)),
+        Command::Redrive(options) => in_runtime(redrive::run(options)),
     };
     match done {
         Ok(Verdict::AllWell) => ExitCode::SUCCESS,

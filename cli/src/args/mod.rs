@@ -1,6 +1,8 @@
 //! What can be written on the command line, and what `--help` teaches.
 
 mod local;
+mod redrive;
+mod rejected;
 
 use std::path::PathBuf;
 
@@ -9,6 +11,10 @@ use clap::{Args, Parser, Subcommand};
 use url::Url;
 
 pub use local::{ClockChoice, LocalOptions};
+pub use redrive::{PassedByChoice, RedriveOptions};
+pub use rejected::{
+    ListOptions, RejectedCommand, RejectedOptions, RejectedSelection, ResendOptions, ShowRejectedOptions,
+};
 
 const EXIT_CODES: &str = "Exit codes:\n  0  all is well\n  1  something is wrong with the input, or missing in the result\n  2  the command was not understood";
 
@@ -29,6 +35,8 @@ pub enum Command {
     Local(LocalOptions),
     Send(SendOptions),
     Users(UsersOptions),
+    Rejected(RejectedOptions),
+    Redrive(RedriveOptions),
 }
 
 /// Check a journey file: every error at once, each with its line and a suggestion
@@ -198,6 +206,14 @@ mod tests {
             "usher send --stream s e.jsonl --endpoint-url http://",
             "usher users show ann --endpoint-url ftp://127.0.0.1/",
             "usher users show ",
+            "usher rejected",
+            "usher rejected show --raw",
+            "usher redrive",
+            "usher redrive f.json --user ann",
+            "usher redrive --queue q --bucket s3://b",
+            "usher redrive f.json --delete",
+            "usher redrive f.json --yes --skip-uncertain",
+            "usher redrive --user ann --parallelization-factor 11",
         ] {
             assert!(Arguments::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
@@ -207,6 +223,13 @@ mod tests {
             "usher send --stream interactions - --ordered --resume s.json",
             "usher send --stream s - --endpoint-url http://127.0.0.1:4567",
             "usher users show ann --at latest",
+            "usher rejected list --stream r --since 2h --reason not_json --reason too_large",
+            "usher rejected show shardId-0:1 --raw",
+            "usher rejected resend --reason not_json --to interactions --dry-run",
+            "usher redrive failures --dry-run --stream interactions",
+            "usher redrive --queue https://sqs.eu-west-1.amazonaws.com/1/q --delete --skip-uncertain",
+            "usher redrive --bucket s3://b/aws/lambda/ --yes",
+            "usher redrive --user ann --passed-by skip --dry-run",
             "usher users show ann --endpoint-url https://dynamodb.eu-central-1.amazonaws.com",
         ] {
             assert!(Arguments::try_parse_from(right.split(' ')).is_ok(), "{right}");

@@ -106,18 +106,62 @@ pub async fn send<S>(
     stream: Arc<S>,
     options: SendOptions,
     progress: Arc<SendProgress>,
+    stop: watch::Receiver<bool>,
+    on_acknowledged: &mut (dyn FnMut(&Acknowledged) -> Result<()> + Send),
+) -> Result<SendOutcome>
+where
+    S: RecordStream + 'static,
+{
+    let (lines, read) = mpsc::channel(LINES_WAITING_MAX);
+    let resume = options.resume;
+    // A thread of its own, because reading blocks, and standard input may block for ever.
+    std::thread::spawn(move || read_lines(events, &resume, &lines));
+    send_read(read, stream, options.ordered, progress, stop, on_acknowledged).await
+}
+
+/// Sends records that are in memory, never two unacknowledged ones of a key, until all are sent or `stop` says true.
+///
+/// # Errors
+/// When the stream refuses records or takes none for [`GIVE_UP_AFTER`]; `progress` has what was acknowledged before.
+pub async fn send_records<S>(
+    records: Vec<StreamRecord>,
+    stream: Arc<S>,
+    progress: Arc<SendProgress>,
+    stop: watch::Receiver<bool>,
+) -> Result<SendOutcome>
+where
+    S: RecordStream + 'static,
+{
+    let (lines, read) = mpsc::channel(LINES_WAITING_MAX);
+    std::thread::spawn(move || {
+        for (index, record) in records.into_iter().enumerate() {
+            let entry = Entry {
+                line: index as u64 + 1,
+                hash: 0,
+                record,
+                failures: 0,
+            };
+            if lines.blocking_send(Read::Record(entry)).is_err() {
+                return;
+            }
+        }
+    });
+    send_read(read, stream, true, progress, stop, &mut |_| Ok(())).await
+}
+
+async fn send_read<S>(
+    mut read: mpsc::Receiver<Read>,
+    stream: Arc<S>,
+    ordered: bool,
+    progress: Arc<SendProgress>,
     mut stop: watch::Receiver<bool>,
     on_acknowledged: &mut (dyn FnMut(&Acknowledged) -> Result<()> + Send),
 ) -> Result<SendOutcome>
 where
     S: RecordStream + 'static,
 {
-    let (lines, mut read) = mpsc::channel(LINES_WAITING_MAX);
-    let resume = options.resume;
-    // A thread of its own, because reading blocks, and standard input may block for ever.
-    std::thread::spawn(move || read_lines(events, &resume, &lines));
     let mut sending = Sending {
-        queue: Queue::new(options.ordered),
+        queue: Queue::new(ordered),
         acknowledged: Acknowledged::default(),
         progress,
         skipped: 0,

@@ -1,0 +1,252 @@
+//! What each record of a given-up batch is, and whether its event was applied.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use anyhow::{Context, Result};
+use usher_domain::journey::Journey;
+use usher_domain::profile::Profile;
+use usher_pipeline::ports::{GET_USERS_MAX, ProfileTable};
+use usher_wire::trigger::{DECISION_KIND, TriggerRecord};
+use usher_wire::{event, profile_state};
+
+use super::failure_record::FailedRecord;
+use super::standing::{Standing, standing};
+use crate::gzip;
+use crate::patience::patiently;
+
+/// Guard and ids are the same whatever the journey, so any does to read them.
+const ANY_JOURNEY: &str = "journey: any";
+
+/// What a record is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An event of this user.
+    Event {
+        /// Whose profile it belongs to.
+        user: String,
+        /// The hash of its id.
+        id_hash: u64,
+    },
+    /// A decision on the triggers stream: consumers act once by its id.
+    Decision,
+    /// Nothing that can be used; profile-writer will say why on `rejected`.
+    Unusable,
+}
+
+/// What a record is, from its bytes.
+pub fn kind_of(record: &FailedRecord) -> Kind {
+    let expanded = gzip::is_gzip(&record.data).then(|| gzip::decompress(&record.data).unwrap_or_default());
+    let bytes = expanded.as_deref().unwrap_or(&record.data);
+    match event::decode(bytes, record.arrived_at) {
+        Ok(event) => Kind::Event {
+            user: event.user.to_string(),
+            id_hash: event.id_hash,
+        },
+        Err(_) if TriggerRecord::parse(bytes).is_ok_and(|trigger| trigger.kind == DECISION_KIND) => Kind::Decision,
+        Err(_) => Kind::Unusable,
+    }
+}
+
+/// The profiles of some users.
+#[derive(Default)]
+pub struct Profiles {
+    by_user: HashMap<String, Profile>,
+    /// Users whose events go to `rejected` for now: they are parked, or will be, because their profile can't be read.
+    parked: BTreeSet<String>,
+}
+
+impl Profiles {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When the table can't be read.
+    pub async fn read(table: &impl ProfileTable, users: &BTreeSet<&str>) -> Result<Profiles> {
+        // It is a constant, and a test reads it.
+        let journey = Journey::parse(ANY_JOURNEY).map_err(|_| anyhow::anyhow!("the built-in journey is wrong"))?;
+        let mut waiting: Vec<&str> = users.iter().copied().collect();
+        let mut profiles = Profiles::default();
+        while !waiting.is_empty() {
+            let asked = waiting.split_off(waiting.len().saturating_sub(GET_USERS_MAX));
+            let answer = patiently(|| table.get(&asked)).await.context(
+                "cannot read the profiles, which tell what was applied; is the table's name right (--table), and is this \
+                 the right account, region or endpoint (--dynamodb-endpoint-url)?",
+            )?;
+            for item in answer.items {
+                if item.parked_since.is_some() {
+                    profiles.parked.insert(item.user_id.clone());
+                }
+                match profile_state::decode(&item.state, item.version, &item.user_id, &journey) {
+                    Ok(profile) => {
+                        profiles.by_user.insert(item.user_id, profile);
+                    }
+                    Err(_) => {
+                        profiles.parked.insert(item.user_id);
+                    }
+                }
+            }
+            profiles
+                .parked
+                .extend(answer.unreadable.into_iter().map(|(user, _)| user));
+            waiting.extend(
+                asked
+                    .into_iter()
+                    .filter(|user| answer.unprocessed.iter().any(|left| left == user)),
+            );
+        }
+        Ok(profiles)
+    }
+}
+
+/// What is to be done with some records.
+#[derive(Debug, Default)]
+pub struct Assessment {
+    /// For each record, whether it goes again.
+    pub fates: Vec<Fate>,
+    /// Uncertain events by user.
+    pub uncertain: BTreeMap<String, u64>,
+    /// Events of parked users that go again, by user.
+    pub parked: BTreeMap<String, u64>,
+    /// Events that are applied already.
+    pub applied: u64,
+    /// Events that certainly were not.
+    pub not_applied: u64,
+    /// Decisions.
+    pub decisions: u64,
+    /// Records that will be rejected.
+    pub unusable: u64,
+}
+
+/// What is to be done with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes again.
+    Goes,
+    /// It is applied already.
+    Applied,
+    /// Somebody has to say.
+    Uncertain,
+}
+
+/// Decides what is to be done with each record. Pure.
+pub fn assess(records: &[FailedRecord], kinds: &[Kind], profiles: &Profiles) -> Assessment {
+    let mut assessment = Assessment::default();
+    for (record, kind) in records.iter().zip(kinds) {
+        let fate = match kind {
+            Kind::Decision => {
+                assessment.decisions += 1;
+                Fate::Goes
+            }
+            Kind::Unusable => {
+                assessment.unusable += 1;
+                Fate::Goes
+            }
+            Kind::Event { user, id_hash } => {
+                let fate = match standing(profiles.by_user.get(user), record, *id_hash) {
+                    Standing::Applied => {
+                        assessment.applied += 1;
+                        Fate::Applied
+                    }
+                    Standing::NotApplied => {
+                        assessment.not_applied += 1;
+                        Fate::Goes
+                    }
+                    Standing::Uncertain => {
+                        *assessment.uncertain.entry(user.clone()).or_default() += 1;
+                        Fate::Uncertain
+                    }
+                };
+                if fate != Fate::Applied && profiles.parked.contains(user) {
+                    *assessment.parked.entry(user.clone()).or_default() += 1;
+                }
+                fate
+            }
+        };
+        assessment.fates.push(fate);
+    }
+    assessment
+}
+
+#[cfg(test)]
+mod tests {
+    use usher_domain::hash::hash_bytes;
+    use usher_domain::recent_event_ids::RecentEventIds;
+    use usher_domain::time::Timestamp;
+    use usher_pipeline::memory::MemoryProfileTable;
+    use usher_pipeline::ports::ProfileItem;
+
+    use super::*;
+
+    fn record(data: &[u8]) -> FailedRecord {
+        FailedRecord {
+            stream_arn: "arn".to_owned(),
+            shard_id: "shardId-0".to_owned(),
+            sequence_number: 10u64.into(),
+            partition_key: "k".to_owned(),
+            arrived_at: "2026-01-05T10:00:00Z".parse().expect("a time"),
+            data: data.to_owned(),
+        }
+    }
+
+    fn event(user: &str, id: &str) -> Vec<u8> {
+        let at = "2026-01-05T10:00:00Z";
+        format!(r#"{{"event_id":"{id}","event_type":"click","timestamp":"{at}","user_id":"{user}"}}"#).into_bytes()
+    }
+
+    #[tokio::test]
+    async fn each_record_has_its_fate_by_what_it_is_and_what_the_profile_knows() {
+        let journey = Journey::parse(ANY_JOURNEY).expect("it is fine");
+        let table = MemoryProfileTable::default();
+        for (user, applied_events, parked_since) in [
+            ("ann", 1, None),
+            ("bob", 9, None),
+            ("eve", 1, Some(Timestamp::default())),
+        ] {
+            let mut profile = Profile::new(&journey);
+            profile.applied_events = applied_events;
+            profile.recent_event_ids = RecentEventIds::from_hashes([hash_bytes(b"known")]);
+            profile.guard.advance(
+                usher_domain::guard::ShardKey::of("arn", "shardId-0"),
+                usher_domain::sequence_number::Position {
+                    sequence_number: 20u64.into(),
+                    sub_sequence_number: 0,
+                },
+            );
+            let item = ProfileItem {
+                user_id: user.to_owned(),
+                version: 1,
+                state: profile_state::encode(&profile, &journey),
+                updated_at: Timestamp::default(),
+                parked_since,
+            };
+            table.put(&item, 0).await.expect("it is in memory");
+        }
+        let decision = br#"{"kind":"decision","trigger_id":"1","user_id":"ann"}"#;
+        let records: Vec<FailedRecord> = [
+            event("ann", "known"),
+            event("ann", "new"),
+            gzip::compress(&event("bob", "new")),
+            event("new", "known"),
+            event("eve", "new"),
+            decision.to_vec(),
+            b"not json".to_vec(),
+        ]
+        .iter()
+        .map(|data| record(data))
+        .collect();
+        let kinds: Vec<Kind> = records.iter().map(kind_of).collect();
+        let users = kinds.iter().filter_map(|kind| match kind {
+            Kind::Event { user, .. } => Some(user.as_str()),
+            _ => None,
+        });
+        let profiles = Profiles::read(&table, &users.collect()).await.expect("it is in memory");
+        let found = assess(&records, &kinds, &profiles);
+        use Fate::{Applied, Goes, Uncertain};
+        assert_eq!(found.fates, [Applied, Goes, Uncertain, Goes, Goes, Goes, Goes]);
+        assert_eq!(
+            (found.applied, found.not_applied, found.decisions, found.unusable),
+            (1, 3, 1, 1)
+        );
+        assert_eq!(found.uncertain, BTreeMap::from([("bob".to_owned(), 1)]));
+        assert_eq!(found.parked, BTreeMap::from([("eve".to_owned(), 1)]));
+    }
+}
