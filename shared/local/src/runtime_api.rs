@@ -166,6 +166,8 @@ pub(crate) struct FunctionQueue {
 struct QueueState {
     waiting: VecDeque<Invocation>,
     idle: VecDeque<Idle>,
+    /// Invocations, by request id, that an idle process has been given and has not taken yet.
+    handed: HashSet<String>,
     in_flight: HashMap<String, InFlight>,
     environments: HashMap<String, Arc<Environment>>,
     /// The last work of each environment, so that the same work finds its warm caches.
@@ -338,6 +340,7 @@ impl FunctionQueue {
                 result,
             });
             let Ok(environment) = when_taken.await else {
+                self.state().handed.remove(&request_id);
                 // The process went away as it was about to take it, or the function failed for good.
                 continue;
             };
@@ -382,16 +385,20 @@ impl FunctionQueue {
             let Some(idle) = state.idle.remove(index) else {
                 break;
             };
+            let request_id = invocation.request_id.clone();
             match idle.offer.send(invocation) {
-                Ok(()) => return,
+                Ok(()) => {
+                    state.handed.insert(request_id);
+                    return;
+                }
                 // It hung up; try the next.
                 Err(returned) => invocation = returned,
             }
         }
+        // The warm process, which must not take it, is idle or about to be, so there must be one more.
+        let at_work = state.handed.len() + state.in_flight.len();
+        let wanted = at_work + state.waiting.len() + 1 + usize::from(invocation.elsewhere);
         state.waiting.push_back(invocation);
-        // One that waits for another process than the warm one, which is idle, wants one more.
-        let busy = state.waiting.len() + state.in_flight.len();
-        let wanted = busy + usize::from(!state.idle.is_empty());
         self.demand.send_if_modified(|demand| {
             let more = wanted > *demand;
             *demand = wanted.max(*demand);
@@ -513,6 +520,7 @@ impl FunctionQueue {
         invocation: TakenInvocation,
     ) -> bool {
         let mut state = self.state();
+        state.handed.remove(request_id);
         if environment.id != EXTERNAL && !state.environments.contains_key(&environment.id) {
             return false;
         }

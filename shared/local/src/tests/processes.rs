@@ -10,7 +10,7 @@ use crate::{FunctionSource, LocalCloud, LocalCloudOptions, LogLine, LogSource};
 use super::{drained, numbered, put, template};
 
 /// The example `small_function`, which cargo builds beside the tests.
-fn program() -> PathBuf {
+pub(super) fn program() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let profile = tests.parent().and_then(|deps| deps.parent()).unwrap();
     profile.join("examples").join("small_function")
