@@ -70,9 +70,13 @@ pub const EVENT_TYPES_MAX: usize = 1024;
 pub const CONDITION_BYTES_MAX: usize = 4096;
 /// Deepest nesting of a condition.
 pub const CONDITION_DEPTH_MAX: usize = 64;
-/// Properties of an event, in bytes, that a condition in the interpreter reads at most: it takes all of them apart, and
-/// its macros walk whole lists.
+/// Largest compiled pattern of a condition's `matches`, in bytes.
+pub const PATTERN_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Properties of an event, in bytes, that a condition in the interpreter reads at most: it takes all of them apart.
 pub const INTERPRETED_BYTES_MAX: usize = 64 * 1024;
+/// The same for a condition with a macro such as `exists`. What stands in it may walk a list for each entry of another, as in
+/// `a.all(x, x in b)`, so its time grows with the square of the size: 64 KB would take seconds.
+pub const WALKED_BYTES_MAX: usize = 8 * 1024;
 /// Largest journey file, in bytes.
 pub const JOURNEY_BYTES_MAX: usize = 1024 * 1024;
 /// Mistakes of a journey file that are told at once; with more than these, it is hardly meant as one.

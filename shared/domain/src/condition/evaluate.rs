@@ -35,7 +35,7 @@ pub enum EvaluationError {
     #[error("it compares values of kinds that don't go together")]
     Mismatch,
     /// It needs the interpreter, and the event's properties are larger than that takes
-    /// ([`crate::limits::INTERPRETED_BYTES_MAX`]).
+    /// ([`crate::limits::INTERPRETED_BYTES_MAX`], [`crate::limits::WALKED_BYTES_MAX`]).
     #[error("the event's properties are too large for a condition of this kind")]
     TooLarge,
     /// The interpreter failed otherwise.

@@ -3,17 +3,56 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
+use cel::extractors::This;
 use cel::objects::{Key, Map};
-use cel::{Context, Env, Program, Value as CelValue};
+use cel::{Context, Env, ExecutionError, Value as CelValue};
 
+use super::lower::MATCHES;
+use super::patterns::Patterns;
 use super::{EvaluationError, Scope, Slot};
 use crate::event::Field;
 use crate::json;
-use crate::limits::INTERPRETED_BYTES_MAX;
+use crate::limits::{INTERPRETED_BYTES_MAX, WALKED_BYTES_MAX};
 use crate::value::Value;
 
 /// Making it costs more than evaluating most conditions.
 static STANDARD_LIBRARY: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+/// A condition for the interpreter.
+#[derive(Debug)]
+pub(super) struct Program {
+    program: cel::Program,
+    patterns: Arc<Patterns>,
+    property_bytes_max: usize,
+}
+
+impl Program {
+    pub(super) fn new(program: cel::Program, patterns: Patterns, has_macro: bool) -> Program {
+        Program {
+            program,
+            patterns: Arc::new(patterns),
+            property_bytes_max: if has_macro {
+                WALKED_BYTES_MAX
+            } else {
+                INTERPRETED_BYTES_MAX
+            },
+        }
+    }
+
+    /// A condition of a journey, although there may be a typed form of it.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn compile(
+        source: &str,
+        journey: &crate::journey::Journey,
+    ) -> Result<Program, Vec<super::ConditionError>> {
+        let mut names = super::Names {
+            features: journey.features.iter().map(|feature| feature.name.clone()).collect(),
+            steps: journey.steps.iter().map(|step| step.id.clone()).collect(),
+            traits: journey.traits.clone(),
+        };
+        super::lower::compile(source, &mut names).map(|compiled| compiled.interpreted)
+    }
+}
 
 /// Whether the condition is met.
 pub(super) fn is_met(program: &Program, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
@@ -24,14 +63,32 @@ pub(super) fn is_met(program: &Program, scope: &Scope<'_>) -> Result<bool, Evalu
 }
 
 fn run(program: &Program, scope: &Scope<'_>) -> Result<CelValue, EvaluationError> {
+    let Program {
+        program,
+        patterns,
+        property_bytes_max,
+    } = program;
     let references = program.references();
-    if references.has_variable("event") && property_bytes(scope) > INTERPRETED_BYTES_MAX {
+    if references.has_variable("event") && property_bytes(scope) > *property_bytes_max {
         return Err(EvaluationError::TooLarge);
     }
     let mut context = Context::with_env(Arc::clone(&STANDARD_LIBRARY));
     for (root, build) in ROOTS {
         if references.has_variable(root) {
             context.add_variable_from_value(root, build(scope));
+        }
+    }
+    if !patterns.is_empty() {
+        let patterns = Arc::clone(patterns);
+        let matches = move |This(text): This<Arc<String>>, pattern: Arc<String>| {
+            patterns.is_match(&pattern, &text).ok_or_else(|| {
+                // Each pattern was compiled with its condition.
+                ExecutionError::function_error(MATCHES, "an unknown pattern")
+            })
+        };
+        // Only a name that is taken is refused, and without its feature `regex` the library has no such function.
+        if context.add_function(MATCHES, matches).is_err() {
+            return Err(EvaluationError::Other);
         }
     }
     program.execute(&context).map_err(|error| match error {

@@ -2,7 +2,8 @@
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 
-use super::{ConditionError, Names, Slot};
+use super::patterns::Patterns;
+use super::{ConditionError, Names, Slot, interpret};
 use crate::event::Field;
 use crate::journey::did_you_mean;
 use crate::limits::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, IDENTIFIER_BYTES_MAX, TRAITS_MAX};
@@ -32,6 +33,9 @@ const FUNCTIONS: [&str; 13] = [
     "type",
     "uint",
 ];
+
+/// The function whose second argument is a pattern.
+pub(super) const MATCHES: &str = "matches";
 
 /// A comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +67,8 @@ pub(super) enum Node {
 pub(super) struct Compiled {
     /// The typed program, where every part can be typed.
     pub typed: Option<Node>,
-    /// The library's program.
-    pub program: cel::Program,
+    /// The program for the interpreter.
+    pub interpreted: interpret::Program,
     /// What it reads, each once, in the order of reading.
     pub reads: Vec<(String, Slot)>,
     /// The event types without which it can't be met.
@@ -103,9 +107,17 @@ pub(super) fn compile(source: &str, names: &mut Names) -> Result<Compiled, Vec<C
         reads: Vec::new(),
         errors: Vec::new(),
         variables: Vec::new(),
+        patterns: Patterns::default(),
+        has_macro: false,
     };
     checker.check(program.expression());
-    let Checker { reads, errors, .. } = checker;
+    let Checker {
+        reads,
+        errors,
+        patterns,
+        has_macro,
+        ..
+    } = checker;
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -113,7 +125,7 @@ pub(super) fn compile(source: &str, names: &mut Names) -> Result<Compiled, Vec<C
     let event_types = event_types(program.expression());
     Ok(Compiled {
         typed,
-        program,
+        interpreted: interpret::Program::new(program, patterns, has_macro),
         reads,
         event_types,
     })
@@ -255,6 +267,9 @@ struct Checker<'n> {
     errors: Vec<ConditionError>,
     /// The variables of the macros that the walk is in.
     variables: Vec<String>,
+    /// The patterns of `matches`, compiled.
+    patterns: Patterns,
+    has_macro: bool,
 }
 
 impl Checker<'_> {
@@ -275,11 +290,13 @@ impl Checker<'_> {
             Expr::Call(call) => {
                 self.check_function(&call.func_name);
                 self.check_type_literals(call);
+                self.check_pattern(call);
                 call.target.iter().for_each(|target| self.check(target));
                 call.args.iter().for_each(|arg| self.check(arg));
             }
             Expr::List(list) => list.elements.iter().for_each(|element| self.check(element)),
             Expr::Comprehension(comprehension) => {
+                self.has_macro = true;
                 self.check(&comprehension.iter_range);
                 let depth = self.variables.len();
                 if depth > 0 {
@@ -335,6 +352,24 @@ impl Checker<'_> {
             self.errors.push(ConditionError {
                 message: format!("there is no function `{name}`"),
                 suggestion: did_you_mean(name, &mut FUNCTIONS.into_iter()),
+            });
+        }
+    }
+
+    /// A pattern takes far longer to compile than to match, so an event must not be able to have it done again and again
+    /// (P10).
+    fn check_pattern(&mut self, call: &CallExpr) {
+        if call.func_name != MATCHES {
+            return;
+        }
+        let compiled = match call.args.last().and_then(text) {
+            Some(pattern) => self.patterns.compile(pattern),
+            None => Err("the pattern of `matches` must be written out, as a text".to_owned()),
+        };
+        if let Err(message) = compiled {
+            self.errors.push(ConditionError {
+                message,
+                suggestion: None,
             });
         }
     }

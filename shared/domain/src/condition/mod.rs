@@ -9,6 +9,7 @@
 mod evaluate;
 mod interpret;
 mod lower;
+mod patterns;
 
 pub use evaluate::{EvaluationError, Scope};
 
@@ -63,7 +64,7 @@ pub struct ConditionError {
 #[derive(Debug)]
 enum Program {
     Typed(Node),
-    Interpreted(Box<cel::Program>),
+    Interpreted(Box<interpret::Program>),
 }
 
 /// A compiled condition.
@@ -86,7 +87,7 @@ impl Condition {
             source: source.to_owned(),
             program: match compiled.typed {
                 Some(node) => Program::Typed(node),
-                None => Program::Interpreted(Box::new(compiled.program)),
+                None => Program::Interpreted(Box::new(compiled.interpreted)),
             },
             reads: compiled.reads,
             event_types: compiled.event_types,
@@ -122,7 +123,7 @@ impl Condition {
     /// As [`Condition::is_met`].
     #[cfg(feature = "fuzzing")]
     pub fn is_met_interpreted(&self, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
-        match cel::Program::compile(&self.source) {
+        match interpret::Program::compile(&self.source, scope.journey) {
             Ok(program) => interpret::is_met(&program, scope),
             Err(_) => Err(EvaluationError::Other),
         }

@@ -82,7 +82,8 @@ fn compile(source: &str) -> Condition {
 
 /// What the library's interpreter says, whatever form the condition takes.
 fn interpreted(source: &str, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
-    interpret::is_met(&cel::Program::compile(source).expect(source), scope)
+    let program = interpret::Program::compile(source, scope.journey);
+    interpret::is_met(&program.unwrap_or_else(|errors| panic!("{source}: {errors:?}")), scope)
 }
 
 #[test]
@@ -231,7 +232,12 @@ fn what_has_no_typed_form_runs_in_the_interpreter() {
         ),
         ("event.category.contains(\"um\")", yes),
         ("event.category.matches(\"^f[a-z]+$\")", yes),
-        ("event.category.matches(\"[\")", error),
+        (
+            "matches(event.category, \"u.$\") || event.category.matches(\"^f\")",
+            yes,
+        ),
+        ("[\"a\", \"b\"].all(text, text.matches(\"^[ab]$\"))", yes),
+        ("event.properties.i.matches(\"5\")", error),
         ("event.properties.i + 1 == 6 && event.properties.i % 2 == 1", yes),
         ("event.properties.i / 0 == 1", error),
         ("event.properties.i - 9223372036854775807 - 10 < 0", error),
@@ -330,6 +336,22 @@ fn what_is_wrong_with_a_condition_is_said_with_what_to_write() {
             "there is no function `timestamp`",
             None,
         ),
+        (
+            "event.category.matches(\"[a\")",
+            "no regular expression: unclosed character class",
+            None,
+        ),
+        (
+            "event.category.matches(\"(\\\\w{1000}){1000}\")",
+            "more than 1048576 bytes when compiled",
+            None,
+        ),
+        (
+            "event.category.matches(event.properties.t)",
+            "must be written out",
+            None,
+        ),
+        ("event.category.matches()", "must be written out", None),
         ("Event{id: 1} == 1", "a condition can't make a `Event`", None),
         ("event.type ==", "", None),
         ("", "", None),
