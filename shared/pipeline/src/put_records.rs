@@ -33,8 +33,8 @@ impl PutResult {
 
 /// Puts records in order and tries again what failed until the deadline. One result a record.
 ///
-/// A record whose put fails may end up behind later ones, also of its own key: where that matters, put the records of
-/// a key one at a time.
+/// A record whose put fails may end up behind later ones, also of its own key: where that matters, see
+/// [`put_in_rounds`].
 pub async fn put_all<S: RecordStream>(stream: &S, records: &[StreamRecord], deadline: Instant) -> Vec<PutResult> {
     let mut results = vec![None; records.len()];
     for range in cut(records) {
@@ -47,6 +47,47 @@ pub async fn put_all<S: RecordStream>(stream: &S, records: &[StreamRecord], dead
         .into_iter()
         .map(|result| result.unwrap_or_else(unanswered))
         .collect()
+}
+
+/// How much of a queue is on the stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PutInOrder {
+    /// How many of its records, from the first on.
+    pub stored: usize,
+    /// Why the next could not be put, or it is not known whether it was.
+    pub why: Option<String>,
+}
+
+/// Puts several queues of records, each in its own order: of a queue, a record is put once the one before it is known to be
+/// on the stream, and after a failure none is. Records of different queues go together.
+pub async fn put_in_rounds<S: RecordStream>(
+    stream: &S,
+    queues: Vec<Vec<StreamRecord>>,
+    deadline: Instant,
+) -> Vec<PutInOrder> {
+    let mut put = vec![PutInOrder::default(); queues.len()];
+    let mut left: Vec<_> = queues.into_iter().map(Vec::into_iter).collect();
+    loop {
+        let mut round = Vec::new();
+        let mut records = Vec::new();
+        for (index, queue) in left.iter_mut().enumerate() {
+            if put[index].why.is_none()
+                && let Some(record) = queue.next()
+            {
+                round.push(index);
+                records.push(record);
+            }
+        }
+        if records.is_empty() {
+            return put;
+        }
+        for (index, result) in round.into_iter().zip(put_all(stream, &records, deadline).await) {
+            match result {
+                PutResult::Stored { .. } => put[index].stored += 1,
+                PutResult::Failed { why } => put[index].why = Some(why),
+            }
+        }
+    }
 }
 
 async fn put_chunk<S: RecordStream>(

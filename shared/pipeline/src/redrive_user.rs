@@ -65,14 +65,14 @@ pub struct ParkedRecord {
 }
 
 /// Reads one user's parked records.
-pub trait ParkedRecords: Send {
+pub trait ParkedRecords {
     /// The user's parked records that were put before this call, oldest first (parents before their child shards), but
     /// for those that an earlier call gave. Records of other users, and those that are not parked, may be left in: they
     /// are skipped.
     ///
     /// It must not miss a record whose put was acknowledged before the call. Kinesis may show one a moment later, so read
     /// each shard until `MillisBehindLatest` is 0 and once more a second after.
-    fn read(&mut self) -> impl Future<Output = Result<Vec<ParkedRecord>, CallError>> + Send;
+    fn read(&mut self) -> impl Future<Output = Result<Vec<ParkedRecord>, CallError>>;
 }
 
 /// What it needs from the outside.

@@ -49,8 +49,12 @@ pub struct ProfileWriterBatch {
     pub redelivered: u64,
     /// Settled records that the journey ignores.
     pub dropped_by_rule: u64,
-    /// Settled records that can't be used.
+    /// Settled records that can't be used, the parked ones included.
     pub rejected: u64,
+    /// Settled records that wait on `rejected` for their user's profile to be mended.
+    pub parked: u64,
+    /// Users with such records.
+    pub parked_users: u64,
     /// Records that are to be delivered again.
     pub retried: u64,
     /// Users with at least one record.

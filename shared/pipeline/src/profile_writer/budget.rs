@@ -8,6 +8,8 @@ use tokio::time::Instant;
 const READ_PERCENT: u32 = 35;
 const WRITE_PERCENT: u32 = 65;
 const TRIGGERS_PERCENT: u32 = 85;
+const PARKING_PERCENT: u32 = 91;
+const MARKS_PERCENT: u32 = 95;
 
 /// When each stage has to be through. A stage that hangs leaves time to the ones after it: what was written is put on
 /// the streams although one user's call never answers (P6).
@@ -19,6 +21,10 @@ pub(super) struct Budget {
     pub write: Instant,
     /// Putting triggers.
     pub triggers: Instant,
+    /// Putting parked events.
+    pub parking: Instant,
+    /// Marking their users.
+    pub marks: Instant,
     /// Putting rejects: all the time that there is.
     pub rejects: Instant,
 }
@@ -33,6 +39,8 @@ impl Budget {
             read: after(READ_PERCENT),
             write: after(WRITE_PERCENT),
             triggers: after(TRIGGERS_PERCENT),
+            parking: after(PARKING_PERCENT),
+            marks: after(MARKS_PERCENT),
             rejects: deadline,
         }
     }

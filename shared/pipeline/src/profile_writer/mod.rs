@@ -5,8 +5,11 @@
 //!
 //! That goes in rounds, nearly always one. A user whose outbox was stored unsent, or read before anyone emptied it, has it
 //! sent in the first round and is planned in the second; one whose events fill the outbox goes on in the next.
+//!
+//! A user whose profile can't be written is parked: the events wait on `rejected`, in order, and later ones follow.
 
 mod budget;
+mod parking;
 pub(crate) mod records;
 mod tally;
 mod users;
@@ -19,7 +22,6 @@ use usher_domain::batch::group_by_user;
 use usher_domain::journey::Journey;
 use usher_wire::batch::DecodedBatch;
 use usher_wire::envelope::Envelope;
-use usher_wire::reject::{Reject, RejectReason};
 use usher_wire::trigger;
 
 use crate::invocation::{BatchError, Invocation};
@@ -119,6 +121,7 @@ where
         tally.telemetry.batch_users = groups.len() as u64;
         let mut open = self.load(&groups, budget.read, &mut tally).await;
         let mut failures = Failures::default();
+        let mut parked = Vec::new();
         while !open.is_empty() {
             let writes = open.drain(..).map(|user| self.write_user(user, budget.write));
             let written: Vec<_> = futures::stream::iter(writes)
@@ -133,8 +136,8 @@ where
                         tally.note_write(&user, &write, &record_of_event, &events);
                         stored.push(user);
                     }
-                    Err(UserFailure::Unusable(reject)) => {
-                        tally.reject_rest(&user, &write, &reject, &record_of_event);
+                    Err(UserFailure::Parked(parking)) => {
+                        parked.push(self.sort_out(user, parking, &mut tally, &record_of_event));
                     }
                     Err(UserFailure::Unavailable(why)) => {
                         retry_point.lower_to(record_of_event[user.first_open_event()]);
@@ -155,6 +158,8 @@ where
             open.extend(stored.into_iter().filter(|user| !user.is_done()));
         }
 
+        self.park(parked, &envelope, &budget, &mut tally, &mut retry_point, &mut failures)
+            .await;
         self.send_rejects(&envelope, &mut tally, &mut retry_point, &mut failures, budget.rejects)
             .await;
         failures.log(envelope.records.len());
@@ -276,11 +281,6 @@ impl Failures {
             );
         }
     }
-}
-
-/// The reject of an event whose profile can't be used.
-fn unusable_profile(reason: RejectReason, detail: impl Into<String>) -> Reject {
-    Reject::new(reason, "user_id", detail)
 }
 
 #[cfg(test)]

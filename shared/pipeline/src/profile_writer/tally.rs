@@ -6,7 +6,7 @@ use usher_domain::event::ArrivedEvent;
 use usher_domain::fold::EventOutcome;
 use usher_domain::journey::Journey;
 use usher_domain::rules::{RuleCounts, RuleOutcome};
-use usher_wire::reject::Reject;
+use usher_wire::reject::{Reject, RejectReason};
 
 use super::users::{UserWork, UserWrite};
 use crate::response::RetryPoint;
@@ -19,6 +19,7 @@ enum RecordOutcome {
     Open,
     Event(EventOutcome),
     Rejected(Reject),
+    Parked(RejectReason),
 }
 
 /// The count of one batch.
@@ -27,6 +28,8 @@ pub(super) struct Tally {
     pub telemetry: ProfileWriterBatch,
     outcomes: Vec<RecordOutcome>,
     rules: RuleCounts,
+    /// The first parked record of each user who has one.
+    first_parked: Vec<usize>,
     event_to_applied_ms: Vec<(usize, u64)>,
     event_to_trigger_ms: Vec<u64>,
 }
@@ -44,6 +47,7 @@ impl Tally {
             },
             outcomes,
             rules: RuleCounts::new(journey),
+            first_parked: Vec::new(),
             event_to_applied_ms: Vec::with_capacity(records),
             event_to_trigger_ms: Vec::new(),
         }
@@ -76,14 +80,16 @@ impl Tally {
         }
     }
 
-    /// A user's profile can't be used: the events that are not stored yet are rejected, in order. Where they were
-    /// planned, only those that would have changed the profile.
-    pub fn reject_rest(&mut self, user: &UserWork<'_>, write: &UserWrite, reject: &Reject, record_of_event: &[usize]) {
-        for (number, event) in user.events.indices()[write.from..].iter().enumerate() {
-            self.outcomes[record_of_event[*event]] = match write.outcomes.get(number) {
-                None | Some(EventOutcome::Applied) => RecordOutcome::Rejected(reject.clone()),
-                Some(outcome) => RecordOutcome::Event(*outcome),
-            };
+    /// A record was done with before.
+    pub fn note_outcome(&mut self, record: usize, outcome: EventOutcome) {
+        self.outcomes[record] = RecordOutcome::Event(outcome);
+    }
+
+    /// A user's records are to be parked.
+    pub fn note_parked(&mut self, records: &[(usize, Reject)]) {
+        self.first_parked.extend(records.first().map(|(record, _)| *record));
+        for (record, reject) in records {
+            self.outcomes[*record] = RecordOutcome::Parked(reject.reason);
         }
     }
 
@@ -120,10 +126,11 @@ impl Tally {
                 RecordOutcome::Event(EventOutcome::Duplicate) => &mut telemetry.duplicate,
                 RecordOutcome::Event(EventOutcome::Redelivered) => &mut telemetry.redelivered,
                 RecordOutcome::Event(EventOutcome::Ignored) => &mut telemetry.dropped_by_rule,
-                RecordOutcome::Rejected(reject) => {
+                RecordOutcome::Rejected(Reject { reason, .. }) | RecordOutcome::Parked(reason) => {
+                    telemetry.parked += u64::from(matches!(outcome, RecordOutcome::Parked(_)));
                     *telemetry
                         .rejected_by_reason
-                        .entry(reject.reason.name().to_owned())
+                        .entry(reason.name().to_owned())
                         .or_default() += 1;
                     &mut telemetry.rejected
                 }
@@ -132,6 +139,8 @@ impl Tally {
             };
             *count += 1;
         }
+        let parked = self.first_parked.iter();
+        telemetry.parked_users = parked.filter(|record| retry_point.is_settled(**record)).count() as u64;
         let settled = self
             .event_to_applied_ms
             .iter()

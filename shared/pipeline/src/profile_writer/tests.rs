@@ -1,3 +1,5 @@
+mod parking;
+
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -521,31 +523,6 @@ fn growing_journey(features: usize) -> String {
 
 fn long_category(number: u64) -> String {
     format!("{number:0>256}")
-}
-
-#[tokio::test]
-async fn p1_events_that_would_make_a_profile_too_large_are_rejected() {
-    let world = World::of(&growing_journey(40));
-    let clicks: Vec<_> = (0..50)
-        .map(|number| categorised(number, "a", "click", &long_category(number)))
-        .collect();
-    assert_eq!(world.run(&clicks[..20]).await.counted.applied, 20);
-    let mut batch = clicks[19..].to_vec();
-    batch.push(event(50, "b", "click"));
-    let ran = world.run(&batch).await;
-    assert_eq!(ran.retried_from, None);
-    assert_eq!(
-        (ran.counted.redelivered, ran.counted.rejected, ran.counted.applied),
-        (1, 30, 1)
-    );
-    assert_eq!(ran.counted.rejected_by_reason["profile_too_large"], 30);
-    assert_eq!((world.applied("a"), world.applied("b")), (20, 1), "P6");
-    let again = world.run(&[event(51, "a", "hint")]).await;
-    assert_eq!(
-        (again.counted.applied, again.counted.profile_reads),
-        (1, 1),
-        "it goes on from what is stored"
-    );
 }
 
 #[tokio::test]

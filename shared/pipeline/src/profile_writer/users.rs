@@ -13,12 +13,12 @@ use usher_domain::rules::RuleCounts;
 use usher_domain::time::Timestamp;
 use usher_domain::trigger::Trigger;
 use usher_wire::profile_state;
-use usher_wire::reject::{Reject, RejectReason};
 
+use super::ProfileWriter;
+use super::parking::Parking;
 use super::tally::Tally;
-use super::{ProfileWriter, unusable_profile};
 use crate::ports::{
-    CallError, GET_USERS_MAX, PROFILE_STATE_BYTES_MAX, ProfileItem, ProfileTable, PutAnswer, RecordStream,
+    CallError, GET_USERS_MAX, PROFILE_STATE_BYTES_MAX, ParkTarget, ProfileItem, ProfileTable, PutAnswer, RecordStream,
     TelemetrySink, WallClock,
 };
 use crate::put_records::PutResult;
@@ -29,9 +29,9 @@ const READ_CONCURRENCY: usize = 8;
 /// How often a read is tried without any progress before its users are left to the next delivery.
 const READ_ATTEMPTS_MAX: u32 = 8;
 /// How often a write is tried before the user's events are left to the next delivery.
-const WRITE_ATTEMPTS_MAX: u32 = 8;
+pub(super) const WRITE_ATTEMPTS_MAX: u32 = 8;
 /// How often a user of a batch is planned again because another container wrote in between.
-const CONFLICTS_MAX: u64 = 8;
+pub(super) const CONFLICTS_MAX: u64 = 8;
 /// A user's events of a batch and the profile that they go to.
 #[derive(Debug)]
 pub(super) struct UserWork<'g> {
@@ -72,8 +72,8 @@ pub(super) struct UserWrite {
 pub(super) enum UserFailure {
     /// The table doesn't answer or refuses: deliver them again.
     Unavailable(String),
-    /// The profile can't be used, now or later: they go to `rejected`.
-    Unusable(Reject),
+    /// The profile can't be written: they wait on `rejected` until it is mended.
+    Parked(Box<Parking>),
 }
 
 impl UserWork<'_> {
@@ -114,6 +114,16 @@ impl UserWork<'_> {
             outbox.retain(|trigger| first.ms_since(trigger.decided_at) <= OUTBOX_RESEND_AGE_MS_MAX);
         }
         (held - profile.outbox.len()) as u64
+    }
+
+    /// Another container wrote in between. That is planned on a bounded number of times.
+    fn note_conflict(&mut self) -> Result<(), UserFailure> {
+        self.conflicts += 1;
+        if self.conflicts > CONFLICTS_MAX {
+            let why = format!("others changed the profile {} times meanwhile", self.conflicts);
+            return Err(UserFailure::Unavailable(why));
+        }
+        Ok(())
     }
 
     /// Whether every event of the user is planned and stored.
@@ -211,10 +221,7 @@ where
         match read {
             None => Ok(self.new_profile()),
             Some(Read::Stored(item)) => self.decode(&item),
-            Some(Read::Unreadable(why)) => Err(UserFailure::Unusable(unusable_profile(
-                RejectReason::UnreadableProfile,
-                why,
-            ))),
+            Some(Read::Unreadable(why)) => Err(Parking::unreadable(ParkTarget::Unreadable, why).into()),
             Some(Read::Failed(why)) => Err(UserFailure::Unavailable(why)),
         }
     }
@@ -226,13 +233,17 @@ where
         }
     }
 
+    /// The profile in an item, unless the user is parked or becomes so because it can't be read.
     fn decode(&self, item: &ProfileItem) -> Result<Loaded, UserFailure> {
-        profile_state::decode(&item.state, item.version, &item.user_id, &self.journey)
-            .map(|profile| Loaded {
-                profile,
-                state_bytes: item.state.len(),
-            })
-            .map_err(|error| UserFailure::Unusable(unusable_profile(RejectReason::UnreadableProfile, chain(&error))))
+        let profile = profile_state::decode(&item.state, item.version, &item.user_id, &self.journey)
+            .map_err(|error| Parking::unreadable(ParkTarget::Version(item.version), chain(&error)))?;
+        if let Some(since) = item.parked_since {
+            return Err(Parking::following(profile, since).into());
+        }
+        Ok(Loaded {
+            profile,
+            state_bytes: item.state.len(),
+        })
     }
 
     /// Reads users' profiles; one that is not in the answer is not stored.
@@ -312,6 +323,7 @@ where
     ) -> Result<(), UserFailure> {
         // From here on the profile is the user's again only when it is known to be what is stored.
         let mut profile = user.profile.take().unwrap_or_else(|| Profile::new(&self.journey));
+        let mut room = Room::default();
         loop {
             write.triggers_expired += user.expire_triggers(&mut profile);
             if !profile.outbox.is_empty() {
@@ -320,7 +332,8 @@ where
                 user.profile = Some(profile);
                 return Ok(());
             }
-            let plan = plan_user(&self.journey, profile, user.events.events().skip(user.done));
+            let events = user.events.events().skip(user.done).take(room.events_max);
+            let plan = plan_user(&self.journey, profile, events);
             let mut planned = plan.profile;
             if plan.changed {
                 let expected = planned.version;
@@ -332,10 +345,27 @@ where
                     parked_since: None,
                 };
                 if item.state.len() > PROFILE_STATE_BYTES_MAX {
-                    write.outcomes = plan.outcomes;
-                    let detail = format!("the profile would have {} bytes", item.state.len());
-                    let reject = unusable_profile(RejectReason::ProfileTooLarge, detail);
-                    return Err(UserFailure::Unusable(reject));
+                    let mut stored = match room.stored.take() {
+                        Some(stored) => stored,
+                        // The plan has used it up, and it is too large to keep a copy of each just in case.
+                        None => self.read_again(user, deadline).await?,
+                    };
+                    if stored.version != expected {
+                        user.note_conflict()?;
+                        profile = stored;
+                        room = Room::default();
+                        continue;
+                    }
+                    // What the outbox of this version holds was sent before anything was planned.
+                    stored.outbox.clear();
+                    if plan.outcomes.len() == 1 {
+                        return Err(Parking::too_large(stored, item.state.len()).into());
+                    }
+                    // Fewer events may fit. The others are planned in the next round, and those that don't are parked.
+                    room.events_max = (plan.outcomes.len() / 2).max(1);
+                    profile = stored.clone();
+                    room.stored = Some(stored);
+                    continue;
                 }
                 match self.put(&item, expected, deadline, write).await? {
                     Put::Written => {
@@ -344,14 +374,11 @@ where
                         write.written_at = self.ports.clock.now();
                     }
                     Put::Conflict(current) => {
-                        user.conflicts += 1;
-                        if user.conflicts > CONFLICTS_MAX {
-                            let why = format!("others changed the profile {} times meanwhile", user.conflicts);
-                            return Err(UserFailure::Unavailable(why));
-                        }
+                        user.note_conflict()?;
                         let current = current.map_or_else(|| Ok(self.new_profile()), |item| self.decode(&item))?;
                         profile = current.profile;
                         user.state_bytes = current.state_bytes;
+                        room = Room::default();
                         continue;
                     }
                 }
@@ -362,6 +389,14 @@ where
             write.rules = plan.rules;
             return Ok(());
         }
+    }
+
+    /// The user's profile, as it is stored now.
+    async fn read_again(&self, user: &mut UserWork<'_>, deadline: Instant) -> Result<Profile, UserFailure> {
+        let name = user.events.user();
+        let loaded = self.loaded(self.read(&[name], deadline).await.remove(name))?;
+        user.state_bytes = loaded.state_bytes;
+        Ok(loaded.profile)
     }
 
     async fn put(
@@ -388,11 +423,24 @@ where
                 write.conflicts += 1;
                 Ok(Put::Conflict(current))
             }
-            Ok(PutAnswer::Unreadable { why }) => Err(UserFailure::Unusable(unusable_profile(
-                RejectReason::UnreadableProfile,
-                why,
-            ))),
+            Ok(PutAnswer::Unreadable { why }) => Err(Parking::unreadable(ParkTarget::Unreadable, why).into()),
             Err(failure) => Err(UserFailure::Unavailable(chain(&failure))),
+        }
+    }
+}
+
+/// How many events one write may apply: all, unless the profile would be too large with them.
+struct Room {
+    events_max: usize,
+    /// The stored profile, once it was read again.
+    stored: Option<Profile>,
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        Room {
+            events_max: usize::MAX,
+            stored: None,
         }
     }
 }
