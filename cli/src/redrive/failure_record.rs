@@ -23,6 +23,8 @@ pub struct FailedBatch {
     pub shard_id: String,
     /// Its first record.
     pub start: SequenceNumber,
+    /// The same as it was written, which is how the stream knows it.
+    pub start_text: String,
     /// Its last record.
     pub end: SequenceNumber,
     /// How many records it has.
@@ -139,6 +141,7 @@ fn batch_of(value: Value) -> Result<FailedBatch> {
     };
     Ok(FailedBatch {
         start: number("startSequenceNumber", &info.start_sequence_number)?,
+        start_text: info.start_sequence_number,
         end: number("endSequenceNumber", &info.end_sequence_number)?,
         // A consumer stands for its stream.
         stream_arn: info

@@ -58,7 +58,7 @@ impl Missing {
 /// When the stream can't be read.
 pub async fn fetch(reader: &StreamReader, batch: &FailedBatch) -> Result<Fetched> {
     let mut records = Vec::new();
-    let mut pages = reader.shard(&batch.shard_id, ReadFrom::SequenceNumber(batch.start.to_string()));
+    let mut pages = reader.shard(&batch.shard_id, ReadFrom::SequenceNumber(batch.start_text.clone()));
     let unreadable = || {
         format!(
             "cannot read the stream {}; is this its account, region or endpoint (--endpoint-url)?",
@@ -133,6 +133,7 @@ mod tests {
             stream_arn: "arn".to_owned(),
             shard_id: "shardId-0".to_owned(),
             start: 10u64.into(),
+            start_text: "10".to_owned(),
             end: 20u64.into(),
             batch_size: 4,
             function_arn: String::new(),

@@ -129,11 +129,11 @@ impl StreamReader {
         &self.stream
     }
 
-    fn arn_or_name(&self) -> (Option<String>, Option<String>) {
-        if self.stream.starts_with("arn:") {
-            (Some(self.stream.clone()), None)
-        } else {
-            (None, Some(self.stream.clone()))
+    /// What names the stream in a request. Calls take either or both, and an emulator may only know the name.
+    fn arn_and_name(&self) -> (Option<String>, Option<String>) {
+        match self.stream.split_once(":stream/") {
+            Some((_, name)) => (Some(self.stream.clone()), Some(name.to_owned())),
+            None => (None, Some(self.stream.clone())),
         }
     }
 
@@ -162,7 +162,7 @@ impl StreamReader {
                 // A further page is asked for by its token alone.
                 Some(token) => request.next_token(token),
                 None => {
-                    let (arn, name) = self.arn_or_name();
+                    let (arn, name) = self.arn_and_name();
                     request.set_stream_arn(arn).set_stream_name(name)
                 }
             };
@@ -240,7 +240,7 @@ impl ShardReader<'_> {
                     }
                 },
             };
-            let (arn, _) = self.reader.arn_or_name();
+            let (arn, _) = self.reader.arn_and_name();
             let request = self
                 .reader
                 .client
@@ -326,7 +326,7 @@ impl ShardReader<'_> {
             aws_sdk_kinesis::config::http::HttpResponse,
         >,
     > {
-        let (arn, name) = self.reader.arn_or_name();
+        let (arn, name) = self.reader.arn_and_name();
         let request = self
             .reader
             .client
