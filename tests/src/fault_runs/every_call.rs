@@ -38,7 +38,7 @@ const SECOND_FAULT_AFTER_MAX: usize = 8;
 
 const JOURNEY: &str = r#"
 journey: every-call
-dedupe: { last: 16 }
+dedupe: { last: 1 }
 ignore: [heartbeat]
 steps:
   - { id: signed_up, on: sign_up }
@@ -66,7 +66,7 @@ const INTERACTIONS: &[(usize, &str, &str, u32, i64)] = &[
     (0, "ann", "click", 4, 0),
     (0, "", "bad", 5, 0),
     (1, "cat", "click", 6, 2),
-    (0, "ann", "click", 4, 0),
+    (0, "ben", "sign_up", 2, 0),
     (0, "dan", "page_view", 7, 0),
     (1, "", "bad", 8, 0),
     (0, "ben", "click", 9, 3 * 24 * 60),
@@ -82,15 +82,15 @@ const INTERACTIONS: &[(usize, &str, &str, u32, i64)] = &[
     (1, "ann", "click", 19, 0),
 ];
 
-/// What is delivered to profile-writer: container, shard, first record, the one after the last. The third one and the last
-/// but one are parts that were done: a checkpoint got lost.
+/// What is delivered to profile-writer: container, shard, first record, the one after the last. Some go back to records
+/// that were done, as when a checkpoint got lost; a profile remembers one event id, so only the guard knows those.
 const BATCHES: &[(usize, usize, usize, usize)] = &[
     (0, 0, 0, 5),
     (0, 1, 0, 3),
     (1, 0, 2, 7),
     (1, 1, 3, 6),
     (0, 0, 7, 10),
-    (1, 0, 4, 12),
+    (1, 0, 0, 12),
     (0, 1, 6, 8),
 ];
 
@@ -254,10 +254,12 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
         met.push((fault.clone(), port, call.operation));
         Some(fault.clone())
     });
-    let hangs = one
-        .faults
-        .iter()
-        .any(|(_, fault)| matches!(fault, Fault::Hang | Fault::HangAfter));
+    // Whether a call of the next invocation may be one that never answers.
+    let hangs = || {
+        let met = met.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = one.faults.iter().map(|(_, fault)| fault);
+        all.filter(|fault| is_hang(fault)).count() > met.iter().filter(|(fault, ..)| is_hang(fault)).count()
+    };
     let mut survived = Survived::default();
     survived.runs = 1;
     survived.records = INTERACTIONS.len() as u64;
@@ -269,7 +271,7 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
             records: &shards[*shard][*from..*to],
             container: *container,
         };
-        deliver(&mut writers, || cloud.writer(), batch, one, hangs, &mut survived).await?;
+        deliver(&mut writers, || cloud.writer(), batch, one, &hangs, &mut survived).await?;
     }
     let shards: Vec<Vec<&Record>> = shards.iter().map(|shard| shard.iter().collect()).collect();
     let all: Vec<&Record> = shards.iter().flatten().copied().collect();
@@ -280,18 +282,19 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
     for shard in cloud.trigger_shards() {
         for records in shard.chunks(TRIGGERS_IN_BATCH) {
             let batch = Batch { records, container: 0 };
-            deliver(&mut deliverers, || cloud.deliverer(), batch, one, hangs, &mut survived).await?;
+            deliver(&mut deliverers, || cloud.deliverer(), batch, one, &hangs, &mut survived).await?;
         }
     }
     cloud.check_decisions(&expected.triggers, true)?;
 
-    let met = met.lock().unwrap_or_else(PoisonError::into_inner);
     // Whatever befell profile-writer, each decision reached the receiver exactly once. Only what befell a delivery, or the
-    // note of it, may bring one again, under the same id.
+    // note of it, may bring one again, under the same id; and so may too little time, which waiting for a hang leaves.
+    let had_little_time = hangs();
+    let met = met.lock().unwrap_or_else(PoisonError::into_inner);
     let deliveries_were_disturbed = met
         .iter()
         .any(|(_, port, _)| matches!(port, Port::Decisions | Port::Delivery));
-    if !deliveries_were_disturbed && cloud.deliveries().values().any(|count| *count != 1) {
+    if !deliveries_were_disturbed && !had_little_time && cloud.deliveries().values().any(|count| *count != 1) {
         return Err(format!("not delivered exactly once: {:?}", cloud.deliveries()));
     }
     survived.triggers = expected.triggers.len() as u64;
@@ -300,6 +303,10 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
         survived.note(fault, *port, *operation);
     }
     Ok(survived)
+}
+
+fn is_hang(fault: &Fault) -> bool {
+    matches!(fault, Fault::Hang | Fault::HangAfter)
 }
 
 #[derive(Clone, Copy)]
@@ -314,14 +321,14 @@ async fn deliver<F: Function>(
     new_container: impl Fn() -> F,
     batch: Batch<'_>,
     one: &OneRun,
-    hangs: bool,
+    hangs: &impl Fn() -> bool,
     survived: &mut Survived,
 ) -> Result<(), String> {
     let mut from = 0;
     let mut slot = batch.container;
     for tries in 0..TRIES_MAX {
         let records = &batch.records[from..];
-        let time = if hangs { SHORT * 2u32.pow(tries) } else { LONG };
+        let time = if hangs() { SHORT * 2u32.pow(tries) } else { LONG };
         survived.invocations += 1;
         survived.deliveries += records.len() as u64;
         let flow = containers[slot].clone().invoke(payload(records), time);

@@ -3,9 +3,9 @@
 //! One binary, so that linking is paid once.
 
 mod any_delivery;
+mod clock_and_order;
 mod contracts;
 mod end_to_end;
 mod fault_runs;
 mod house_rules;
-mod redrive;
 mod scenarios;

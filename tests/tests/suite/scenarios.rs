@@ -7,8 +7,11 @@
 //!     `"base64"` or `"gzip"` of an event, with `"spaces": N` after it; `"shard": N` for another shard than 0, `"key"` for another
 //!     partition key than `k`),
 //!   - `{"deliver": [FROM, TO]}` invokes profile-writer with these records (both included, from 0),
-//!   - `{"fault": {"profiles"|"triggers"|"rejected"|"decisions"|"delivery": "throttle"|"lost_answer"|"refuse"|[N]}}`
-//!     makes the next call fail so; a list names what the call leaves over (unprocessed keys, failed records),
+//!   - `{"fault": {"profiles"|"triggers"|"rejected"|"decisions"|"delivery": FAULT}}` makes the next call fail so:
+//!     `"throttle"`, `"lost_answer"`, `"refuse"`, a list of what the call leaves over (unprocessed keys, failed records),
+//!     or the end of the container, `"crash_before"` the call or `"crash_after"` it took effect; what comes next then runs
+//!     in a new container, with nothing cached,
+//!   - `{"redrive": {"records": [FROM, TO], "arrived": "RFC 3339"}}` puts records on the stream again, as new ones,
 //!   - `{"parallelization_factor": N}` says how many batches of one shard run at once (before the first `deliver`),
 //!   - `{"restart": true}` lets a new container go on, with nothing cached,
 //!   - `{"container": N}` lets container N go on, with what it has cached (0 at first),
@@ -28,7 +31,8 @@ use serde_json::{Value, json};
 use usher_domain::journey::Journey;
 use usher_domain::time::Timestamp;
 use usher_pipeline::memory::{
-    Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryProfileTable, MemorySink, MemoryStream,
+    Container, ContainerEnded, Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryProfileTable, MemorySink,
+    MemoryStream,
 };
 use usher_pipeline::profile_writer::{ProfileWriter, ProfileWriterConfig, ProfileWriterPorts};
 use usher_pipeline::telemetry::{ProfileWriterBatch, TelemetryEvent};
@@ -247,11 +251,13 @@ async fn run(folder: &Path) -> String {
                 if let Some(last) = batch.last() {
                     world.clock.set(last.arrived_at);
                 }
-                let response = world
-                    .writer()
-                    .run(invocation(&payload(batch)))
-                    .await
-                    .expect("a Kinesis batch");
+                let payload = payload(batch);
+                let Ok(response) = Container::default().run(world.writer().run(invocation(&payload))).await else {
+                    world.writers.remove(&world.container);
+                    lines.push(json!({ "response": null, "container": "ended" }));
+                    continue;
+                };
+                let response = response.expect("a Kinesis batch");
                 let telemetry =
                     ProfileWriterBatch::from_line(world.sink.lines().last().expect("a line a batch")).expect("ours");
                 lines.push(json!({ "response": response, "counted": counted(&telemetry) }));
@@ -269,11 +275,21 @@ async fn run(folder: &Path) -> String {
                     decision_ttl_days: 90,
                     metrics_namespace: "Usher".to_owned(),
                 };
-                let response = TriggerDelivery::new(ports, config)
-                    .run(invocation(&payload(&batch)))
-                    .await
-                    .expect("a batch");
+                let (flow, payload) = (TriggerDelivery::new(ports, config), payload(&batch));
+                let response = match Container::default().run(flow.run(invocation(&payload))).await {
+                    Ok(response) => json!(response.expect("a batch")),
+                    Err(ContainerEnded) => Value::Null,
+                };
                 lines.push(json!({ "response": response, "delivered": world.delivery.delivered().len() }));
+            }
+            "redrive" => {
+                let [from, to] = [0, 1].map(|end| value["records"][end].as_u64().expect("a record") as usize);
+                for index in from..=to {
+                    let mut again = records[index].clone();
+                    again.sequence_number = usual_sequence_number(records.len() as u64);
+                    again.arrived_at = value["arrived"].as_str().expect("a time").parse().expect("RFC 3339");
+                    records.push(again);
+                }
             }
             "restart" => {
                 world.writers.remove(&world.container);
@@ -304,6 +320,8 @@ fn fault_of(written: &Value) -> Fault {
         Some("throttle") => Fault::Throttle,
         Some("lost_answer") => Fault::LostAnswer,
         Some("refuse") => Fault::Refuse,
+        Some("crash_before") => Fault::CrashBefore,
+        Some("crash_after") => Fault::CrashAfter,
         _ => panic!("there is no fault `{written}`"),
     }
 }
