@@ -12,6 +12,18 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// The command line, with the name of the program in place of its path. An argument that is not UTF-8 is shown as far as it
+/// is.
+pub fn arguments() -> Vec<String> {
+    let mut arguments: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    if let Some(program) = arguments.first_mut() {
+        "usher".clone_into(program);
+    }
+    arguments
+}
+
 /// Turns true at Ctrl-C or a request to terminate.
 ///
 /// # Errors

@@ -24,6 +24,7 @@ mod rejected;
 mod replay;
 mod send;
 mod sender;
+mod soak;
 mod triggers_file;
 mod users;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Check(options) => check::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Local(options) => in_runtime(local::run(options)),
+        Command::Soak(options) => in_runtime(soak::run(options)),
         Command::Send(options) => in_runtime(send::run(options)),
         Command::Users(options) => in_runtime(users::run(options)),
         Command::Rejected(options) => in_runtime(rejected::run(options)),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use usher_local::{FaultKind, FaultSpec, FaultSpecError};
 
 /// Which clock stamps a record's arrival, which is the now of planning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,36 +24,11 @@ pub enum ClockChoice {
 /// drained, says what came of it, and fails if anything is missing. Without, it serves until Ctrl-C.
 ///
 /// A webhook's requests are signed with USHER_WEBHOOK_SECRET of the environment; without it, a key is made and printed.
+///
+/// With --faults things go wrong on purpose, as they do in AWS now and then: processes die, calls fail, answers get lost,
+/// batches come twice, shards split. Nothing may come of it. `usher soak` does so many times over and compares.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  usher local --events data/oulad/events.jsonl.gz --clock data --drain
-  usher local --events week.jsonl.gz --journey new.yaml --clock data --drain --report r.json --profiles p.jsonl
-  usher local --kinesis-port 4567 --dynamodb-port 4568
-  usher local --parameter WebhookUrl=http://127.0.0.1:8000/hook
-
-The report (--report) is one JSON object:
-  complete, problems                whether nothing is missing, and what is
-  drained, counts_exact             whether every stage was drained; whether no invocation failed (see duplicate)
-  clock, journey, seconds           how it was run, and how long from the first event to the last decision
-  sent                              records on the interactions stream
-  applied                           events in the profiles, read back from the profiles table
-  rejected, rejected_by_reason      records on the rejected stream, each once
-  duplicate, dropped, redelivered   from the functions' telemetry. After a failed invocation Lambda delivers records again,
-                                    and a duplicate below the profile's guard looks redelivered: it is counted by what the
-                                    profiles hold, which is exact, and can hide no loss, only while counts_exact is true
-  profiles                          items in the profiles table
-  triggers, triggers_by_rule        distinct trigger ids on the triggers stream
-  decisions                         items in the decisions table
-  conditional_writes, conflicts     writes of profiles, and those that found another version
-  write_units, write_units_per_event
-  sent_to_applied_ms                p50, p90, p99, max from the put of an event to the success of its batch
-  sent_to_decided_ms                p50, p90, p99, max from the put of an event to the put of the trigger that it caused
-  profile_item_bytes                p50, max size of a stored profile
-  invocations, failed_invocations, partial_invocations, retries, dropped_records
-                                    over all event source mappings
-
-Exit codes: 0 nothing is missing (or stopped while serving), 1 something is missing or went wrong, 2 the command was not
-understood")]
+#[command(after_help = local_help())]
 pub struct LocalOptions {
     /// The SAM template; without it, template.yaml in this folder or one above
     #[arg(long, value_name = "template.yaml")]
@@ -99,6 +75,74 @@ pub struct LocalOptions {
     /// Take the function programs from this folder and build nothing
     #[arg(long, value_name = "DIR", conflicts_with = "release")]
     pub bin_dir: Option<PathBuf>,
+    /// Let things go wrong on purpose: `all`, or kinds with a rate each, such as kill:1%,reshard (see below)
+    #[arg(long, value_name = "SPEC", value_parser = fault_spec)]
+    pub faults: Option<FaultSpec>,
+    /// Decides what goes wrong when; without it, one is drawn and told
+    #[arg(long, value_name = "N", requires = "faults")]
+    pub seed: Option<u64>,
+}
+
+const EXAMPLES: &str = "Examples:
+  usher local --events data/oulad/events.jsonl.gz --clock data --drain
+  usher local --events week.jsonl.gz --journey new.yaml --clock data --drain --report r.json --profiles p.jsonl
+  usher local --kinesis-port 4567 --dynamodb-port 4568
+  usher local --events week.jsonl.gz --clock data --drain --faults all --seed 7
+  usher local --parameter WebhookUrl=http://127.0.0.1:8000/hook
+";
+
+const REPORT: &str = "The report (--report) is one JSON object:
+  complete, problems                whether nothing is missing, and what is
+  drained, counts_exact             whether every stage was drained; whether nothing was delivered twice (see duplicate)
+  clock, journey, seconds           how it was run, and how long from the first event to the last decision
+  sent                              records on the interactions stream
+  applied                           events in the profiles, read back from the profiles table
+  rejected, rejected_by_reason      records on the rejected stream, each once
+  duplicate, dropped, redelivered   from the functions' telemetry. After a failed invocation Lambda delivers records again,
+                                    and a duplicate below the profile's guard looks redelivered: it is counted by what the
+                                    profiles hold, which is exact, and can hide no loss, only while counts_exact is true
+  profiles                          items in the profiles table
+  triggers, triggers_by_rule        distinct trigger ids on the triggers stream
+  decisions                         items in the decisions table
+  conditional_writes, conflicts     writes of profiles, and those that found another version
+  write_units, write_units_per_event
+  sent_to_applied_ms                p50, p90, p99, max from the put of an event to the success of its batch
+  sent_to_decided_ms                p50, p90, p99, max from the put of an event to the put of the trigger that it caused
+  profile_item_bytes                p50, max size of a stored profile
+  invocations, failed_invocations, partial_invocations, retries, dropped_records
+                                    over all event source mappings
+  seed, faults                      with --faults: the seed, and how often each kind struck
+";
+
+const EXIT_CODES: &str = "Exit codes: 0 nothing is missing (or stopped while serving), 1 something is missing or went wrong, 2 the command was not
+understood";
+
+fn local_help() -> String {
+    format!("{EXAMPLES}\n{}\n{REPORT}\n{EXIT_CODES}", faults_help())
+}
+
+/// What can go wrong, how often it does by default, and how to say it.
+pub fn faults_help() -> String {
+    let mut text =
+        "Faults (--faults): `all` or kinds, separated by commas, each with a rate or without; a later one replaces an
+earlier one, as in all,kill:0 or all:2%,reshard:50%
+"
+        .to_owned();
+    for kind in FaultKind::ALL {
+        let percent = f64::from(kind.per_mille_default()) / 10.0;
+        text.push_str(&format!(
+            "  {:<22}{}\n{:24}default {percent}% of: {}\n",
+            kind.name(),
+            kind.what(),
+            "",
+            kind.opportunity()
+        ));
+    }
+    text
+}
+
+pub fn fault_spec(text: &str) -> Result<FaultSpec, FaultSpecError> {
+    text.parse()
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {

@@ -3,6 +3,7 @@
 mod local;
 mod redrive;
 mod rejected;
+mod soak;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub use redrive::{PassedByChoice, RedriveOptions};
 pub use rejected::{
     ListOptions, RejectedCommand, RejectedOptions, RejectedSelection, ResendOptions, ShowRejectedOptions,
 };
+pub use soak::{RUNS_DEFAULT, SoakOptions};
 
 const EXIT_CODES: &str = "Exit codes:\n  0  all is well\n  1  something is wrong with the input, or missing in the result\n  2  the command was not understood";
 
@@ -33,6 +35,7 @@ pub enum Command {
     Check(CheckOptions),
     Replay(ReplayOptions),
     Local(LocalOptions),
+    Soak(SoakOptions),
     Send(SendOptions),
     Users(UsersOptions),
     Rejected(RejectedOptions),
@@ -199,6 +202,11 @@ mod tests {
             "usher local --clock now",
             "usher local --parameter X",
             "usher local --shards 0",
+            "usher local --seed 1",
+            "usher local --faults kil",
+            "usher soak --runs 0",
+            "usher soak --minutes 0",
+            "usher soak --runs 1 --minutes 1",
             "usher replay --events e.jsonl",
             "usher send e.jsonl",
             "usher send --stream s e.jsonl --endpoint-url notaurl",
@@ -219,6 +227,9 @@ mod tests {
         }
         for right in [
             "usher local --events e.jsonl.gz --journey j.yaml --clock data --drain --report r.json --profiles p.jsonl",
+            "usher local --faults all,kill:1% --seed 7",
+            "usher soak --runs 50 --seed 1 --faults all:2%",
+            "usher soak --minutes 0.5",
             "usher replay --journey j.yaml --events - --profiles p.jsonl --triggers t.jsonl",
             "usher send --stream interactions - --ordered --resume s.json",
             "usher send --stream s - --endpoint-url http://127.0.0.1:4567",

@@ -1,11 +1,12 @@
 //! `usher local`: everything on one machine, and a verdict on what came of it.
 
-mod functions;
+pub mod faults;
+pub mod functions;
 mod report;
-mod resources;
+pub mod resources;
 mod summary;
 mod tally;
-mod truth;
+pub mod truth;
 mod webhook;
 
 use std::future::Future;
@@ -30,10 +31,11 @@ use crate::progress::Progress;
 use crate::sender::{self, SendOptions};
 use crate::triggers_file::TriggersFile;
 use crate::{environment, journey_file, profiles_file, project};
+use faults::PlannedFaults;
 use functions::Programs;
 use report::{Findings, ItemBytes, JourneyName, Percentiles, Report, milliseconds};
 use resources::Resources;
-use tally::Tally;
+use tally::{Tally, WriterTotals};
 use webhook::Signing;
 
 /// The variable that tells a function where its journey is.
@@ -63,6 +65,10 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
     let template = Template::read(&template_file, &template_options)?;
     let resources = Resources::of(&template)?;
     let events = options.events.as_deref().map(EventsFile::open).transpose()?;
+    let planned = options
+        .faults
+        .clone()
+        .map(|spec| PlannedFaults::new(spec, options.seed));
 
     let programs = match options.bin_dir.as_deref() {
         Some(folder) => Programs::Folder(folder),
@@ -84,6 +90,10 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
     let signing = Signing::of(&template, environment::variable(webhook::SECRET_VARIABLE));
     let mut cloud_options = cloud_options(&options, template, &resources, &journey_file, &signing);
     cloud_options.functions = sources;
+    if let Some(planned) = &planned {
+        cloud_options.faults = planned.faults.clone();
+        progress.note(&planned.notice());
+    }
     let notes = progress.clone();
     cloud_options.on_log = Some(tally.observer(move |text| notes.note(text)));
     for notice in &cloud_options.template.notices {
@@ -99,6 +109,7 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
         resources: &resources,
         cloud: &cloud,
         tally: &tally,
+        planned: planned.as_ref(),
     };
     let started = Instant::now();
     let ended = run.drive(events, &progress, stop).await;
@@ -109,14 +120,8 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
     finished
 }
 
-fn cloud_options(
-    options: &LocalOptions,
-    template: Template,
-    resources: &Resources,
-    journey_file: &Path,
-    signing: &Signing,
-) -> LocalCloudOptions {
-    let mut cloud = LocalCloudOptions::new(template);
+/// Tells the functions that read a journey where it is on this machine.
+pub fn tell_journey(cloud: &mut LocalCloudOptions, journey_file: &Path) {
     for function in &cloud.template.functions {
         if function.environment.contains_key(JOURNEY_VARIABLE) {
             let path = journey_file.display().to_string();
@@ -127,15 +132,31 @@ fn cloud_options(
             environment.insert(JOURNEY_VARIABLE.to_owned(), path);
         }
     }
+}
+
+/// The clock that stamps events with their own time.
+pub fn data_clock(resources: &Resources) -> Clock {
+    Clock::data([resources.interactions.clone()], |record: &[u8]| {
+        data_arrival(record).map(|arrival| arrival.epoch_ms())
+    })
+}
+
+fn cloud_options(
+    options: &LocalOptions,
+    template: Template,
+    resources: &Resources,
+    journey_file: &Path,
+    signing: &Signing,
+) -> LocalCloudOptions {
+    let mut cloud = LocalCloudOptions::new(template);
+    tell_journey(&mut cloud, journey_file);
     for (function, secret) in &signing.by_function {
         let environment = cloud.function_environment.entry(function.clone()).or_default();
         environment.insert(webhook::SECRET_VARIABLE.to_owned(), secret.clone());
     }
     cloud.clock = match options.clock {
         ClockChoice::Wall => Clock::Wall,
-        ClockChoice::Data => Clock::data([resources.interactions.clone()], |record: &[u8]| {
-            data_arrival(record).map(|arrival| arrival.epoch_ms())
-        }),
+        ClockChoice::Data => data_clock(resources),
     };
     // History would expire as it is written.
     cloud.sweep_ttl = options.clock == ClockChoice::Wall;
@@ -162,6 +183,8 @@ struct Run<'r> {
     resources: &'r Resources,
     cloud: &'r LocalCloud,
     tally: &'r Tally,
+    /// What goes wrong on purpose.
+    planned: Option<&'r PlannedFaults>,
 }
 
 impl Run<'_> {
@@ -237,13 +260,22 @@ impl Run<'_> {
     async fn watched<T>(&self, progress: &Progress, work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut work = pin!(work);
         let mut failed = pin!(self.cloud.failed());
+        let mut resharding = pin!(self.reshard_now_and_then());
         let mut look = tokio::time::interval(PROGRESS_INTERVAL);
         loop {
             tokio::select! {
                 done = &mut work => return done,
                 error = &mut failed => return Err(error.into()),
+                Err(error) = &mut resharding => return Err(error),
                 _ = look.tick() => progress.show(&self.status()),
             }
+        }
+    }
+
+    async fn reshard_now_and_then(&self) -> Result<std::convert::Infallible> {
+        match self.planned {
+            Some(planned) => faults::reshard_now_and_then(self.cloud, self.resources, &planned.faults).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -272,6 +304,9 @@ impl Run<'_> {
     /// Reads back what came of it, judges, writes the files and tells.
     async fn finish(&self, ended: Ended, seconds: f64, progress: &Progress) -> Result<Verdict> {
         progress.show("reading back what came of it");
+        if let Some(planned) = self.planned {
+            planned.faults.end();
+        }
         self.last_telemetry(ended.drained).await;
         let clients = self.clients();
         let profiles = truth::read_profiles(&clients, &self.resources.profiles, self.journey).await?;
@@ -282,6 +317,10 @@ impl Run<'_> {
             ClockChoice::Wall => wall_clock(),
         };
         let counts = self.cloud.progress();
+        let injected = self
+            .planned
+            .map(|planned| planned.faults.injected())
+            .unwrap_or_default();
         let mut report = Report {
             drained: ended.drained,
             clock: match self.options.clock {
@@ -305,6 +344,11 @@ impl Run<'_> {
             sent_to_applied_ms: sent_to_applied(&stages, self.resources),
             sent_to_decided_ms: Percentiles::of(triggers.sent_to_decided),
             profile_item_bytes: ItemBytes::of(profiles.item_bytes),
+            seed: self.planned.map(|planned| planned.seed),
+            faults: injected
+                .iter()
+                .map(|(kind, count)| (kind.name().to_owned(), *count))
+                .collect(),
             ..Report::default()
         };
         report.triggers_by_rule.extend(triggers.by_rule);
@@ -321,7 +365,7 @@ impl Run<'_> {
         report.settle(Findings {
             acknowledged: ended.acknowledged,
             problems,
-            writer: self.tally.writer(),
+            writer: self.writer_totals(),
             mappings: counts.mappings,
         });
 
@@ -340,6 +384,7 @@ impl Run<'_> {
         }
         progress.clear();
         say(&summary::report_text(&report, &stages, self.options.drain))?;
+        say(&summary::faults_text(&report, injected))?;
         say(&summary::example_text(&triggers.json, &profiles.by_user, self.journey))?;
         if report.problems.is_empty() {
             let events = self.options.events.as_deref().map(|path| path.display().to_string());
@@ -349,10 +394,20 @@ impl Run<'_> {
         for problem in &report.problems {
             eprintln!("error: {}", problem.strip_prefix("error: ").unwrap_or(problem));
         }
+        if let Some(planned) = self.planned {
+            eprintln!("{}", planned.notice());
+        }
         Ok(Verdict::Wrong)
     }
 
-    /// Waits until the telemetry of every delivered record came through the functions' pipes.
+    /// The telemetry of profile-writer's invocations that succeeded. What came of the others comes again.
+    fn writer_totals(&self) -> WriterTotals {
+        let function = &self.resources.profile_writer;
+        self.tally
+            .writer(|request_id| self.cloud.has_failed(function, request_id))
+    }
+
+    /// Waits until the telemetry of every invocation that succeeded came through the functions' pipes.
     async fn last_telemetry(&self, drained: bool) {
         if !drained {
             return;
@@ -361,10 +416,11 @@ impl Run<'_> {
         let of_writer = mappings
             .iter()
             .filter(|mapping| mapping.function == self.resources.profile_writer);
-        let delivered: u64 = of_writer.map(|mapping| mapping.records_delivered).sum();
+        let succeeded: u64 = of_writer
+            .map(|mapping| mapping.invocations.saturating_sub(mapping.invocations_failed))
+            .sum();
         let deadline = Instant::now() + LAST_TELEMETRY_TIMEOUT;
-        // An invocation that crashed never tells, so there is an end to waiting.
-        while self.tally.writer().received < delivered && Instant::now() < deadline {
+        while self.writer_totals().invocations < succeeded && Instant::now() < deadline {
             tokio::time::sleep(LAST_TELEMETRY_POLL).await;
         }
     }

@@ -71,6 +71,10 @@ pub struct Report {
     pub retries: u64,
     /// Records that a mapping gave up.
     pub dropped_records: u64,
+    /// What decided which faults struck; none without faults.
+    pub seed: Option<u64>,
+    /// How often each kind of fault struck that could.
+    pub faults: BTreeMap<String, u64>,
 }
 
 /// Which journey ran.
@@ -258,17 +262,11 @@ mod tests {
             name: "ProfileWriter/Interactions".to_owned(),
             function: "ProfileWriter".to_owned(),
             stream: "interactions".to_owned(),
-            records_to_read: 0,
-            records_delivered: 0,
-            records_completed: 0,
             records_dropped: dropped,
             invocations: 3,
             invocations_failed: failed,
-            invocations_partial: 0,
             retries: failed,
-            in_flight: 0,
-            last_error: None,
-            dropped: Vec::new(),
+            ..MappingProgress::default()
         }
     }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use usher_domain::journey::Journey;
 use usher_domain::profile::Profile;
-use usher_local::{Endpoints, StageLatency};
+use usher_local::{Endpoints, FaultKind, StageLatency};
 use usher_wire::trigger::TriggerRecord;
 
+use super::faults::faults_table;
 use super::report::{Percentiles, Report, milliseconds};
 use crate::people::{grouped, table};
 use crate::profile_text::{profile_text, trigger_text};
@@ -87,6 +88,29 @@ pub fn report_text(report: &Report, stages: &[StageLatency], is_drained_run: boo
         ("largest profile".to_owned(), bytes(report.profile_item_bytes.max)),
     ]));
     text
+}
+
+/// What went wrong on purpose, and what came of it; nothing where nothing did.
+pub fn faults_text(report: &Report, injected: BTreeMap<FaultKind, u64>) -> String {
+    let Some(seed) = report.seed else {
+        return String::new();
+    };
+    let survived = if report.problems.is_empty() {
+        "nothing missing"
+    } else {
+        "see the errors"
+    };
+    format!(
+        "faults by seed {seed}\n{}  came of it: {} invocations failed and {} in part, {} batches sent again, {} records \
+         delivered again, {} write conflicts, {} records given up; {survived}\n",
+        faults_table(injected),
+        grouped(report.failed_invocations),
+        grouped(report.partial_invocations),
+        grouped(report.retries),
+        grouped(report.redelivered),
+        grouped(report.conflicts),
+        grouped(report.dropped_records),
+    )
 }
 
 fn counts(by_name: &BTreeMap<String, u64>) -> String {

@@ -1,5 +1,6 @@
 //! What the functions say of themselves: their telemetry, added up, and their warnings, shown.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
@@ -7,14 +8,16 @@ use usher_local::process::LogObserver;
 use usher_local::{LogLine, LogSource};
 use usher_pipeline::telemetry::{ProfileWriterBatch, TelemetryEvent};
 
+/// An invocation that so many others followed will not turn out to have failed.
+const LATEST_INVOCATIONS_MAX: usize = 20_000;
 /// Warnings and errors of functions that are shown; more of them say nothing new.
 const LINES_SHOWN_MAX: u64 = 40;
 
 /// The telemetry of all of profile-writer's invocations, added up.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WriterTotals {
-    /// Records that invocations were given, repeats included.
-    pub received: u64,
+    /// Invocations that told something.
+    pub invocations: u64,
     /// Settled records that were folded into a profile.
     pub applied: u64,
     /// Settled records whose event id the profile knew.
@@ -32,12 +35,25 @@ pub struct WriterTotals {
 }
 
 impl WriterTotals {
-    fn add(&mut self, batch: &ProfileWriterBatch) {
-        self.received += batch.received;
+    fn of(batch: &ProfileWriterBatch) -> WriterTotals {
+        WriterTotals {
+            invocations: 1,
+            applied: batch.applied,
+            duplicate: batch.duplicate,
+            redelivered: batch.redelivered,
+            dropped: batch.dropped_by_rule,
+            conditional_writes: batch.conditional_writes,
+            conflicts: batch.conflicts,
+            write_units: batch.write_units,
+        }
+    }
+
+    fn add(&mut self, batch: &WriterTotals) {
+        self.invocations += batch.invocations;
         self.applied += batch.applied;
         self.duplicate += batch.duplicate;
         self.redelivered += batch.redelivered;
-        self.dropped += batch.dropped_by_rule;
+        self.dropped += batch.dropped;
         self.conditional_writes += batch.conditional_writes;
         self.conflicts += batch.conflicts;
         self.write_units += batch.write_units;
@@ -52,7 +68,10 @@ pub struct Tally {
 
 #[derive(Default)]
 struct State {
-    writer: WriterTotals,
+    /// What older invocations told.
+    settled: WriterTotals,
+    /// What the latest invocations told, by request id: one may turn out to have failed.
+    latest: VecDeque<(String, WriterTotals)>,
     shown: u64,
 }
 
@@ -76,7 +95,13 @@ impl Tally {
         let is_warning = batch.is_none() && is_for_people(line);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(batch) = batch {
-            state.writer.add(&batch);
+            if state.latest.len() == LATEST_INVOCATIONS_MAX
+                && let Some((_, oldest)) = state.latest.pop_front()
+            {
+                state.settled.add(&oldest);
+            }
+            let totals = WriterTotals::of(&batch);
+            state.latest.push_back((batch.request_id, totals));
         }
         if !is_warning {
             return None;
@@ -89,9 +114,13 @@ impl Tally {
         }
     }
 
-    /// The totals so far.
-    pub fn writer(&self) -> WriterTotals {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).writer.clone()
+    /// The totals so far, without the invocations that `has_failed` knows by their request ids.
+    pub fn writer(&self, has_failed: impl Fn(&str) -> bool) -> WriterTotals {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals = state.settled.clone();
+        let succeeded = state.latest.iter().filter(|(request_id, _)| !has_failed(request_id));
+        succeeded.for_each(|(_, batch)| totals.add(batch));
+        totals
     }
 }
 
@@ -124,10 +153,15 @@ mod tests {
     #[test]
     fn telemetry_adds_up_and_warnings_are_shown() {
         let tally = Tally::default();
-        let batch = r#"{"Function":"profile-writer","Received":3,"Applied":2,"Duplicate":1,"WriteUnits":1.5}"#;
+        let batch = r#"{"Function":"profile-writer","RequestId":"a","Applied":2,"Duplicate":1,"WriteUnits":1.5}"#;
         for (source, text, shown) in [
             (LogSource::Stdout, batch, false),
             (LogSource::Stdout, batch, false),
+            (
+                LogSource::Stdout,
+                r#"{"Function":"profile-writer","RequestId":"killed","Applied":9}"#,
+                false,
+            ),
             (
                 LogSource::Stdout,
                 r#"{"Function":"trigger-delivery","Received":9}"#,
@@ -141,11 +175,12 @@ mod tests {
         ] {
             assert_eq!(tally.take(&line(source, text)).is_some(), shown, "{text}");
         }
-        let totals = tally.writer();
+        let totals = tally.writer(|request_id| request_id == "killed");
         assert_eq!(
-            (totals.received, totals.applied, totals.duplicate, totals.write_units),
-            (6, 4, 2, 3.0)
+            (totals.invocations, totals.applied, totals.duplicate, totals.write_units),
+            (2, 4, 2, 3.0)
         );
+        assert_eq!(tally.writer(|_| false).applied, 13);
         let shown = (0..1000)
             .filter(|_| tally.take(&line(LogSource::Stderr, "x")).is_some())
             .count() as u64;

@@ -1,6 +1,6 @@
 //! What is true in the end, read back from where it is: tables and streams, not what the functions say of themselves.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +10,7 @@ use usher_aws::dynamodb::{DynamoProfileTable, profile_item_bytes};
 use usher_domain::journey::Journey;
 use usher_domain::profile::Profile;
 use usher_local::LocalCloud;
+use usher_pipeline::ports::DecisionStatus;
 use usher_wire::profile_state;
 use usher_wire::reject::RejectedRecord;
 use usher_wire::trigger::TriggerRecord;
@@ -120,6 +121,80 @@ pub async fn read_triggers(cloud: &LocalCloud, resources: &Resources) -> Result<
         triggers.json.push(record.data.clone());
     }
     Ok(triggers)
+}
+
+/// The ids of the triggers on the stream.
+///
+/// # Errors
+/// When the stream can't be read or holds something else.
+pub async fn read_trigger_ids(cloud: &LocalCloud, resources: &Resources) -> Result<BTreeSet<String>> {
+    let mut ids = BTreeSet::new();
+    for record in cloud.read_all(&resources.triggers).await? {
+        let trigger = TriggerRecord::parse(&record.data).with_context(|| {
+            format!(
+                "the record {} on {} is no trigger",
+                record.sequence_number, resources.triggers
+            )
+        })?;
+        ids.insert(trigger.trigger_id.into_owned());
+    }
+    Ok(ids)
+}
+
+/// An item of the decision log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedDecision {
+    /// The trigger that it is about.
+    pub trigger_id: String,
+    /// Whether it was delivered.
+    pub is_delivered: bool,
+}
+
+/// Reads the decision log.
+///
+/// # Errors
+/// When the table can't be read or an item has no trigger id.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an embedded table costs nothing, and reading all of it is the point"
+)]
+pub async fn read_decisions(clients: &Clients, table: &str) -> Result<Vec<LoggedDecision>> {
+    let mut decisions = Vec::new();
+    let mut start = None;
+    loop {
+        let request = clients.dynamodb.scan().table_name(table).consistent_read(true);
+        let page = request.set_exclusive_start_key(start).send().await;
+        let page = page.with_context(|| format!("cannot read the decisions from {table}"))?;
+        for item in page.items() {
+            let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
+            decisions.push(LoggedDecision {
+                trigger_id: text("trigger_id").with_context(|| format!("an item of {table} has no trigger_id"))?,
+                is_delivered: text("status").as_deref() == Some(DecisionStatus::Delivered.name()),
+            });
+        }
+        match page.last_evaluated_key {
+            Some(key) if !key.is_empty() => start = Some(key),
+            _ => return Ok(decisions),
+        }
+    }
+}
+
+/// The reason and the bytes, as they are encoded there, of each record on the rejected stream.
+///
+/// # Errors
+/// When the stream can't be read or holds something else.
+pub async fn read_rejected_records(cloud: &LocalCloud, resources: &Resources) -> Result<BTreeSet<(String, String)>> {
+    let mut records = BTreeSet::new();
+    for record in cloud.read_all(&resources.rejected).await? {
+        let rejected: RejectedRecord<'_> = serde_json::from_slice(&record.data).with_context(|| {
+            format!(
+                "the record {} on {} is no reject",
+                record.sequence_number, resources.rejected
+            )
+        })?;
+        records.insert((rejected.reason.name().to_owned(), rejected.data.into_owned()));
+    }
+    Ok(records)
 }
 
 /// Reads the rejected stream: how many records for each reason, a record that was rejected twice counted once.

@@ -99,10 +99,10 @@ async fn pass(State(front): State<Arc<Front>>, request: Request) -> Response {
     if let Some(random) = faults.strike(FaultKind::DynamoDbThrottle, &operation) {
         return throttled(random);
     }
-    if SINGLE_WRITES.contains(&&*operation) || operation == "TransactWriteItems" {
-        if let Some(random) = faults.strike(FaultKind::DynamoDbConflict, &operation) {
-            return conflict(&operation, &body, random);
-        }
+    if (SINGLE_WRITES.contains(&&*operation) || operation == "TransactWriteItems")
+        && let Some(random) = faults.strike(FaultKind::DynamoDbConflict, &operation)
+    {
+        return conflict(&operation, &body, random);
     }
     let partial = (operation == "BatchGetItem" && faults.may_strike(FaultKind::DynamoDbPartialRead))
         .then(|| PartialRead::strike(faults, &body))
