@@ -343,7 +343,7 @@ fn what_is_wrong_with_a_condition_is_said_with_what_to_write() {
         ),
         (
             "event.category.matches(\"(\\\\w{1000}){1000}\")",
-            "more than 1048576 bytes when compiled",
+            "more than 10485760 bytes when compiled",
             None,
         ),
         (
