@@ -8,4 +8,5 @@ mod contracts;
 mod end_to_end;
 mod fault_runs;
 mod house_rules;
+mod redrive;
 mod scenarios;
