@@ -9,7 +9,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use usher_aws::clients::Clients;
@@ -689,4 +691,89 @@ async fn queues_and_buckets_are_redriven_over_ministack() {
     let (code, missing) = redrive(&["--bucket", &format!("s3://{}", name("nobody"))]).await;
     assert_eq!(code, 1, "{missing}");
     assert!(missing.contains("NoSuchBucket"), "{missing}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_a_parked_users_events_are_applied_in_order_once_the_profile_is_mended() {
+    let world = World::start().await;
+    let before = event("ann", "1", "sign_up", 1);
+    world.put("interactions", &[("ann", before.clone())]).await;
+    world.profiles(1).await;
+    let table = &world.clients.dynamodb;
+    let key = || AttributeValue::S("ann".to_owned());
+    let stored = table
+        .get_item()
+        .table_name("profiles")
+        .key("user_id", key())
+        .send()
+        .await
+        .expect("it answers");
+    let whole = stored.item.expect("it is there").remove("state").expect("it has one");
+    // Another version too, or the container would write its cached profile over it.
+    let set = async |state: AttributeValue| {
+        let update = table.update_item().table_name("profiles").key("user_id", key());
+        let update = update
+            .update_expression("SET #state = :state, version = version + :one")
+            .expression_attribute_names("#state", "state")
+            .expression_attribute_values(":state", state)
+            .expression_attribute_values(":one", AttributeValue::N("1".to_owned()));
+        update.send().await.expect("it can be written");
+    };
+    set(AttributeValue::B(b"damaged".to_vec().into())).await;
+    let events = [event("ann", "2", "click", 2), event("ann", "3", "click", 3)];
+    let bob = event("bob", "4", "click", 4);
+    world
+        .put(
+            "interactions",
+            &[
+                ("ann", events[0].clone()),
+                ("bob", bob.clone()),
+                ("ann", events[1].clone()),
+            ],
+        )
+        .await;
+    world
+        .wait_until("ann is parked and bob goes on", |writer| writer.records_completed == 4)
+        .await;
+
+    let (code, listed) = world.usher("rejected list").await;
+    assert_eq!(code, 0, "{listed}");
+    assert!(listed.contains("2 records of parked users"), "{listed}");
+    let (code, resent) = world.usher("rejected resend").await;
+    assert_eq!(code, 0, "{resent}");
+    assert!(
+        resent.contains("usher redrive --user ann  (2 records)") && resent.contains("nothing to send"),
+        "{resent}"
+    );
+
+    let journey = world.path("journey.yaml");
+    let redrive = format!("redrive --user ann --journey {journey}");
+    for more in [" --dry-run", ""] {
+        let (code, refused) = world.usher(&format!("{redrive}{more}")).await;
+        assert_eq!(code, 1, "{refused}");
+        assert!(refused.contains("can't be read"), "{refused}");
+    }
+    set(whole).await;
+    let (code, dry) = world.usher(&format!("{redrive} --dry-run")).await;
+    assert_eq!(code, 0, "{dry}");
+    assert!(
+        dry.contains("2 parked records on rejected") && dry.contains("parked since"),
+        "{dry}"
+    );
+    let (code, done) = world.usher(&redrive).await;
+    assert_eq!(code, 0, "{done}");
+    assert!(
+        done.contains("applied") && done.contains("ann is not parked any more"),
+        "{done}"
+    );
+    let profiles = world.profiles(4).await;
+    let all = [vec![before, bob], events.to_vec()].concat();
+    assert_eq!(profiles, world.replayed(&all).await);
+    let (code, again) = world.usher(&redrive).await;
+    assert_eq!(code, 0, "{again}");
+    assert_eq!(world.profiles_now().await, profiles);
+    let (code, nobody) = world.usher(&format!("redrive --user nobody --journey {journey}")).await;
+    assert_eq!(code, 0, "{nobody}");
+    assert!(nobody.contains("no parked records on rejected"), "{nobody}");
+    world.cloud.shutdown().await;
 }
