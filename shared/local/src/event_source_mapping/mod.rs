@@ -360,6 +360,7 @@ impl Mapping {
         self.count(|counts| counts.throttles += 1);
         if self.may_never_run() {
             self.note_failure(progress, lane, "throttled: the function's reserved concurrency is 0");
+            self.kinesis.activity.note();
         }
     }
 }

@@ -1,7 +1,13 @@
 //! The whole cloud, with functions that speak the Runtime API from a task, and with real processes.
 
+mod delivering;
+mod fault_fronts;
+mod fault_processes;
+mod giving_up;
 mod mappings;
 mod processes;
+mod resharding;
+mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,6 +145,12 @@ fn fake_function(
                 .await;
         }
     })
+}
+
+/// Works for a while within a handler, on a runtime of several threads.
+fn work_for(time: Duration) {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::block_in_place(|| runtime.block_on(tokio::time::sleep(time)));
 }
 
 /// The data of an event's records, decoded.
