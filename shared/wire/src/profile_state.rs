@@ -1,6 +1,9 @@
 //! A profile as it is stored: CBOR, laid out to stay within 1 KB for a typical user (P8).
 //!
-//! Fields are numbered, so a later layout can add some; times are milliseconds before the profile's own *now*, which
+//! Fields are numbered, so a later version can add some within a layout; what changes the meaning of one is a new layout.
+//! A stored profile says its layout first: `read_layout_1` and whoever follows read one layout each, into the same
+//! [`Profile`], and the next write of the user is in the present layout. So an old one is read for ever, and a table is
+//! never migrated. A newer one is refused: its user is parked until the newer version is deployed again. Times are milliseconds before the profile's own *now*, which
 //! makes most of them short. The state of a feature, step or rule is found by its fingerprint: what a new journey no
 //! longer has is dropped at the next write, what it adds starts from now, and what it changed starts anew.
 
@@ -19,7 +22,7 @@ use usher_domain::trigger::{Cause, Reason, SeenValue, Trigger, TriggerId};
 use usher_domain::value::Scalar;
 use usher_domain::window::{Tile, Window};
 
-/// The number of this layout.
+/// The layout that is written.
 pub const LAYOUT: u8 = 1;
 
 /// Why stored bytes are no profile.
@@ -31,6 +34,9 @@ pub enum ProfileStateError {
     /// They were written by a newer version.
     #[error("the stored profile has layout {0}, but this version reads up to {LAYOUT}: deploy the newer version")]
     NewerLayout(u8),
+    /// They have a layout that never was.
+    #[error("the stored profile has layout {0}, which no version of Usher writes: restore the item")]
+    UnknownLayout(u8),
 }
 
 /// The bytes to store for a profile.
@@ -51,9 +57,14 @@ pub fn encode(profile: &Profile, journey: &Journey) -> Vec<u8> {
 pub fn decode(bytes: &[u8], version: u64, user: &str, journey: &Journey) -> Result<Profile, ProfileStateError> {
     let mut decoder = Decoder::new(bytes);
     let layout = peek_layout(&mut decoder).map_err(ProfileStateError::Damaged)?;
-    if layout > LAYOUT {
-        return Err(ProfileStateError::NewerLayout(layout));
+    match layout {
+        1 => read_layout_1(bytes, version, user, journey),
+        newer if newer > LAYOUT => Err(ProfileStateError::NewerLayout(newer)),
+        unknown => Err(ProfileStateError::UnknownLayout(unknown)),
     }
+}
+
+fn read_layout_1(bytes: &[u8], version: u64, user: &str, journey: &Journey) -> Result<Profile, ProfileStateError> {
     let stored: StoredProfile = minicbor::decode(bytes).map_err(ProfileStateError::Damaged)?;
     stored
         .into_profile(version, user, journey)

@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 use usher_domain::event::{ArrivedEvent, Event, Properties, Shard};
 use usher_domain::hash::hash_bytes;
@@ -5,6 +7,7 @@ use usher_domain::limits::DEDUPE_LAST_MAX;
 use usher_domain::plan::plan_user;
 
 use super::*;
+use crate::{profile_json, trigger};
 
 const DEFAULT_JOURNEY: &str = include_str!("../../../../journey/journey.yaml");
 /// The names and small values of an item's attributes: user_id (36 bytes of id), version, state, updated_at, layout.
@@ -301,15 +304,89 @@ fn a_changed_journey_keeps_what_it_still_has() {
     }
 }
 
+/// Everything that a profile says, as text.
+fn told(profile: &Profile, journey: &Journey) -> String {
+    let mut told = profile_json::to_json("u1", profile, journey, profile.now) + "\n";
+    for (shard, position) in profile.guard.entries() {
+        let Position {
+            sequence_number,
+            sub_sequence_number,
+        } = position;
+        writeln!(told, "guard {:016x} {sequence_number}.{sub_sequence_number}", shard.0).expect("to memory");
+    }
+    for hash in profile.recent_event_ids.hashes() {
+        writeln!(told, "event id {hash:016x}").expect("to memory");
+    }
+    for (name, value) in journey.traits.iter().zip(&profile.traits) {
+        let value = value
+            .as_ref()
+            .map(|dated| (&dated.value, dated.at.to_string(), dated.shard));
+        writeln!(told, "trait {name} {value:?}").expect("to memory");
+    }
+    for (rule, state) in journey.rules.iter().zip(&profile.rules) {
+        let last = state.last_fired_at.map(|at| at.to_string());
+        writeln!(told, "rule {} {} {last:?}", rule.id, state.fired).expect("to memory");
+    }
+    for trigger in &profile.outbox {
+        let json = trigger::to_json(trigger);
+        writeln!(told, "outbox {}", String::from_utf8_lossy(&json)).expect("to memory");
+    }
+    told
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u32> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
+    digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
+}
+
+/// Profiles that each layout's version of Usher wrote. They are in tables: these files never change, and a new layout adds
+/// its own three.
+const LAYOUTS: [(u8, &str, &str, &str); 1] = [(
+    1,
+    include_str!("layouts/1.yaml"),
+    include_str!("layouts/1.hex"),
+    include_str!("layouts/1.txt"),
+)];
+
 #[test]
-fn a_newer_layout_is_refused_with_what_to_do() {
+fn a_profile_of_any_layout_is_read_and_written_in_the_present_one() {
+    assert_eq!(LAYOUTS.map(|(number, ..)| number).last(), Some(&LAYOUT));
+    for (number, journey_text, hex, expected) in LAYOUTS {
+        let journey = journey(journey_text);
+        let stored = from_hex(hex);
+        assert_eq!(stored[1], number);
+        let profile = decode(&stored, 7, "u1", &journey).expect("it was written by Usher");
+        assert_eq!(told(&profile, &journey), expected, "layout {number}");
+        let again = encode(&profile, &journey);
+        assert_eq!(again[1], LAYOUT, "the next write is in the present layout");
+        let upgraded = decode(&again, 7, "u1", &journey).expect("just written");
+        assert_eq!(upgraded, profile, "layout {number}");
+        if number == LAYOUT {
+            assert_eq!(
+                again, stored,
+                "what is written now is what the file says, byte for byte"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_layout_that_this_version_does_not_know_is_refused_with_what_to_do() {
     let journey = journey(EVERYTHING);
     let mut bytes = encode(&Profile::new(&journey), &journey);
     assert_eq!(bytes[1], LAYOUT, "the layout is the first number");
-    bytes[1] = LAYOUT + 1;
-    let error = decode(&bytes, 1, "u1", &journey).expect_err("newer");
-    assert!(matches!(error, ProfileStateError::NewerLayout(2)));
-    assert!(error.to_string().contains("deploy the newer version"));
+    for (layout, told) in [
+        (0, "layout 0, which no version of Usher writes: restore the item"),
+        (2, "layout 2, but this version reads up to 1: deploy the newer version"),
+        (
+            23,
+            "layout 23, but this version reads up to 1: deploy the newer version",
+        ),
+    ] {
+        bytes[1] = layout;
+        let error = decode(&bytes, 1, "u1", &journey).expect_err("unknown").to_string();
+        assert!(error.ends_with(told), "{error}");
+    }
     for bytes in [&b""[..], b"\0", b"{}", b"\x80", b"\xff\xff"] {
         assert!(matches!(
             decode(bytes, 1, "u1", &journey),
