@@ -35,13 +35,15 @@ pub(super) fn profile_to_item(profile: &ProfileItem) -> Item {
 }
 
 /// The profile in an item, or what is wrong with it.
-pub(super) fn profile_from_item(mut item: Item) -> Result<ProfileItem, String> {
-    let layout = number(&item, "layout")?;
-    if layout != PROFILE_LAYOUT {
-        return Err(format!(
-            "its layout is {layout}, and this version of Usher reads layout {PROFILE_LAYOUT}: deploy the newer version"
-        ));
+pub(super) fn profile_from_item(item: Item) -> Result<ProfileItem, String> {
+    match number(&item, "layout")? {
+        PROFILE_LAYOUT => profile_from_layout_1(item),
+        other => Err(unknown_layout(other)),
     }
+}
+
+/// Each layout is read for ever; the next write of the user is in the present one.
+fn profile_from_layout_1(mut item: Item) -> Result<ProfileItem, String> {
     let version_text = number(&item, "version")?;
     let version = version_text
         .parse()
@@ -63,6 +65,16 @@ pub(super) fn profile_from_item(mut item: Item) -> Result<ProfileItem, String> {
         updated_at,
         parked_since,
     })
+}
+
+fn unknown_layout(layout: &str) -> String {
+    let reads = format!("its layout is {layout}, and this version of Usher reads layout {PROFILE_LAYOUT}");
+    let (found, present) = (layout.parse::<u64>().ok(), PROFILE_LAYOUT.parse::<u64>().ok());
+    if found > present {
+        format!("{reads}: deploy the newer version")
+    } else {
+        format!("{reads}, and no version wrote that one: restore the item")
+    }
 }
 
 /// A time attribute.
@@ -224,7 +236,12 @@ mod tests {
             (
                 "layout",
                 number("2"),
-                "its layout is 2, and this version of Usher reads layout 1",
+                "its layout is 2, and this version of Usher reads layout 1: deploy the newer version",
+            ),
+            (
+                "layout",
+                number("0"),
+                "its layout is 0, and this version of Usher reads layout 1, and no version wrote that one: restore",
             ),
             ("version", None, "it has no attribute version"),
             (
