@@ -11,6 +11,17 @@
 //! - the receiver of deliveries: the same id again only where noting an earlier delivery did not work out, or two
 //!   containers delivered the same batch at once. It acts once by the id, which is in the `webhook-id` header.
 //! - `rejected`: each bad record at least once; (stream, shard, sequence number) tells a repeat. Nothing else.
+//!
+//! One limit is known and kept out of the runs. Where a user's events come through several lanes (two shards; with a
+//! parallelisation factor, two partition keys), redelivery is judged for each lane by its own guard. A producer's repeat
+//! that was settled as a duplicate is stored as settled with the user's next write only; if its container ends before that
+//! and other lanes then bring more events than the profile remembers ids, the repeat counts when it is delivered again.
+//! Within one lane that can't happen: whatever fills the window moves the guard past the repeat. So the random runs let a
+//! user who is spread over lanes remember all ids of the run.
+//!
+//! The promise needs one thing of the event source mapping: no batch begins beyond a record of its lane that is not
+//! settled, as AWS documents for one shard, or with a parallelisation factor for one partition key. A batch that was given
+//! up breaks it on purpose; its records come again as new ones (scenario `p5_given_up_then_redriven`).
 
 pub mod cloud;
 pub mod every_call;
