@@ -71,4 +71,37 @@ mod tests {
         );
         assert!(!summary.contains("steps.a"), "{summary}");
     }
+
+    #[test]
+    fn p10_hostile_files_are_refused_with_a_clear_error() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let long = "a".repeat(2 << 20);
+        let deep = "[".repeat(100_000);
+        let many = format!("{{{}}}", "a: 1, ".repeat(100_000));
+        for (bytes, expected) in [
+            (&b""[..], "error"),
+            (b"\0", "error"),
+            (b"\xff\xfe", "cannot read the journey"),
+            (b"\x1f\x8b\x08", "cannot read the journey"),
+            (b"- - - -", "error"),
+            (b"*a", "error"),
+            (long.as_bytes(), "at most 1048576 are read"),
+            (deep.as_bytes(), "recursion limit"),
+            (many.as_bytes(), "error"),
+        ] {
+            let journey = folder.path().join("journey.yaml");
+            std::fs::write(&journey, bytes).expect("it can be written");
+            let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(20)]).into_owned();
+            let error = journey_file::load(&journey).expect_err(&shown);
+            let said = format!("{error:#}");
+            assert!(
+                said.contains(expected) && said.contains("journey.yaml"),
+                "{shown}: {said}"
+            );
+            assert!(said.len() < 100_000, "{shown}: {} bytes", said.len());
+            // `check` says the same, and whether it could be read.
+            let checked = run(&CheckOptions { journey });
+            assert!(!matches!(checked, Ok(Verdict::AllWell)), "{shown}");
+        }
+    }
 }

@@ -200,6 +200,33 @@ mod tests {
         );
     }
 
+    /// What `replay` does with a file, up to its summary.
+    #[test]
+    fn p1_p10_hostile_lines_are_counted_with_a_reason_and_stop_nothing() {
+        let good = br#"{"event_id":"1","event_type":"click","timestamp":"2026-01-05T09:59:00Z","user_id":"u"}"#;
+        let deep = format!(r#"{{"a":{}"#, "[".repeat(100_000));
+        let bomb = [&b"\xef\xbb\xbf"[..], &gzip::compress(&vec![b' '; 1 << 20])].concat();
+        let mut lines: Vec<&[u8]> = vec![b"\0", b"\xff\xfe", b"\x1f\x8b", b"{}", b"[]", b"null", b"1e400", b"\""];
+        lines.extend([deep.as_bytes(), good]);
+        let mut bytes = lines.join(&b"\n"[..]);
+        bytes.push(b'\n');
+        bytes.extend(bomb.iter().filter(|byte| **byte != b'\n'));
+        let journey = usher_domain::journey::Journey::parse("journey: j").expect("a journey");
+        for file in [bytes.clone(), gzip::compress(&bytes)] {
+            let mut file = EventsFile::of("test", Cursor::new(file), None).expect("readable");
+            let mut fold = crate::fold::Fold::new(&journey);
+            while let Some(line) = file.next_line().expect("it goes on") {
+                fold.line(line.number, line.bytes, crate::arrival_clock::wall_clock());
+            }
+            let counts = fold.counts();
+            assert_eq!((counts.lines, counts.applied), (11, 1));
+            assert_eq!(counts.rejected_total(), 10, "{:?}", counts.rejected.keys());
+            for rejected in counts.rejected.values() {
+                assert!(!rejected.first.detail.is_empty() && rejected.first.detail.len() <= 1024);
+            }
+        }
+    }
+
     #[test]
     fn a_gzip_file_that_is_cut_is_an_error() {
         let mut bytes = gzip::compress(b"{\"a\":1}\n{\"b\":2}\n");

@@ -64,7 +64,22 @@ pub enum EnvelopeError {
         /// The id.
         event_id: String,
     },
+    /// A part of a record's place in the stream is longer than AWS makes any.
+    #[error("record {index} has a {part} of {bytes} bytes, at most {PLACE_BYTES_MAX} are read")]
+    PlaceTooLong {
+        /// Its index in the batch.
+        index: usize,
+        /// Which part.
+        part: &'static str,
+        /// How long it is.
+        bytes: usize,
+    },
 }
+
+/// Bytes at most of each part of a record's place. AWS allows an ARN 2,048 characters, a partition key 256, a shard id 128
+/// and a sequence number 129. What is rejected carries its place along, so that must leave room for the record.
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecord.html>
+pub const PLACE_BYTES_MAX: usize = 4096;
 
 #[derive(Deserialize)]
 struct RawEnvelope<'p> {
@@ -136,6 +151,17 @@ impl<'p> Envelope<'p> {
 impl<'p> RawRecord<'p> {
     fn checked(self, index: usize) -> Result<EnvelopeRecord<'p>, EnvelopeError> {
         let sequence_number_text = self.kinesis.sequence_number.0;
+        for (part, text) in [
+            ("stream ARN", &self.event_source_arn.0),
+            ("eventID", &self.event_id.0),
+            ("partition key", &self.kinesis.partition_key.0),
+            ("sequence number", &sequence_number_text),
+        ] {
+            if text.len() > PLACE_BYTES_MAX {
+                let bytes = text.len();
+                return Err(EnvelopeError::PlaceTooLong { index, part, bytes });
+            }
+        }
         Ok(EnvelopeRecord {
             stream_arn: stream_arn(self.event_source_arn.0),
             shard_id: shard_id(self.event_id.0).map_err(|event_id| EnvelopeError::EventId {
@@ -341,6 +367,16 @@ mod tests {
             ("eventID", r#""eventID":"shardId-000000000006:"#, r#""eventID":""#),
         ] {
             assert!(Envelope::parse(&EXAMPLE.replace(replaced, with)).is_err(), "{what}");
+        }
+        for part in [
+            "stream/lambda",
+            r#":"shardId"#,
+            r#"partitionKey":""#,
+            r#"sequenceNumber":""#,
+        ] {
+            let long = EXAMPLE.replace(part, &format!("{part}{}", "0".repeat(PLACE_BYTES_MAX)));
+            let error = Envelope::parse(&long).expect_err(part);
+            assert!(matches!(error, EnvelopeError::PlaceTooLong { .. }), "{part}: {error}");
         }
         assert!(
             Envelope::parse(r#"{"Records":[]}"#)
