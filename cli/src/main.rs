@@ -19,6 +19,7 @@ mod profiles_file;
 mod progress;
 mod project;
 mod put_again;
+mod record;
 mod redrive;
 mod rejected;
 mod replay;

@@ -1,11 +1,13 @@
 //! `usher replay`: the same fold as the deployed function's, without any cloud.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use usher_domain::journey::Journey;
 use usher_domain::rules::{RuleCounts, RuleOutcome};
+use usher_domain::time::Timestamp;
 use usher_wire::reject::{Reject, RejectReason};
 use usher_wire::trigger;
 
@@ -16,6 +18,7 @@ use crate::events_file::EventsFile;
 use crate::fold::{Fold, LineCounts, Rejected};
 use crate::people::{counted, grouped, say, table};
 use crate::progress::Progress;
+use crate::record::RecordReader;
 use crate::triggers_file::TriggersFile;
 use crate::{journey_file, profiles_file};
 
@@ -28,16 +31,15 @@ const LINES_PER_PROGRESS: u64 = 4096;
 /// When the journey has errors, or a file can't be read or written. A line that can't be used is none.
 pub fn run(options: &ReplayOptions) -> Result<Verdict> {
     let journey = journey_file::load(&options.journey)?;
-    let mut events = EventsFile::open(&options.events)?;
+    let mut source = Source::of(options)?;
     let mut triggers_file = options.triggers.as_deref().map(TriggersFile::create).transpose()?;
-    let progress = Progress::of_file(events.size(), events.bytes_read());
+    let progress = source.progress();
     let started = Instant::now();
     let mut fold = Fold::new(&journey);
     // An event id that comes again from beyond the dedupe window makes the same trigger again; its id tells.
     let mut trigger_ids = HashSet::new();
-    while let Some(line) = events.next_line()? {
-        let arrived_at = data_arrival(line.bytes).unwrap_or_else(wall_clock);
-        for trigger in fold.line(line.number, line.bytes, arrived_at) {
+    while let Some(line) = source.next()? {
+        for trigger in fold.line(line.number, &line.data, line.arrived_at) {
             if trigger_ids.insert(trigger.id)
                 && let Some(file) = &mut triggers_file
             {
@@ -61,6 +63,53 @@ pub fn run(options: &ReplayOptions) -> Result<Verdict> {
     let triggers = trigger_ids.len();
     say(&summary(&journey, &counts, &rules, profiles.len(), triggers, took))?;
     Ok(Verdict::AllWell)
+}
+
+/// Where the lines come from.
+enum Source {
+    /// Events, which arrive at their own time.
+    Events(EventsFile),
+    /// A stream, with its arrivals.
+    Record(RecordReader),
+}
+
+impl Source {
+    fn of(options: &ReplayOptions) -> Result<Source> {
+        match (&options.events, &options.record) {
+            (_, Some(record)) => Ok(Source::Record(RecordReader::open(record)?)),
+            (Some(events), None) => Ok(Source::Events(EventsFile::open(events)?)),
+            (None, None) => bail!("there is nothing to replay; give --events or --record"),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        match self {
+            Source::Events(events) => Progress::of_file(events.size(), events.bytes_read()),
+            Source::Record(record) => Progress::of_file(record.size(), record.bytes_read()),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Arrival<'_>>> {
+        Ok(match self {
+            Source::Events(events) => events.next_line()?.map(|line| Arrival {
+                number: line.number,
+                data: Cow::Borrowed(line.bytes),
+                arrived_at: data_arrival(line.bytes).unwrap_or_else(wall_clock),
+            }),
+            Source::Record(record) => record.next_record()?.map(|recorded| Arrival {
+                number: recorded.number,
+                data: Cow::Owned(recorded.data),
+                arrived_at: recorded.arrived_at,
+            }),
+        })
+    }
+}
+
+/// A line as it arrives.
+struct Arrival<'s> {
+    number: u64,
+    data: Cow<'s, [u8]>,
+    arrived_at: Timestamp,
 }
 
 fn summary(

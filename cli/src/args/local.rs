@@ -54,6 +54,10 @@ pub struct LocalOptions {
     /// Write the triggers here, one a line, as they are on the stream
     #[arg(long, value_name = "T.jsonl")]
     pub triggers: Option<PathBuf>,
+    /// Write the interactions stream here as it comes to be: each record with its partition key and arrival, repeats
+    /// included; `usher replay --record` reads it
+    #[arg(long, value_name = "RECORD.jsonl")]
+    pub record: Option<PathBuf>,
     /// Milliseconds from a put to its delivery; 70 models enhanced fan-out in AWS
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub fanout_latency: u64,

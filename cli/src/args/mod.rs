@@ -66,6 +66,7 @@ pub struct CheckOptions {
 #[command(after_help = "Examples:
   usher replay --journey journey/journey.yaml --events data/oulad/events.jsonl.gz
   usher replay --journey new.yaml --events week.jsonl.gz --triggers new.jsonl
+  usher replay --journey new.yaml --record stream.jsonl --profiles profiles.jsonl
   zcat day-*.jsonl.gz | usher replay --journey new.yaml --events - --profiles profiles.jsonl
 
 Exit codes: 0 the file was read to its end, 1 the journey has errors or a file can't be read or written, 2 the command
@@ -75,8 +76,11 @@ pub struct ReplayOptions {
     #[arg(long, value_name = "JOURNEY.yaml")]
     pub journey: PathBuf,
     /// The events: native JSON, one a line, plain or gzip; `-` reads standard input
-    #[arg(long, value_name = "FILE")]
-    pub events: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "record")]
+    pub events: Option<PathBuf>,
+    /// In place of events: the stream as `usher local --record` saw it. Now is each record's arrival
+    #[arg(long, value_name = "RECORD.jsonl", conflicts_with = "events")]
+    pub record: Option<PathBuf>,
     /// Write the profiles here, one a line, sorted by user; features are as of the latest arrival
     #[arg(long, value_name = "P.jsonl")]
     pub profiles: Option<PathBuf>,
@@ -208,6 +212,8 @@ mod tests {
             "usher soak --minutes 0",
             "usher soak --runs 1 --minutes 1",
             "usher replay --events e.jsonl",
+            "usher replay --journey j.yaml",
+            "usher replay --journey j.yaml --events e.jsonl --record r.jsonl",
             "usher send e.jsonl",
             "usher send --stream s e.jsonl --endpoint-url notaurl",
             "usher send --stream s e.jsonl --endpoint-url 127.0.0.1:4567",
@@ -230,6 +236,7 @@ mod tests {
             "usher local --faults all,kill:1% --seed 7",
             "usher soak --runs 50 --seed 1 --faults all:2%",
             "usher soak --minutes 0.5",
+            "usher replay --journey j.yaml --record r.jsonl",
             "usher replay --journey j.yaml --events - --profiles p.jsonl --triggers t.jsonl",
             "usher send --stream interactions - --ordered --resume s.json",
             "usher send --stream s - --endpoint-url http://127.0.0.1:4567",

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use usher_aws::clients::Clients;
 use usher_aws::kinesis::KinesisStream;
 use usher_domain::journey::Journey;
-use usher_local::{Clock, LocalCloud, LocalCloudOptions, Template, TemplateOptions};
+use usher_local::{Clock, LocalCloud, LocalCloudOptions, StreamRecord, Template, TemplateOptions};
 
 use crate::Verdict;
 use crate::args::{ClockChoice, LocalOptions};
@@ -28,6 +28,7 @@ use crate::arrival_clock::{data_arrival, wall_clock};
 use crate::events_file::EventsFile;
 use crate::people::{error_chain, grouped, say};
 use crate::progress::Progress;
+use crate::record::RecordWriter;
 use crate::sender::{self, SendOptions};
 use crate::triggers_file::TriggersFile;
 use crate::{environment, journey_file, profiles_file, project};
@@ -90,6 +91,15 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
     let signing = Signing::of(&template, environment::variable(webhook::SECRET_VARIABLE));
     let mut cloud_options = cloud_options(&options, template, &resources, &journey_file, &signing);
     cloud_options.functions = sources;
+    let record = options.record.as_deref().map(RecordWriter::create).transpose()?;
+    if let Some(record) = &record {
+        let (record, interactions) = (record.clone(), resources.interactions.clone());
+        cloud_options.on_put = Some(Arc::new(move |put: &StreamRecord| {
+            if *put.stream == *interactions {
+                record.write(put);
+            }
+        }));
+    }
     if let Some(planned) = &planned {
         cloud_options.faults = planned.faults.clone();
         progress.note(&planned.notice());
@@ -117,7 +127,11 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
     let finished = run.finish(ended, seconds, &progress).await;
     progress.clear();
     cloud.shutdown().await;
-    finished
+    let verdict = finished?;
+    if let Some(record) = &record {
+        record.finish()?;
+    }
+    Ok(verdict)
 }
 
 /// Tells the functions that read a journey where it is on this machine.
