@@ -6,16 +6,20 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
 use aws_sdk_kinesis::types::StreamStatus;
 use usher_aws::clients::Clients;
 use usher_aws::dynamodb::{DynamoDecisionTable, DynamoProfileTable};
 use usher_aws::kinesis::KinesisStream;
+use usher_domain::time::Timestamp;
 use usher_local::Clock;
 use usher_local::dynamodb::{DynamoDb, DynamoDbOptions};
 use usher_local::faults::Faults;
 use usher_local::kinesis::{Kinesis, KinesisOptions};
 use usher_pipeline::memory::{MemoryDecisionTable, MemoryProfileTable, MemoryStream};
+use usher_pipeline::ports::{ParkAnswer, ParkTarget, ProfileTable};
 use usher_tests::contract;
 
 const MINISTACK_URL: &str = "USHER_TEST_MINISTACK_URL";
@@ -46,6 +50,7 @@ async fn the_aws_adapters_keep_the_contract_over_the_embedded_emulators() {
     let clients = Clients::for_emulators(dynamodb.url(), kinesis.url());
     let adapters = Adapters::make(&clients, &run_id()).await;
     adapters.keep_the_contract().await;
+    an_item_that_is_no_profile_is_parked(&clients, &adapters.run).await;
     contract::profile_table_units(&adapters.profiles, &adapters.run).await;
     contract::record_stream_limits(&adapters.stream).await;
     kinesis.close().await;
@@ -63,7 +68,55 @@ async fn the_aws_adapters_keep_the_contract_over_ministack() {
         return;
     };
     let clients = Clients::for_emulators(&url, &url);
-    Adapters::make(&clients, &run_id()).await.keep_the_contract().await;
+    let adapters = Adapters::make(&clients, &run_id()).await;
+    adapters.keep_the_contract().await;
+    an_item_that_is_no_profile_is_parked(&clients, &adapters.run).await;
+}
+
+/// No port can write such an item; what a mark leaves of it is what was there.
+async fn an_item_that_is_no_profile_is_parked(clients: &Clients, run: &str) {
+    let table = DynamoProfileTable::new(clients.dynamodb.clone(), format!("profiles-{run}"));
+    let since = Timestamp::from_epoch_ms(1_767_607_200_456);
+    for (user, version, version_after) in [
+        (
+            "a newer layout",
+            Some(AttributeValue::N("7".to_owned())),
+            Some(AttributeValue::N("8".to_owned())),
+        ),
+        ("no version", None, None),
+        (
+            "no number",
+            Some(AttributeValue::S("7".to_owned())),
+            Some(AttributeValue::S("7".to_owned())),
+        ),
+    ] {
+        let put = clients.dynamodb.put_item().table_name(format!("profiles-{run}"));
+        let put = put
+            .item("user_id", AttributeValue::S(user.to_owned()))
+            .item("layout", AttributeValue::N("99".to_owned()));
+        let put = match version {
+            Some(version) => put.item("version", version),
+            None => put,
+        };
+        put.send().await.expect("it answers");
+        for (target, is_parked) in [(ParkTarget::Version(3), false), (ParkTarget::Unreadable, true)] {
+            match table.park(user, target, since).await.expect("it answers") {
+                ParkAnswer::Parked { .. } => assert!(is_parked, "{user}"),
+                ParkAnswer::Unreadable { why } => {
+                    assert!(!is_parked && why.contains("its layout is 99"), "{user}: {why}");
+                }
+                other => panic!("{user}: {other:?}"),
+            }
+        }
+        let get = clients.dynamodb.get_item().table_name(format!("profiles-{run}"));
+        let get = get
+            .key("user_id", AttributeValue::S(user.to_owned()))
+            .consistent_read(true);
+        let item = get.send().await.expect("it answers").item.expect("it is there");
+        assert_eq!(item.get("version"), version_after.as_ref(), "{user}");
+        assert_eq!(item["parked_since"], AttributeValue::S(since.to_string()), "{user}");
+        assert_eq!(item["layout"], AttributeValue::N("99".to_owned()), "{user}");
+    }
 }
 
 fn kinesis_options() -> KinesisOptions {
