@@ -447,7 +447,7 @@ impl LocalCloud {
     /// that is not the template's. `false` when nothing could be done within those bounds.
     ///
     /// # Errors
-    /// [`LocalError::StreamUnknown`], or [`LocalError::Kinesis`] when the emulator refuses the change.
+    /// [`LocalError::StreamUnknown`], or [`LocalError::Reshard`] when the emulator refuses the change.
     pub async fn reshard(&self, stream: &str, random: u64) -> Result<bool, LocalError> {
         let of_template = self.template.streams.iter().find(|known| known.name == stream);
         let initial = of_template.map_or(1, |known| known.shard_count.max(1) as usize);

@@ -85,6 +85,18 @@ pub enum LocalError {
     /// At least one mapping makes no progress, so the streams will not drain.
     #[error("{}", display_stuck(.0))]
     Stuck(Vec<StuckMapping>),
+    /// The embedded Kinesis refused to split or merge shards.
+    #[error(
+        "the embedded Kinesis refused {operation} for {stream}: {message}; try again when nothing else changes the stream"
+    )]
+    Reshard {
+        /// The Kinesis API call.
+        operation: &'static str,
+        /// The stream.
+        stream: String,
+        /// What it answered.
+        message: String,
+    },
     /// There is no such stream.
     #[error("there is no stream {stream}; create it, or name one of the template's")]
     StreamUnknown {

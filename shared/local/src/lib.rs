@@ -20,6 +20,38 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # What a mapping does
+//!
+//! What AWS documents: starting positions, batch size and window, the 6 MB payload limit, parallelisation by partition key with
+//! one checkpoint a shard, partial batch responses, bisecting, retry and age limits, failure destinations, filters, tumbling
+//! windows, parents before children after a reshard, subscriptions that end and are renewed, throttling. README.md has each
+//! behaviour with its test and the page it is from, and what is left open there and decided here.
+//!
+//! # A function that must survive
+//!
+//! A function that is right must bear what AWS does only now and then. [`LocalCloudOptions::faults`] does it on purpose, from a
+//! seed, and [`LocalCloud::reshard`] splits and merges shards under load:
+//!
+//! ```no_run
+//! # async fn example(mut options: usher_local::LocalCloudOptions) -> Result<(), usher_local::LocalError> {
+//! use std::collections::BTreeMap;
+//! use usher_local::{FaultKind, Faults, LocalCloud};
+//!
+//! // 20 in 1,000 batches are delivered twice, and as many begin with records of the one before.
+//! let rates = BTreeMap::from([(FaultKind::DuplicateDelivery, 20), (FaultKind::OverlappingBatch, 20)]);
+//! options.faults = Faults::seeded(rates, 42);
+//! options.failed_batches = Some("target/failed-batches".into());
+//! let cloud = LocalCloud::start(options).await?;
+//! // ... put records ...
+//! cloud.reshard("my-stream", 7).await?;
+//! cloud.drained().await?;
+//! for mapping in cloud.progress().mappings {
+//!     assert_eq!(mapping.events.dropped, 0, "{:?}", mapping.last_error);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod clock;
 pub mod cloud;
@@ -37,7 +69,7 @@ mod tests;
 pub use clock::Clock;
 pub use cloud::{Endpoints, FunctionSource, LocalCloud, LocalCloudOptions, Progress, StageLatency, StreamProgress};
 pub use error::LocalError;
-pub use event_source_mapping::{DroppedRange, MappingProgress};
+pub use event_source_mapping::{DroppedRange, EventCounts, MappingProgress};
 pub use faults::{FaultKind, FaultSpec, FaultSpecError, Faults};
 pub use kinesis::StreamRecord;
 pub use process::{LogLine, LogSource};

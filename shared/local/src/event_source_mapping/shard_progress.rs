@@ -154,3 +154,46 @@ impl ShardProgress {
             .unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::ShardProgress;
+    use crate::kinesis::{HashKeys, RecordTimes, SequenceNumber, ShardLog};
+    use crate::template::StartingPosition;
+
+    fn append(shard: &ShardLog, value: u32) {
+        let times = RecordTimes {
+            sequence_number: SequenceNumber::parse(&value.to_string()).unwrap(),
+            put: Instant::now(),
+            arrival_ms: 0,
+        };
+        shard.append(&[times], format!("00000000/{value}"));
+    }
+
+    /// LATEST is "just after the most recent record", TRIM_HORIZON the oldest
+    /// (<https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetShardIterator.html>).
+    #[test]
+    fn a_starting_position_decides_what_is_to_be_read() {
+        // (position, records to read of three that are there, and of those and one more)
+        let cases = [
+            (StartingPosition::TrimHorizon, 3, 4),
+            (StartingPosition::Latest, 0, 1),
+            (StartingPosition::AtTimestamp(1), 3, 4),
+        ];
+        for (position, before, after) in cases {
+            let hash_keys = HashKeys { first: 0, last: 9 };
+            let shard = Arc::new(ShardLog::new("s", hash_keys, "00000000/".into(), "00000001".into(), 9));
+            (1..=3).for_each(|value| append(&shard, value));
+            let progress = ShardProgress::new(Arc::clone(&shard), Vec::new(), position, 1);
+            assert_eq!(
+                (progress.records_to_read(), progress.is_drained()),
+                (before, before == 0)
+            );
+            append(&shard, 4);
+            assert_eq!((progress.records_to_read(), progress.is_drained()), (after, false));
+        }
+    }
+}

@@ -32,7 +32,7 @@ use crate::template::{LOCAL_ACCOUNT_ID, Stream, StreamConsumer};
 
 use gate::Gate;
 pub use sequence_number::SequenceNumber;
-use shard_log::RecordTimes;
+pub(crate) use shard_log::RecordTimes;
 pub(crate) use shard_log::{Due, HashKeys, ShardEnd, ShardLog};
 
 /// Shards that clients may still make beyond the template's, by resharding or with streams of their own.
@@ -382,9 +382,9 @@ impl Kinesis {
         let _guard = self.state.gate.alone().await;
         let changed = dispatch(&self.state.store, operation, request).await;
         self.state.note_puts(Instant::now()).await;
-        changed.map(|_| true).map_err(|error| LocalError::Kinesis {
+        changed.map(|_| true).map_err(|error| LocalError::Reshard {
             operation: name,
-            resource: stream.to_owned(),
+            stream: stream.to_owned(),
             message: format!("{:?}", error.body),
         })
     }
