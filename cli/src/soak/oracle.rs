@@ -9,7 +9,7 @@ use usher_wire::profile_json;
 
 use crate::arrival_clock::{data_arrival, wall_clock};
 use crate::fold::Fold;
-use crate::people::counted;
+use crate::people::grouped;
 use crate::profiles_file::latest_arrival;
 
 /// Names that a difference tells; more of them say nothing new.
@@ -105,13 +105,13 @@ impl Differences {
             differences.twice += is.saturating_sub(must_be);
             other_profiles.push(format!("{user} ({is} events, must be {must_be})"));
         }
-        differences.tell("profile", "differs", &other_profiles);
+        differences.tell("profiles differ", &other_profiles);
         let missing: Vec<String> = expected.triggers.difference(&actual.triggers).cloned().collect();
         let added: Vec<String> = actual.triggers.difference(&expected.triggers).cloned().collect();
         differences.lost += missing.len() as u64;
         differences.twice += added.len() as u64;
-        differences.tell("trigger", "is missing on the stream", &missing);
-        differences.tell("trigger", "must not be on the stream", &added);
+        differences.tell("triggers missing on the stream", &missing);
+        differences.tell("triggers that must not be on the stream", &added);
         let ids: BTreeSet<&String> = expected.delivered.keys().chain(actual.delivered.keys()).collect();
         let (mut too_few, mut too_many) = (Vec::new(), Vec::new());
         for id in ids {
@@ -125,8 +125,8 @@ impl Differences {
         }
         differences.lost += too_few.len() as u64;
         differences.twice += too_many.len() as u64;
-        differences.tell("decision", "is missing or not delivered", &too_few);
-        differences.tell("decision", "must not be there, or once", &too_many);
+        differences.tell("decisions missing or not delivered", &too_few);
+        differences.tell("decisions that must not be there, or not so often", &too_many);
         if expected.rejected != actual.rejected {
             let text = |rejected: &BTreeMap<String, u64>| format!("{rejected:?}");
             differences.told.push(format!(
@@ -143,17 +143,14 @@ impl Differences {
         self.told.is_empty()
     }
 
-    fn tell(&mut self, what: &str, how: &str, names: &[String]) {
+    fn tell(&mut self, what: &str, names: &[String]) {
         if names.is_empty() {
             return;
         }
         let some: Vec<&str> = names.iter().take(NAMES_TOLD_MAX).map(String::as_str).collect();
         let more = if names.len() > NAMES_TOLD_MAX { ", …" } else { "" };
-        self.told.push(format!(
-            "{} {how}: {}{more}",
-            counted(names.len(), what),
-            some.join(", ")
-        ));
+        let count = grouped(names.len() as u64);
+        self.told.push(format!("{count} {what}: {}{more}", some.join(", ")));
     }
 }
 

@@ -85,6 +85,10 @@ impl Run {
             .map_err(|error| (error.code().map(str::to_owned), DisplayErrorContext(&error).to_string()))
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the table is embedded, and counting it is the point"
+    )]
     async fn stored_items(&self) -> usize {
         self.faults.end();
         let scanned = self.dynamodb.scan().table_name("items").send().await.unwrap();
@@ -156,6 +160,7 @@ async fn a_throttled_call_of_dynamodb_takes_no_effect_and_says_so_in_each_way() 
     run.cloud.shutdown().await;
 }
 
+#[expect(clippy::disallowed_methods, reason = "what a transaction is told is the point")]
 #[tokio::test]
 async fn a_write_in_a_transactions_way_is_refused_and_reads_are_not() {
     let run = always(FaultKind::DynamoDbConflict, 1).await;
