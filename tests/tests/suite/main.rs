@@ -7,6 +7,7 @@ mod clock_and_order;
 mod contracts;
 mod end_to_end;
 mod fault_runs;
+mod hostile;
 mod house_rules;
 mod redrive;
 mod scenarios;
