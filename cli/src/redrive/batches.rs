@@ -51,6 +51,10 @@ pub async fn run(options: RedriveOptions) -> Result<Verdict> {
         _ => bail!("name a file, --queue, --bucket or --user"),
     };
     let found = source.read(&stop).await?;
+    if found.is_empty() {
+        say("no record of a failed batch is there\n")?;
+        return Ok(Verdict::AllWell);
+    }
     let done = redrive(&options, &clients, &source, &found, stop).await;
     let deleted = match &done {
         Ok(done) => done.deleted.clone(),
@@ -268,7 +272,7 @@ fn assessment_text(
     } else {
         format!("{} failed batches", grouped(batches as u64))
     };
-    let mut text = format!("{batches} with {}\n", counted(records, "different record"));
+    let mut text = format!("{batches} with {}\n", counted(records, "record"));
     for ((function, condition), count) in conditions {
         text.push_str(&format!("  {} given up by {function}: {condition}\n", grouped(*count)));
     }
