@@ -128,14 +128,14 @@ fn local_help() -> String {
 /// What can go wrong, how often it does by default, and how to say it.
 pub fn faults_help() -> String {
     let mut text =
-        "Faults (--faults): `all` or kinds, separated by commas, each with a rate or without; a later one replaces an
-earlier one, as in all,kill:0 or all:2%,reshard:50%
+        "Faults (--faults): `all` or kinds, separated by commas, each with a rate or without; a
+later one replaces an earlier one, as in all,kill:0 or all:2%,reshard:50%
 "
         .to_owned();
     for kind in FaultKind::ALL {
         let percent = f64::from(kind.per_mille_default()) / 10.0;
         text.push_str(&format!(
-            "  {:<22}{}\n{:24}default {percent}% of: {}\n",
+            "  {:<23}{}\n{:25}default {percent}% of: {}\n",
             kind.name(),
             kind.what(),
             "",
@@ -145,6 +145,7 @@ earlier one, as in all,kill:0 or all:2%,reshard:50%
     text
 }
 
+/// What `--faults` takes.
 pub fn fault_spec(text: &str) -> Result<FaultSpec, FaultSpecError> {
     text.parse()
 }
