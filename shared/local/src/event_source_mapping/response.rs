@@ -270,9 +270,9 @@ mod tests {
         }
     }
 
-    /// "Splitting a batch doesn't count towards the retry quota"
-    /// (<https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>); with both options on "the batch is
-    /// bisected at the returned sequence number and Lambda retries only the remaining records"
+    /// Splitting a batch does not count towards the retry quota
+    /// (<https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>); with both options on the batch is
+    /// bisected at the returned sequence number and only the remaining records are retried
     /// (<https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html>).
     #[test]
     fn a_failing_batch_is_split_without_using_up_a_retry() {

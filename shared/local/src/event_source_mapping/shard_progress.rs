@@ -173,7 +173,7 @@ mod tests {
         shard.append(&[times], format!("00000000/{value}"));
     }
 
-    /// LATEST is "just after the most recent record", TRIM_HORIZON the oldest
+    /// LATEST is after the most recent record, TRIM_HORIZON before the oldest
     /// (<https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetShardIterator.html>).
     #[test]
     fn a_starting_position_decides_what_is_to_be_read() {

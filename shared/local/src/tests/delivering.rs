@@ -70,7 +70,7 @@ async fn at_timestamp_begins_at_the_first_record_that_arrived_then() {
     cloud.shutdown().await;
 }
 
-/// "Lambda still ensures in-order processing at the partition-key level" with up to 10 concurrent batches a shard
+/// With up to 10 concurrent batches a shard Lambda keeps the order within a partition key
 /// (<https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html>, ParallelizationFactor).
 #[tokio::test(flavor = "multi_thread", worker_threads = 12)]
 async fn a_factor_gives_so_many_batches_at_once_and_keeps_each_keys_order() {
@@ -216,8 +216,8 @@ async fn a_subscription_that_ends_is_renewed_without_loss() {
     function.abort();
 }
 
-/// "If a Lambda event source mapping is unable to invoke the function due to throttling or other issues, it retries until the
-/// records expire or exceed the maximum age": no retry is used up
+/// What cannot be invoked, for throttling or another reason, is tried until the records expire or exceed the maximum age: no
+/// retry is used up
 /// (<https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>).
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_throttled_function_is_tried_again_without_using_up_retries() {
@@ -289,8 +289,8 @@ async fn a_refused_read_is_tried_again() {
     cloud.shutdown().await;
 }
 
-/// The iterator age is "the time between when a stream receives the record and when the event source mapping sends the event
-/// to the function", for the last record of the event (<https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>).
+/// The iterator age is the time from the stream's receiving the last record of an event to the event's being sent to the
+/// function (<https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>).
 #[tokio::test]
 async fn the_iterator_age_is_from_put_to_invocation() {
     let mut options = external(template("BatchSize: 10"));

@@ -57,8 +57,8 @@ fn poison(bad: &'static str) -> impl Fn(&Value, &[String], usize) -> Answer + Se
     }
 }
 
-/// BisectBatchOnFunctionError "splits a failed batch into two smaller batches"; "splitting a batch doesn't count towards the
-/// retry quota" (<https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>).
+/// BisectBatchOnFunctionError splits a failed batch into two smaller ones, which does not count towards the retry quota
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>).
 #[tokio::test]
 async fn bisecting_finds_the_bad_record_and_uses_up_no_retry() {
     let mapping = "BatchSize: 8, BisectBatchOnFunctionError: true, MaximumRetryAttempts: 1";
@@ -78,8 +78,8 @@ async fn bisecting_finds_the_bad_record_and_uses_up_no_retry() {
     assert_eq!((progress.dropped[0].records, progress.dropped[0].attempts), (1, 2));
 }
 
-/// "When a partial batch success response is received and both BisectBatchOnFunctionError and ReportBatchItemFailures are
-/// turned on, the batch is bisected at the returned sequence number and Lambda retries only the remaining records"
+/// After a partial response, with both BisectBatchOnFunctionError and ReportBatchItemFailures, the batch is bisected at the
+/// returned sequence number and only the remaining records are retried
 /// (<https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html>).
 #[tokio::test]
 async fn a_partial_response_bisects_at_the_returned_sequence_number() {
@@ -94,8 +94,7 @@ async fn a_partial_response_bisects_at_the_returned_sequence_number() {
     assert_eq!(calls, ["0 1 2 3 4 5 6 7", "5 6 7", "7"]);
     assert_eq!((progress.records_completed, progress.records_dropped), (8, 0));
 
-    // "If your invocation fails and BisectBatchOnFunctionError is turned on, the batch is bisected regardless of your
-    // ReportBatchItemFailures setting" (same page).
+    // A failed invocation is bisected whether or not items may be reported (same page).
     let (calls, progress) = run(external(template(mapping)), 4, poison("0")).await;
     assert_eq!(calls, ["0 1 2 3", "0 1", "0", "1", "2 3"]);
     assert_eq!((progress.records_completed, progress.records_dropped), (3, 1));
