@@ -6,8 +6,10 @@ use std::borrow::Cow;
 
 use crate::guard::ShardKey;
 use crate::json;
+use crate::local_time::local_time;
 use crate::sequence_number::Position;
 use crate::time::Timestamp;
+use crate::user_agent::{browser, platform};
 use crate::value::Value;
 
 /// What a user key starts with that stands for an anonymous id, so that it can't be mistaken for a user id.
@@ -70,7 +72,7 @@ impl<'a> Properties<'a> {
 }
 
 /// An interaction event.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Event<'a> {
     /// The producer's id of the event, 1 to 64 bytes.
     pub id: Cow<'a, str>,
@@ -129,13 +131,21 @@ pub enum Field {
     City,
     /// `event.location.timezone`
     Timezone,
+    /// `event.platform`: the operating system that the user agent tells.
+    Platform,
+    /// `event.browser`: the browser or app that the user agent tells.
+    Browser,
+    /// `event.local_hour`: 0 to 23, by the event's own time zone ([`crate::local_time`]).
+    LocalHour,
+    /// `event.local_weekday`: 1 is Monday, 7 is Sunday, by the event's own time zone.
+    LocalWeekday,
     /// `event.properties.…`: a path of member names.
     Property(Vec<String>),
 }
 
 impl Field {
     /// Every field with a fixed name, by the path after `event.`.
-    pub const NAMED: [(&'static str, Field); 12] = [
+    pub const NAMED: [(&'static str, Field); 19] = [
         ("id", Field::Id),
         ("type", Field::Type),
         ("user_id", Field::UserId),
@@ -148,7 +158,22 @@ impl Field {
         ("location.region", Field::Region),
         ("location.city", Field::City),
         ("location.timezone", Field::Timezone),
+        ("country", Field::Country),
+        ("region", Field::Region),
+        ("device", Field::DeviceType),
+        ("platform", Field::Platform),
+        ("browser", Field::Browser),
+        ("local_hour", Field::LocalHour),
+        ("local_weekday", Field::LocalWeekday),
     ];
+
+    /// Whether its value is worked out whenever it is read, which takes some microseconds.
+    pub fn is_derived(&self) -> bool {
+        matches!(
+            self,
+            Field::Platform | Field::Browser | Field::LocalHour | Field::LocalWeekday
+        )
+    }
 
     /// The field that a path such as `category` or `properties.plan.name` names.
     pub fn parse(path: &str) -> Option<Field> {
@@ -183,8 +208,17 @@ impl<'a> Event<'a> {
             Field::City => self.location.city.as_ref(),
             Field::Timezone => self.location.timezone.as_ref(),
             Field::Property(path) => return self.properties.find(path),
+            Field::Platform => return self.told_by_user_agent(platform),
+            Field::Browser => return self.told_by_user_agent(browser),
+            Field::LocalHour => return Some(Value::Int(local_time(self).hour.into())),
+            Field::LocalWeekday => return Some(Value::Int(local_time(self).weekday.into())),
         };
         optional.map(|text| Value::Text(Cow::Borrowed(text.as_ref())))
+    }
+
+    fn told_by_user_agent<'v>(&'v self, tell: impl Fn(&'v str) -> Option<&'v str>) -> Option<Value<'v>> {
+        let told = tell(self.user_agent.as_deref()?)?;
+        Some(Value::Text(Cow::Borrowed(told)))
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod batch;
 pub mod condition;
+pub mod estimate;
 pub mod event;
 pub mod feature;
 pub mod fold;
@@ -18,6 +19,7 @@ pub mod hash;
 pub mod journey;
 pub mod json;
 pub mod limits;
+pub mod local_time;
 pub mod plan;
 pub mod profile;
 pub mod recent_event_ids;
@@ -28,5 +30,6 @@ pub mod sessions;
 mod testing;
 pub mod time;
 pub mod trigger;
+pub mod user_agent;
 pub mod value;
 pub mod window;

@@ -54,6 +54,39 @@ pub const RECENT_ENTRIES_DEFAULT: usize = 10;
 /// Largest number that a `sum` takes from one event; what is beyond it is left out, as an infinity would be.
 pub const SUM_VALUE_MAX: f64 = 1e15;
 
+/// Distinct values that are counted exactly, over all time; beyond that a sketch estimates them.
+pub const DISTINCT_EXACT_MAX: usize = 32;
+/// Distinct values from which the number within a window is estimated. Below it is exact.
+pub const DISTINCT_SAMPLE: usize = 64;
+/// Hashes that the sample of distinct values within a window keeps at most, the oldest leaving first. In a random order
+/// of coming, n values leave about 64 (1 + ln(n / 64)) of them, so it takes some 70,000 in a window to reach this.
+pub const DISTINCT_SAMPLE_ENTRIES_MAX: usize = 512;
+/// Values that a `top` counts. Up to here its counts are exact.
+pub const TOP_TRACKED_MAX: usize = 24;
+/// Values that a `top` may be asked for.
+pub const TOP_LIMIT_MAX: usize = 10;
+/// Tiles in the window of a `top`, which keeps one for each value that it counts: so its answers are exact to a 48th of
+/// the window.
+pub const TOP_TILES: i64 = 48;
+/// Values that an `interacted_with` remembers, unless it says otherwise.
+pub const INTERACTED_ENTRIES_DEFAULT: usize = 50;
+/// The most values that an `interacted_with` may remember: with ids of 20 bytes, 6.6 KB of the item.
+pub const INTERACTED_ENTRIES_MAX: usize = 200;
+/// Half-lives after which what an event added to a score is forgotten: it is worth a millionth by then.
+pub const SCORE_HALF_LIVES_MAX: i64 = 20;
+/// Shortest half-life of a score: 1 minute.
+pub const HALF_LIFE_MS_MIN: i64 = 60 * 1000;
+/// Longest half-life of a score: 90 days.
+pub const HALF_LIFE_MS_MAX: i64 = WINDOW_MS_MAX;
+/// Event types that a score may weigh.
+pub const SCORE_WEIGHTS_MAX: usize = 32;
+/// Largest weight of an event in a score, and the smallest with a minus.
+pub const SCORE_WEIGHT_MAX: f64 = 1000.0;
+/// Largest part of a rate's prior.
+pub const RATE_PRIOR_MAX: f64 = 1e6;
+/// Parts that reading an `expr` may evaluate, those of the expressions that it reads included.
+pub const EXPR_READS_MAX: usize = 256;
+
 /// Features that a journey may define.
 pub const FEATURES_MAX: usize = 64;
 /// Steps that a journey may define.

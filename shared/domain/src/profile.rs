@@ -1,9 +1,9 @@
 //! A user's live profile: everything that the journey needs to know, in one value that is written at once (P4).
 
 use crate::event::ArrivedEvent;
-use crate::feature::{Dated, FeatureState};
+use crate::feature::{Dated, FeatureState, Reading};
 use crate::guard::Guard;
-use crate::journey::Journey;
+use crate::journey::{Feature, Journey};
 use crate::recent_event_ids::RecentEventIds;
 use crate::sessions::Sessions;
 use crate::time::Timestamp;
@@ -74,9 +74,23 @@ impl Profile {
     }
 
     /// The value of the journey's feature with this index, as of `now`.
-    pub fn feature(&self, journey: &Journey, index: usize, now: Timestamp) -> Value<'_> {
+    pub fn feature<'v>(&'v self, journey: &'v Journey, index: usize, now: Timestamp) -> Value<'v> {
         match (journey.features.get(index), self.features.get(index)) {
-            (Some(feature), Some(state)) => feature.computation.value(state, self, now),
+            (
+                Some(Feature {
+                    expression: Some(expression),
+                    ..
+                }),
+                _,
+            ) => expression.value(journey, self, now),
+            (Some(feature), Some(state)) => {
+                let reading = Reading {
+                    profile: self,
+                    now,
+                    idle_timeout_ms: journey.idle_timeout_ms,
+                };
+                feature.computation.value(state, &reading)
+            }
             _ => Value::Null,
         }
     }

@@ -51,9 +51,51 @@ impl Sessions {
         self.recent.last()
     }
 
+    /// The session that goes on as of `now`: none when nothing happened for the idle time (P12).
+    pub fn current(&self, now: Timestamp, idle_timeout_ms: i64) -> Option<&Session> {
+        self.latest()
+            .filter(|session| now.ms_since(session.end) <= idle_timeout_ms)
+    }
+
+    /// The index in [`Sessions::recent`] of the session that a moment lies in.
+    pub fn position(&self, at: Timestamp) -> Option<usize> {
+        self.recent
+            .iter()
+            .rposition(|session| session.start <= at && at <= session.end)
+    }
+
+    /// Takes in what is known of the same user elsewhere, such as before it was known who it is. Kept sessions that come
+    /// closer than the idle time become one; the totals add up. While all sessions of both are kept, the order of
+    /// merging makes no difference.
+    pub fn merge(&mut self, other: &Sessions, idle_timeout_ms: i64) {
+        self.closed_count += other.closed_count;
+        self.closed_duration_ms = self.closed_duration_ms.saturating_add(other.closed_duration_ms);
+        let mut all: Vec<Session> = self.recent.drain(..).chain(other.recent.iter().copied()).collect();
+        all.sort_unstable_by_key(|session| (session.start, session.end));
+        for session in all {
+            match self.recent.last_mut() {
+                Some(last) if session.start.ms_since(last.end) <= idle_timeout_ms => {
+                    last.end = last.end.max(session.end);
+                    last.events += session.events;
+                }
+                _ => self.recent.push(session),
+            }
+        }
+        while self.recent.len() > OPEN_SESSIONS_MAX {
+            self.close_oldest();
+        }
+    }
+
+    fn close_oldest(&mut self) {
+        let oldest = self.recent.remove(0);
+        self.closed_count += 1;
+        self.closed_duration_ms = self.closed_duration_ms.saturating_add(oldest.duration_ms());
+    }
+
     /// Takes in an event. One from before every kept interval, when older sessions are already closed, belongs to one
-    /// of those and changes nothing.
-    pub fn add(&mut self, at: Timestamp, idle_timeout_ms: i64) {
+    /// of those and changes nothing. Says whether kept sessions became one, or one is not kept any more.
+    pub fn add(&mut self, at: Timestamp, idle_timeout_ms: i64) -> bool {
+        let mut restructured = false;
         let before = at.minus_ms(idle_timeout_ms);
         let after = at.plus_ms(idle_timeout_ms);
         // The kept sessions that the event belongs to: one, or two that it bridges.
@@ -70,13 +112,14 @@ impl Sessions {
                     joined.end = joined.end.max(next.end);
                     joined.events += next.events;
                     self.recent.remove(index + 1);
+                    restructured = true;
                 }
                 self.recent[index] = joined;
             }
             _ => {
                 let index = first.unwrap_or(self.recent.len());
                 if index == 0 && self.closed_count > 0 {
-                    return;
+                    return false;
                 }
                 self.recent.insert(
                     index,
@@ -87,12 +130,12 @@ impl Sessions {
                     },
                 );
                 if self.recent.len() > OPEN_SESSIONS_MAX {
-                    let oldest = self.recent.remove(0);
-                    self.closed_count += 1;
-                    self.closed_duration_ms = self.closed_duration_ms.saturating_add(oldest.duration_ms());
+                    self.close_oldest();
+                    restructured = true;
                 }
             }
         }
+        restructured
     }
 }
 

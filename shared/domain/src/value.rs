@@ -1,6 +1,7 @@
 //! Values that events carry, profiles store and conditions compare.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 /// A single value that a profile stores.
@@ -14,6 +15,40 @@ pub enum Scalar {
     Float(f64),
     /// Text of at most [`crate::limits::STORED_TEXT_BYTES_MAX`] bytes.
     Text(String),
+}
+
+impl Scalar {
+    /// An order of all scalars: true and false, whole numbers, other numbers, texts.
+    pub fn order(&self, other: &Scalar) -> Ordering {
+        match (self, other) {
+            (Scalar::Bool(one), Scalar::Bool(other)) => one.cmp(other),
+            (Scalar::Int(one), Scalar::Int(other)) => one.cmp(other),
+            // Zero has two signs, which are equal.
+            (Scalar::Float(one), Scalar::Float(other)) => (one + 0.0).total_cmp(&(other + 0.0)),
+            (Scalar::Text(one), Scalar::Text(other)) => one.cmp(other),
+            (one, other) => one.kind().cmp(&other.kind()),
+        }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Scalar::Bool(_) => 0,
+            Scalar::Int(_) => 1,
+            Scalar::Float(_) => 2,
+            Scalar::Text(_) => 3,
+        }
+    }
+
+    /// Whether a value is this one, without storing it.
+    pub fn is(&self, value: &Value<'_>) -> bool {
+        match (self, value) {
+            (Scalar::Bool(one), Value::Bool(other)) => one == other,
+            (Scalar::Int(one), Value::Int(other)) => one == other,
+            (Scalar::Float(one), Value::Float(other)) => one == other,
+            (Scalar::Text(one), Value::Text(other)) => *one == *other,
+            _ => false,
+        }
+    }
 }
 
 /// A value as a condition sees it, borrowed where it can be.
@@ -36,6 +71,15 @@ pub enum Value<'v> {
 }
 
 impl Value<'_> {
+    /// Whether a profile can keep it.
+    pub fn is_storable(&self) -> bool {
+        match self {
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) => true,
+            Value::Text(text) => text.len() <= crate::limits::STORED_TEXT_BYTES_MAX,
+            Value::Null | Value::List(_) | Value::Json(_) => false,
+        }
+    }
+
     /// The value to store, where it is one that a profile can keep.
     pub fn to_scalar(&self) -> Option<Scalar> {
         Some(match self {
@@ -45,6 +89,20 @@ impl Value<'_> {
             Value::Text(text) if text.len() <= crate::limits::STORED_TEXT_BYTES_MAX => Scalar::Text(text.to_string()),
             _ => return None,
         })
+    }
+}
+
+impl Value<'_> {
+    /// The same value, owned; of JSON text nothing, since no feature gives any.
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Value::Null | Value::Json(_) => Value::Null,
+            Value::Bool(value) => Value::Bool(value),
+            Value::Int(value) => Value::Int(value),
+            Value::Float(value) => Value::Float(value),
+            Value::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+            Value::List(values) => Value::List(values.into_iter().map(Value::into_owned).collect()),
+        }
     }
 }
 

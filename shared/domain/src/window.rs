@@ -3,6 +3,10 @@
 //! A window of length `W` is cut into tiles of a fixed width. An event adds to the tile of its own time, whenever it
 //! comes. The answer as of *now* adds every tile that reaches into `(now - W, now]`: no event within the window is ever
 //! missed, and one that left it less than one tile ago may still be counted. So the answer is exact to one tile.
+//!
+//! All tiles of a window have one width. Tiles that get coarser with age would save space, but each tile is some day
+//! the one at the window's far edge, and there a coarse one would make the answer as coarse. What saves space instead is
+//! that only tiles that hold something are kept, and of a window's extreme only those that may still become it.
 
 use crate::time::Timestamp;
 
@@ -36,6 +40,25 @@ impl WindowLength {
         WindowLength { within_ms, tile_ms }
     }
 
+    /// A window of so many tiles of a given width.
+    pub fn of_tiles(tiles: i64, tile_ms: i64) -> WindowLength {
+        WindowLength {
+            within_ms: tiles * tile_ms,
+            tile_ms,
+        }
+    }
+
+    /// A window cut into so many tiles, of whole seconds: for what keeps a window for each of several values.
+    pub fn in_tiles(within_ms: i64, tiles: i64) -> WindowLength {
+        let tile_ms = (within_ms as u64).div_ceil((tiles * SECOND_MS) as u64) as i64 * SECOND_MS;
+        WindowLength { within_ms, tile_ms }
+    }
+
+    /// How many tiles may hold something at once.
+    pub fn tiles_max(self) -> usize {
+        (self.within_ms / self.tile_ms + 2) as usize
+    }
+
     /// Its length in milliseconds.
     pub fn within_ms(self) -> i64 {
         self.within_ms
@@ -46,13 +69,38 @@ impl WindowLength {
         self.tile_ms
     }
 
-    fn tile_of(self, at: Timestamp) -> i64 {
+    /// The number of the tile that a moment is in.
+    pub fn tile_of(self, at: Timestamp) -> i64 {
         at.epoch_ms().div_euclid(self.tile_ms)
     }
 
     /// The oldest tile that reaches into the window as of `now`.
-    fn oldest_tile(self, now: Timestamp) -> i64 {
+    pub fn oldest_tile(self, now: Timestamp) -> i64 {
         (now.epoch_ms() - self.within_ms + 1).div_euclid(self.tile_ms)
+    }
+}
+
+/// Which end of the numbers a window keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extreme {
+    /// The smallest.
+    Least,
+    /// The largest.
+    Greatest,
+}
+
+impl Extreme {
+    /// Whether `one` is at least as extreme as `other`.
+    fn outdoes(self, one: i128, other: i128) -> bool {
+        match self {
+            Extreme::Least => one <= other,
+            Extreme::Greatest => one >= other,
+        }
+    }
+
+    /// The more extreme of two.
+    pub fn of(self, one: i128, other: i128) -> i128 {
+        if self.outdoes(one, other) { one } else { other }
     }
 }
 
@@ -96,6 +144,11 @@ impl Window {
         if index < length.oldest_tile(now) {
             return;
         }
+        self.add_to(index, amount);
+    }
+
+    /// Adds to the tile with this number.
+    pub(crate) fn add_to(&mut self, index: i64, amount: i128) {
         // Nearly always the newest tile, so look from the back.
         let place = self.tiles.iter().rposition(|tile| tile.index <= index);
         match place {
@@ -105,6 +158,62 @@ impl Window {
             Some(before) => self.tiles.insert(before + 1, Tile { index, amount }),
             None => self.tiles.insert(0, Tile { index, amount }),
         }
+    }
+
+    /// Keeps the extreme of each tile, if the window as of `now` still has it, and drops every tile that a later one
+    /// outdoes: it can't become the window's extreme any more. So few tiles are kept, and the same in any order of coming.
+    pub fn add_extreme(&mut self, length: WindowLength, extreme: Extreme, at: Timestamp, now: Timestamp, amount: i128) {
+        let index = length.tile_of(at);
+        if index >= length.oldest_tile(now) {
+            self.insert_extreme(extreme, Tile { index, amount });
+        }
+    }
+
+    fn insert_extreme(&mut self, extreme: Extreme, tile: Tile) {
+        // The kept tiles, oldest first, get less and less extreme.
+        let later = self.tiles.partition_point(|kept| kept.index < tile.index);
+        if self.tiles[later..]
+            .first()
+            .is_some_and(|kept| extreme.outdoes(kept.amount, tile.amount))
+        {
+            return;
+        }
+        let same = self.tiles.get(later).is_some_and(|kept| kept.index == tile.index);
+        let outdone = self.tiles[..later]
+            .iter()
+            .rev()
+            .take_while(|kept| extreme.outdoes(tile.amount, kept.amount))
+            .count();
+        self.tiles
+            .splice(later - outdone..later + usize::from(same), std::iter::once(tile));
+    }
+
+    /// The most extreme amount that the window holds as of `now`.
+    pub fn extreme(&self, length: WindowLength, now: Timestamp) -> Option<i128> {
+        let oldest = length.oldest_tile(now);
+        // The most extreme one is the oldest of those that are still within.
+        let first = self.tiles.partition_point(|tile| tile.index < oldest);
+        self.tiles.get(first).map(|tile| tile.amount)
+    }
+
+    /// Adds what another window of the same length holds.
+    pub fn merge(&mut self, other: &Window) {
+        if !other.tiles.is_empty() {
+            let all = self.tiles.drain(..).chain(other.tiles.iter().copied());
+            *self = Window::from_tiles(all.collect());
+        }
+    }
+
+    /// Takes in another window of the same length that keeps the same extreme.
+    pub fn merge_extreme(&mut self, extreme: Extreme, other: &Window) {
+        for tile in &other.tiles {
+            self.insert_extreme(extreme, *tile);
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.tiles.is_empty()
     }
 
     /// Drops the tiles that have left the window as of `now`.

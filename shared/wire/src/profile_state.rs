@@ -7,10 +7,12 @@
 //! makes most of them short. The state of a feature, step or rule is found by its fingerprint: what a new journey no
 //! longer has is dropped at the next write, what it adds starts from now, and what it changed starts anew.
 
+mod feature_state;
+
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::{Error as EncodeError, Write};
 use minicbor::{Decode, Decoder, Encode, Encoder};
-use usher_domain::feature::{Dated, FeatureState};
+use usher_domain::feature::Dated;
 use usher_domain::guard::{Guard, ShardKey};
 use usher_domain::journey::Journey;
 use usher_domain::profile::{Profile, RuleState};
@@ -20,7 +22,8 @@ use usher_domain::sessions::{Session, Sessions};
 use usher_domain::time::Timestamp;
 use usher_domain::trigger::{Cause, Reason, SeenValue, Trigger, TriggerId};
 use usher_domain::value::Scalar;
-use usher_domain::window::{Tile, Window};
+
+use feature_state::{StoredState, load_state, store_state};
 
 /// The layout that is written.
 pub const LAYOUT: u8 = 1;
@@ -154,23 +157,9 @@ struct StoredSessions {
 struct StoredFeature {
     #[n(0)]
     fingerprint: u32,
-    #[n(1)]
-    state: StoredState,
-}
-
-#[derive(Encode, Decode)]
-enum StoredState {
-    #[n(0)]
-    Total(#[n(0)] Whole),
-    /// The first tile's index and amount, then for each further tile how far it is from the one before, and its amount.
-    #[n(1)]
-    Window(#[n(0)] Vec<Whole>),
-    #[n(2)]
-    Last(#[n(0)] StoredDated),
-    #[n(3)]
-    Recent(#[n(0)] Vec<StoredDated>),
-    #[n(4)]
-    Seen(#[n(0)] i64),
+    /// Nothing for a kind that this version doesn't know: a newer one wrote it.
+    #[cbor(n(1), with = "feature_state::known")]
+    state: Option<StoredState>,
 }
 
 #[derive(Encode, Decode)]
@@ -255,6 +244,26 @@ struct StoredTrigger {
     won_over: Vec<String>,
 }
 
+impl StoredScalar {
+    fn of(scalar: &Scalar) -> StoredScalar {
+        match scalar {
+            Scalar::Bool(value) => StoredScalar::Bool(*value),
+            Scalar::Int(value) => StoredScalar::Int(*value),
+            Scalar::Float(value) => StoredScalar::Float(*value),
+            Scalar::Text(text) => StoredScalar::Text(text.clone()),
+        }
+    }
+
+    fn into_scalar(self) -> Scalar {
+        match self {
+            StoredScalar::Bool(value) => Scalar::Bool(value),
+            StoredScalar::Int(value) => Scalar::Int(value),
+            StoredScalar::Float(value) => Scalar::Float(value),
+            StoredScalar::Text(text) => Scalar::Text(text),
+        }
+    }
+}
+
 /// Times of a profile, as milliseconds before its *now*.
 #[derive(Clone, Copy)]
 struct Times {
@@ -271,12 +280,7 @@ impl Times {
     }
 
     fn store_dated(self, dated: &Dated) -> StoredDated {
-        let value = match &dated.value {
-            Scalar::Bool(value) => StoredScalar::Bool(*value),
-            Scalar::Int(value) => StoredScalar::Int(*value),
-            Scalar::Float(value) => StoredScalar::Float(*value),
-            Scalar::Text(text) => StoredScalar::Text(text.clone()),
-        };
+        let value = StoredScalar::of(&dated.value);
         StoredDated {
             before_now_ms: self.before_now_ms(dated.at),
             shard: dated.shard,
@@ -285,12 +289,7 @@ impl Times {
     }
 
     fn load_dated(self, stored: StoredDated) -> Dated {
-        let value = match stored.value {
-            StoredScalar::Bool(value) => Scalar::Bool(value),
-            StoredScalar::Int(value) => Scalar::Int(value),
-            StoredScalar::Float(value) => Scalar::Float(value),
-            StoredScalar::Text(text) => Scalar::Text(text),
-        };
+        let value = stored.value.into_scalar();
         Dated {
             at: self.at(stored.before_now_ms),
             shard: stored.shard,
@@ -343,7 +342,7 @@ impl StoredProfile {
                 let state = store_state(state, times)?;
                 Some(StoredFeature {
                     fingerprint: feature.fingerprint,
-                    state,
+                    state: Some(state),
                 })
             });
         let steps = journey.steps.iter().zip(&profile.steps).filter_map(|(step, done_at)| {
@@ -442,8 +441,8 @@ impl StoredProfile {
                 .features
                 .iter()
                 .position(|feature| feature.fingerprint == stored.fingerprint);
-            if let Some(index) = index {
-                let state = load_state(stored.state, times)?;
+            if let (Some(index), Some(state)) = (index, stored.state) {
+                let state = load_state(state, times)?;
                 if journey.features[index].computation.fits(&state) {
                     profile.features[index] = state;
                 }
@@ -480,57 +479,6 @@ impl StoredProfile {
         profile.outbox = outbox.collect::<Option<_>>()?;
         Some(profile)
     }
-}
-
-/// The state to store; nothing for one that is as it was at the start.
-fn store_state(state: &FeatureState, times: Times) -> Option<StoredState> {
-    Some(match state {
-        FeatureState::Total(0) | FeatureState::Last(None) | FeatureState::Seen(None) | FeatureState::Derived => {
-            return None;
-        }
-        FeatureState::Total(total) => StoredState::Total(Whole(*total)),
-        FeatureState::Window(window) if window.tiles().is_empty() => return None,
-        FeatureState::Window(window) => {
-            let mut numbers = Vec::with_capacity(window.tiles().len() * 2);
-            let mut before = 0;
-            for tile in window.tiles() {
-                numbers.push(Whole(i128::from(tile.index) - before));
-                numbers.push(Whole(tile.amount));
-                before = i128::from(tile.index);
-            }
-            StoredState::Window(numbers)
-        }
-        FeatureState::Last(Some(last)) => StoredState::Last(times.store_dated(last)),
-        FeatureState::Recent(entries) if entries.is_empty() => return None,
-        FeatureState::Recent(entries) => {
-            StoredState::Recent(entries.iter().map(|entry| times.store_dated(entry)).collect())
-        }
-        FeatureState::Seen(Some(at)) => StoredState::Seen(times.before_now_ms(*at)),
-    })
-}
-
-fn load_state(stored: StoredState, times: Times) -> Option<FeatureState> {
-    Some(match stored {
-        StoredState::Total(total) => FeatureState::Total(total.0),
-        StoredState::Window(numbers) => {
-            let mut tiles = Vec::with_capacity(numbers.len() / 2);
-            let mut index = 0i128;
-            for pair in numbers.chunks(2) {
-                let [delta, amount] = pair else { return None };
-                index += delta.0;
-                tiles.push(Tile {
-                    index: i64::try_from(index).ok()?,
-                    amount: amount.0,
-                });
-            }
-            FeatureState::Window(Window::from_tiles(tiles))
-        }
-        StoredState::Last(last) => FeatureState::Last(Some(times.load_dated(last))),
-        StoredState::Recent(entries) => {
-            FeatureState::Recent(entries.into_iter().map(|entry| times.load_dated(entry)).collect())
-        }
-        StoredState::Seen(before_now_ms) => FeatureState::Seen(Some(times.at(before_now_ms))),
-    })
 }
 
 fn store_trigger(trigger: &Trigger, times: Times) -> StoredTrigger {

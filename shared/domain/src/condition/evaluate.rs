@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::lower::{Comparison, Node};
+use super::lower::{Comparison, Node, Operator};
 use super::{Slot, interpret};
 use crate::event::{Event, Field};
 use crate::journey::Journey;
@@ -38,6 +38,9 @@ pub enum EvaluationError {
     /// ([`crate::limits::INTERPRETED_BYTES_MAX`], [`crate::limits::WALKED_BYTES_MAX`]).
     #[error("the event's properties are too large for a condition of this kind")]
     TooLarge,
+    /// It combines values of kinds that the typed form leaves to the interpreter. Never seen from outside.
+    #[error("it combines values that only the interpreter knows")]
+    Untyped,
     /// The interpreter failed otherwise.
     #[error("it can't be evaluated")]
     Other,
@@ -59,6 +62,7 @@ impl<'s> Scope<'s> {
             Slot::SessionCount => Value::Int(self.profile.sessions.count() as i64),
             Slot::SessionEvents => Value::Int(latest_session.map_or(0, |session| session.events as i64)),
             Slot::SessionDuration => Value::Int(latest_session.map_or(0, |session| session.duration_ms())),
+            Slot::AllOfEvent | Slot::PartOfEvent | Slot::AllFeatures | Slot::AllSteps => return None,
         })
     }
 }
@@ -89,6 +93,11 @@ pub(super) fn is_met(node: &Node, scope: &Scope<'_>) -> Result<bool, EvaluationE
     truth(evaluate(node, scope))
 }
 
+/// The value of a typed expression.
+pub(super) fn value(node: &Node, scope: &Scope<'_>) -> Evaluated<'static> {
+    evaluate(node, scope).map(Value::into_owned)
+}
+
 fn truth(value: Evaluated<'_>) -> Result<bool, EvaluationError> {
     match value? {
         Value::Bool(value) => Ok(value),
@@ -101,6 +110,33 @@ fn evaluate<'s>(node: &'s Node, scope: &Scope<'s>) -> Evaluated<'s> {
         Node::Null => return Ok(Value::Null),
         Node::Literal(scalar) => return Ok(Value::from(scalar)),
         Node::Slot(slot) => return scope.read(slot).ok_or(EvaluationError::Missing),
+        Node::Operate(operator, left, right) => {
+            return operate(*operator, &evaluate(left, scope)?, &evaluate(right, scope)?);
+        }
+        Node::Negate(inner) => {
+            return match evaluate(inner, scope)? {
+                Value::Int(number) => number.checked_neg().map(Value::Int).ok_or(EvaluationError::Other),
+                Value::Float(number) => Ok(Value::Float(-number)),
+                _ => Err(EvaluationError::Untyped),
+            };
+        }
+        Node::ToFloat(inner) => {
+            return match evaluate(inner, scope)? {
+                Value::Int(number) => Ok(Value::Float(number as f64)),
+                Value::Float(number) => Ok(Value::Float(number)),
+                _ => Err(EvaluationError::Untyped),
+            };
+        }
+        Node::Choose(condition, one, other) => {
+            let chosen = if truth(evaluate(condition, scope))? { one } else { other };
+            return evaluate(chosen, scope);
+        }
+        Node::Element(slot, index) => {
+            return match scope.read(slot).ok_or(EvaluationError::Missing)? {
+                Value::List(mut values) if *index < values.len() => Ok(values.swap_remove(*index)),
+                _ => Err(EvaluationError::Untyped),
+            };
+        }
         Node::Has(slot) => scope.has(slot)?,
         Node::Not(inner) => !truth(evaluate(inner, scope))?,
         Node::And(left, right) => logic(left, right, scope, false)?,
@@ -133,7 +169,42 @@ fn logic(left: &Node, right: &Node, scope: &Scope<'_>, deciding: bool) -> Result
     if right == Ok(deciding) {
         return Ok(deciding);
     }
+    // What only the interpreter knows may still decide.
+    if left == Err(EvaluationError::Untyped) || right == Err(EvaluationError::Untyped) {
+        return Err(EvaluationError::Untyped);
+    }
     left.and(right)
+}
+
+/// CEL's operators on two numbers of one kind: whole ones must not overflow, and nothing is divided by a whole zero.
+fn operate<'s>(operator: Operator, left: &Value<'s>, right: &Value<'s>) -> Evaluated<'s> {
+    match (left, right) {
+        (Value::Int(left), Value::Int(right)) => {
+            let result = match operator {
+                Operator::Add => left.checked_add(*right),
+                Operator::Subtract => left.checked_sub(*right),
+                Operator::Multiply => left.checked_mul(*right),
+                Operator::Divide => left.checked_div(*right),
+                Operator::Remainder => left.checked_rem(*right),
+            };
+            result.map(Value::Int).ok_or(EvaluationError::Other)
+        }
+        (Value::Float(left), Value::Float(right)) => {
+            let result = match operator {
+                Operator::Add => left + right,
+                Operator::Subtract => left - right,
+                Operator::Multiply => left * right,
+                Operator::Divide => left / right,
+                Operator::Remainder => return Err(EvaluationError::Untyped),
+            };
+            // A number that is none compares in ways of its own.
+            if result.is_nan() {
+                return Err(EvaluationError::Untyped);
+            }
+            Ok(Value::Float(result))
+        }
+        _ => Err(EvaluationError::Untyped),
+    }
 }
 
 fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {

@@ -24,13 +24,15 @@ pub(super) struct Program {
     program: cel::Program,
     patterns: Arc<Patterns>,
     property_bytes_max: usize,
+    needs: Needs,
 }
 
 impl Program {
-    pub(super) fn new(program: cel::Program, patterns: Patterns, has_macro: bool) -> Program {
+    pub(super) fn new(program: cel::Program, patterns: Patterns, has_macro: bool, reads: &[Slot]) -> Program {
         Program {
             program,
             patterns: Arc::new(patterns),
+            needs: Needs::of(reads),
             property_bytes_max: if has_macro {
                 WALKED_BYTES_MAX
             } else {
@@ -54,6 +56,39 @@ impl Program {
     }
 }
 
+/// Which of the costly parts of its variables a program needs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Needs {
+    /// The features that it reads; nothing where that can't be told, so it needs them all.
+    features: Option<Vec<usize>>,
+    /// The members of the event that are worked out when they are read.
+    derived: Vec<Field>,
+}
+
+impl Needs {
+    /// What is needed for these reads.
+    pub(super) fn of(reads: &[Slot]) -> Needs {
+        let mut needs = Needs {
+            features: (!reads.contains(&Slot::AllFeatures)).then(Vec::new),
+            derived: Vec::new(),
+        };
+        for slot in reads {
+            match (slot, &mut needs.features) {
+                (Slot::Feature(index), Some(features)) if !features.contains(index) => features.push(*index),
+                (Slot::Event(field), _) if field.is_derived() && !needs.derived.contains(field) => {
+                    needs.derived.push(field.clone());
+                }
+                _ => {}
+            }
+        }
+        if reads.contains(&Slot::AllOfEvent) {
+            let all = Field::NAMED.into_iter().map(|(_, field)| field);
+            needs.derived = all.filter(Field::is_derived).collect();
+        }
+        needs
+    }
+}
+
 /// Whether the condition is met.
 pub(super) fn is_met(program: &Program, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
     match run(program, scope)? {
@@ -62,11 +97,29 @@ pub(super) fn is_met(program: &Program, scope: &Scope<'_>) -> Result<bool, Evalu
     }
 }
 
+/// The value of an expression: what a feature can be, and null for anything else.
+pub(super) fn value(program: &Program, scope: &Scope<'_>) -> Result<Value<'static>, EvaluationError> {
+    run(program, scope).map(|value| of_cel(&value))
+}
+
+fn of_cel(value: &CelValue) -> Value<'static> {
+    match value {
+        CelValue::Bool(value) => Value::Bool(*value),
+        CelValue::Int(value) => Value::Int(*value),
+        CelValue::UInt(value) => i64::try_from(*value).map_or(Value::Null, Value::Int),
+        CelValue::Float(value) => Value::Float(*value),
+        CelValue::String(text) => Value::Text(text.to_string().into()),
+        CelValue::List(values) => Value::List(values.iter().map(of_cel).collect()),
+        _ => Value::Null,
+    }
+}
+
 fn run(program: &Program, scope: &Scope<'_>) -> Result<CelValue, EvaluationError> {
     let Program {
         program,
         patterns,
         property_bytes_max,
+        needs,
     } = program;
     let references = program.references();
     if references.has_variable("event") && property_bytes(scope) > *property_bytes_max {
@@ -75,7 +128,7 @@ fn run(program: &Program, scope: &Scope<'_>) -> Result<CelValue, EvaluationError
     let mut context = Context::with_env(Arc::clone(&STANDARD_LIBRARY));
     for (root, build) in ROOTS {
         if references.has_variable(root) {
-            context.add_variable_from_value(root, build(scope));
+            context.add_variable_from_value(root, build(scope, needs));
         }
     }
     if !patterns.is_empty() {
@@ -105,7 +158,7 @@ fn property_bytes(scope: &Scope<'_>) -> usize {
     properties.object.map_or(0, str::len) + unknown
 }
 
-type Build = fn(&Scope<'_>) -> CelValue;
+type Build = fn(&Scope<'_>, &Needs) -> CelValue;
 const ROOTS: [(&str, Build); 5] = [
     ("event", event),
     ("features", features),
@@ -122,10 +175,13 @@ fn map(entries: impl IntoIterator<Item = (String, CelValue)>) -> CelValue {
     CelValue::Map(Map { map: map.into() })
 }
 
-fn event(scope: &Scope<'_>) -> CelValue {
+fn event(scope: &Scope<'_>, needs: &Needs) -> CelValue {
     let mut members = HashMap::new();
     let mut location = HashMap::new();
     for (name, field) in Field::NAMED {
+        if field.is_derived() && !needs.derived.contains(&field) {
+            continue;
+        }
         let Some(value) = scope.event.field(&field) else {
             continue;
         };
@@ -145,9 +201,10 @@ fn event(scope: &Scope<'_>) -> CelValue {
     map(members)
 }
 
-fn features(scope: &Scope<'_>) -> CelValue {
+fn features(scope: &Scope<'_>, needs: &Needs) -> CelValue {
     let features = scope.journey.features.iter().enumerate();
-    map(features.map(|(index, feature)| {
+    let needed = features.filter(|(index, _)| needs.features.as_ref().is_none_or(|needed| needed.contains(index)));
+    map(needed.map(|(index, feature)| {
         (
             feature.name.clone(),
             cel_value(&scope.profile.feature(scope.journey, index, scope.now)),
@@ -155,17 +212,21 @@ fn features(scope: &Scope<'_>) -> CelValue {
     }))
 }
 
-fn steps(scope: &Scope<'_>) -> CelValue {
+fn steps(scope: &Scope<'_>, _: &Needs) -> CelValue {
     map(scope.journey.steps.iter().enumerate().map(|(index, step)| {
         let member = |name: &str, slot| (name.to_owned(), slot_value(scope, &slot));
         (
             step.id.clone(),
-            map([member("done", Slot::StepDone(index)), member("at", Slot::StepAt(index))]),
+            map([
+                member("done", Slot::StepDone(index)),
+                member("at", Slot::StepAt(index)),
+                member("done_at", Slot::StepAt(index)),
+            ]),
         )
     }))
 }
 
-fn traits(scope: &Scope<'_>) -> CelValue {
+fn traits(scope: &Scope<'_>, _: &Needs) -> CelValue {
     let names = scope.journey.traits.iter().enumerate();
     map(names.filter_map(|(index, name)| {
         scope
@@ -174,7 +235,7 @@ fn traits(scope: &Scope<'_>) -> CelValue {
     }))
 }
 
-fn session(scope: &Scope<'_>) -> CelValue {
+fn session(scope: &Scope<'_>, _: &Needs) -> CelValue {
     let member = |name: &str, slot| (name.to_owned(), slot_value(scope, &slot));
     map([
         member("count", Slot::SessionCount),

@@ -37,6 +37,9 @@ const FUNCTIONS: [&str; 13] = [
 /// The function whose second argument is a pattern.
 pub(super) const MATCHES: &str = "matches";
 
+/// By how many bytes the length of a name may be off to be taken for another, rather than for one of the event's own.
+const SLIP_BYTES_MAX: usize = 3;
+
 /// A comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Comparison {
@@ -48,9 +51,27 @@ pub(super) enum Comparison {
     GreaterOrEqual,
 }
 
+/// An operator of two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+}
+
 /// The typed program.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
+    Operate(Operator, Box<Node>, Box<Node>),
+    Negate(Box<Node>),
+    /// `double(…)`
+    ToFloat(Box<Node>),
+    /// `… ? … : …`
+    Choose(Box<Node>, Box<Node>, Box<Node>),
+    /// `features.NAME[3]`
+    Element(Slot, usize),
     Null,
     Literal(Scalar),
     Slot(Slot),
@@ -63,14 +84,33 @@ pub(super) enum Node {
     InSlot(Box<Node>, Slot),
 }
 
+impl Node {
+    /// Whether it has a part that the typed form knows for some kinds of values only.
+    pub(super) fn has_operators(&self) -> bool {
+        match self {
+            Node::Operate(..) | Node::Negate(_) | Node::ToFloat(_) | Node::Element(..) => true,
+            Node::Null | Node::Literal(_) | Node::Slot(_) | Node::Has(_) => false,
+            Node::Not(inner) | Node::InLiterals(inner, _) | Node::InSlot(inner, _) => inner.has_operators(),
+            Node::And(left, right) | Node::Or(left, right) | Node::Compare(_, left, right) => {
+                left.has_operators() || right.has_operators()
+            }
+            Node::Choose(condition, one, other) => {
+                condition.has_operators() || one.has_operators() || other.has_operators()
+            }
+        }
+    }
+}
+
 /// What compiling gives.
 pub(super) struct Compiled {
     /// The typed program, where every part can be typed.
     pub typed: Option<Node>,
     /// The program for the interpreter.
     pub interpreted: interpret::Program,
-    /// What it reads, each once, in the order of reading.
-    pub reads: Vec<(String, Slot)>,
+    /// What it reads, each as often as it is written.
+    pub reads: Vec<Slot>,
+    /// What it reads, each once, in the order of reading, as it is written.
+    pub reads_once: Vec<(String, Slot)>,
     /// The event types without which it can't be met.
     pub event_types: Option<Vec<String>>,
 }
@@ -105,6 +145,7 @@ pub(super) fn compile(source: &str, names: &mut Names) -> Result<Compiled, Vec<C
     let mut checker = Checker {
         names,
         reads: Vec::new(),
+        reads_once: Vec::new(),
         errors: Vec::new(),
         variables: Vec::new(),
         patterns: Patterns::default(),
@@ -113,6 +154,7 @@ pub(super) fn compile(source: &str, names: &mut Names) -> Result<Compiled, Vec<C
     checker.check(program.expression());
     let Checker {
         reads,
+        reads_once,
         errors,
         patterns,
         has_macro,
@@ -125,8 +167,9 @@ pub(super) fn compile(source: &str, names: &mut Names) -> Result<Compiled, Vec<C
     let event_types = event_types(program.expression());
     Ok(Compiled {
         typed,
-        interpreted: interpret::Program::new(program, patterns, has_macro),
+        interpreted: interpret::Program::new(program, patterns, has_macro, &reads),
         reads,
+        reads_once,
         event_types,
     })
 }
@@ -195,7 +238,11 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
         suggestion: None,
     };
     match path {
-        ["event"] | ["event", "location" | "properties"] | ["features" | "steps" | "traits" | "session"] => Ok(None),
+        ["event"] => Ok(Some(Slot::AllOfEvent)),
+        ["event", "location" | "properties"] => Ok(Some(Slot::PartOfEvent)),
+        ["features"] => Ok(Some(Slot::AllFeatures)),
+        ["steps"] => Ok(Some(Slot::AllSteps)),
+        ["traits" | "session"] => Ok(None),
         ["event", rest @ ..] => {
             let named = rest.join(".");
             if rest[0] == "properties" {
@@ -206,7 +253,9 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
                 Some(field) => Ok(Some(Slot::Event(field))),
                 None => {
                     let mut error = unknown("event member", &named, &mut Field::NAMED.iter().map(|(name, _)| *name));
-                    if error.suggestion.is_none() && rest.len() == 1 {
+                    // What is much shorter or longer is more likely a property than a slip of the pen.
+                    let alike = |name: &String| name.len().abs_diff(named.len()) <= SLIP_BYTES_MAX;
+                    if rest.len() == 1 && !error.suggestion.as_ref().is_some_and(alike) {
                         error.suggestion = Some(format!("event.properties.{named}"));
                     }
                     Err(error)
@@ -218,7 +267,7 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
             None => Err(unknown("feature", name, &mut names.features.iter().map(String::as_str))),
         },
         ["steps", name] => match names.steps.iter().position(|step| step == name) {
-            Some(_) => Ok(None),
+            Some(_) => Ok(Some(Slot::AllSteps)),
             None => Err(unknown("step", name, &mut names.steps.iter().map(String::as_str))),
         },
         ["steps", name, member] => {
@@ -227,8 +276,12 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
             };
             match *member {
                 "done" => Ok(Some(Slot::StepDone(index))),
-                "at" => Ok(Some(Slot::StepAt(index))),
-                other => Err(unknown("step member", other, &mut ["done", "at"].into_iter())),
+                "at" | "done_at" => Ok(Some(Slot::StepAt(index))),
+                other => Err(unknown(
+                    "step member",
+                    other,
+                    &mut ["done", "done_at", "at"].into_iter(),
+                )),
             }
         }
         ["traits", name] => {
@@ -263,7 +316,8 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
 /// Walks every part of an expression: collects what it reads and what is wrong.
 struct Checker<'n> {
     names: &'n mut Names,
-    reads: Vec<(String, Slot)>,
+    reads: Vec<Slot>,
+    reads_once: Vec<(String, Slot)>,
     errors: Vec<ConditionError>,
     /// The variables of the macros that the walk is in.
     variables: Vec<String>,
@@ -337,9 +391,10 @@ impl Checker<'_> {
         }
         match resolve(path, self.names) {
             Ok(Some(slot)) => {
-                if !self.reads.iter().any(|(_, read)| *read == slot) {
-                    self.reads.push((path.join("."), slot));
+                if !self.reads_once.iter().any(|(_, read)| *read == slot) {
+                    self.reads_once.push((path.join("."), slot.clone()));
                 }
+                self.reads.push(slot);
             }
             Ok(None) => {}
             Err(error) => self.errors.push(error),
@@ -454,7 +509,7 @@ fn literal(value: &LiteralValue) -> Option<Scalar> {
 /// The typed form of an expression that the checker passed; nothing where only the interpreter knows it.
 fn lower(expr: &IdedExpr, names: &mut Names) -> Option<Node> {
     if let Some(path) = path(&expr.expr) {
-        return Some(Node::Slot(resolve(&path, names).ok()??));
+        return Some(Node::Slot(single(&path, names)?));
     }
     match &expr.expr {
         Expr::Literal(LiteralValue::Null) => Some(Node::Null),
@@ -462,17 +517,31 @@ fn lower(expr: &IdedExpr, names: &mut Names) -> Option<Node> {
         Expr::Select(select) if select.test => {
             let mut asked = path(&select.operand.expr)?;
             asked.push(&select.field);
-            Some(Node::Has(resolve(&asked, names).ok()??))
+            Some(Node::Has(single(&asked, names)?))
         }
         Expr::Call(call) if call.target.is_none() => lower_call(call, names),
         _ => None,
     }
 }
 
+/// The slot of one value that a path names.
+fn single(path: &[&str], names: &mut Names) -> Option<Slot> {
+    resolve(path, names).ok()?.filter(Slot::is_single)
+}
+
 fn lower_call(call: &CallExpr, names: &mut Names) -> Option<Node> {
+    let mut boxed = |expr: &IdedExpr| lower(expr, names).map(Box::new);
     if let [argument] = call.args.as_slice() {
         return match call.func_name.as_str() {
-            operators::LOGICAL_NOT => Some(Node::Not(Box::new(lower(argument, names)?))),
+            operators::LOGICAL_NOT => Some(Node::Not(boxed(argument)?)),
+            operators::NEGATE => Some(Node::Negate(boxed(argument)?)),
+            "double" => Some(Node::ToFloat(boxed(argument)?)),
+            _ => None,
+        };
+    }
+    if let [condition, one, other] = call.args.as_slice() {
+        return match call.func_name.as_str() {
+            operators::CONDITIONAL => Some(Node::Choose(boxed(condition)?, boxed(one)?, boxed(other)?)),
             _ => None,
         };
     }
@@ -494,6 +563,26 @@ fn lower_call(call: &CallExpr, names: &mut Names) -> Option<Node> {
                 _ => None,
             },
         };
+    }
+    if call.func_name == operators::INDEX {
+        return match (lower(left, names)?, &right.expr) {
+            (Node::Slot(slot @ Slot::Feature(_)), Expr::Literal(LiteralValue::Int(index))) => {
+                Some(Node::Element(slot, usize::try_from(*index.inner()).ok()?))
+            }
+            _ => None,
+        };
+    }
+    let operator = match call.func_name.as_str() {
+        operators::ADD => Some(Operator::Add),
+        operators::SUBSTRACT => Some(Operator::Subtract),
+        operators::MULTIPLY => Some(Operator::Multiply),
+        operators::DIVIDE => Some(Operator::Divide),
+        operators::MODULO => Some(Operator::Remainder),
+        _ => None,
+    };
+    if let Some(operator) = operator {
+        let (left, right) = (lower(left, names)?, lower(right, names)?);
+        return Some(Node::Operate(operator, Box::new(left), Box::new(right)));
     }
     let comparison = match call.func_name.as_str() {
         operators::EQUALS => Some(Comparison::Equal),

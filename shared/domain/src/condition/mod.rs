@@ -13,8 +13,13 @@ mod patterns;
 
 pub use evaluate::{EvaluationError, Scope};
 
-use crate::event::Field;
+use std::sync::LazyLock;
+
+use crate::event::{Event, Field};
+use crate::journey::Journey;
 use crate::limits::STORED_TEXT_BYTES_MAX;
+use crate::profile::Profile;
+use crate::time::Timestamp;
 use crate::trigger::SeenValue;
 use crate::value::Value;
 use lower::Node;
@@ -38,6 +43,24 @@ pub enum Slot {
     SessionEvents,
     /// `session.duration_ms`: the latest session's duration.
     SessionDuration,
+    /// `event` as a whole.
+    AllOfEvent,
+    /// `event.location` or `event.properties` as a whole.
+    PartOfEvent,
+    /// `features` as a whole, such as in `features[event.type]`.
+    AllFeatures,
+    /// `steps` as a whole, or one step.
+    AllSteps,
+}
+
+impl Slot {
+    /// Whether it is one value.
+    fn is_single(&self) -> bool {
+        !matches!(
+            self,
+            Slot::AllOfEvent | Slot::PartOfEvent | Slot::AllFeatures | Slot::AllSteps
+        )
+    }
 }
 
 /// What names a condition may use: those that its journey defines.
@@ -64,7 +87,42 @@ pub struct ConditionError {
 #[derive(Debug)]
 enum Program {
     Typed(Node),
+    /// The typed form, which knows numbers only where CEL's operators know more: texts and lists go to the interpreter.
+    Numeric(Node, Box<interpret::Program>),
     Interpreted(Box<interpret::Program>),
+}
+
+impl Program {
+    fn of(compiled: lower::Compiled) -> Program {
+        let interpreted = Box::new(compiled.interpreted);
+        match compiled.typed {
+            Some(node) if node.has_operators() => Program::Numeric(node, interpreted),
+            Some(node) => Program::Typed(node),
+            None => Program::Interpreted(interpreted),
+        }
+    }
+
+    fn is_met(&self, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
+        match self {
+            Program::Typed(node) => evaluate::is_met(node, scope),
+            Program::Numeric(node, interpreted) => match evaluate::is_met(node, scope) {
+                Err(EvaluationError::Untyped) => interpret::is_met(interpreted, scope),
+                result => result,
+            },
+            Program::Interpreted(interpreted) => interpret::is_met(interpreted, scope),
+        }
+    }
+
+    fn value(&self, scope: &Scope<'_>) -> Result<Value<'static>, EvaluationError> {
+        match self {
+            Program::Typed(node) => evaluate::value(node, scope),
+            Program::Numeric(node, interpreted) => match evaluate::value(node, scope) {
+                Err(EvaluationError::Untyped) => interpret::value(interpreted, scope),
+                result => result,
+            },
+            Program::Interpreted(interpreted) => interpret::value(interpreted, scope),
+        }
+    }
 }
 
 /// A compiled condition.
@@ -82,16 +140,25 @@ impl Condition {
     /// # Errors
     /// All that is wrong with it: syntax, names that don't exist, comparisons that can't be true.
     pub fn compile(source: &str, names: &mut Names) -> Result<Condition, Vec<ConditionError>> {
-        let compiled = lower::compile(source, names)?;
+        let mut compiled = lower::compile(source, names)?;
         Ok(Condition {
             source: source.to_owned(),
-            program: match compiled.typed {
-                Some(node) => Program::Typed(node),
-                None => Program::Interpreted(Box::new(compiled.interpreted)),
-            },
-            reads: compiled.reads,
-            event_types: compiled.event_types,
+            reads: std::mem::take(&mut compiled.reads_once),
+            event_types: compiled.event_types.take(),
+            program: Program::of(compiled),
         })
+    }
+
+    /// The first thing that it reads of a feature or step, as it is written.
+    pub fn reads_of_features_or_steps(&self) -> Option<&str> {
+        let of_profile = |slot: &Slot| {
+            matches!(
+                slot,
+                Slot::Feature(_) | Slot::StepDone(_) | Slot::StepAt(_) | Slot::AllFeatures | Slot::AllSteps
+            )
+        };
+        let read = self.reads.iter().find(|(_, slot)| of_profile(slot));
+        read.map(|(name, _)| name.as_str())
     }
 
     /// The condition as it was written.
@@ -111,10 +178,7 @@ impl Condition {
 
     /// Whether it holds. An error means that it doesn't, and says why.
     pub fn is_met(&self, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
-        match &self.program {
-            Program::Typed(node) => evaluate::is_met(node, scope),
-            Program::Interpreted(program) => interpret::is_met(program, scope),
-        }
+        self.program.is_met(scope)
     }
 
     /// [`Condition::is_met`] by the interpreter whatever form it has, for fuzzing to hold the typed form to.
@@ -131,13 +195,93 @@ impl Condition {
 
     /// What it read, as it was, for people.
     pub fn seen(&self, scope: &Scope<'_>) -> Vec<SeenValue> {
-        let reads = self.reads.iter().take(crate::limits::REASON_VALUES_MAX);
+        let single = self.reads.iter().filter(|(_, slot)| slot.is_single());
+        let reads = single.take(crate::limits::REASON_VALUES_MAX);
         reads
             .map(|(name, slot)| SeenValue {
                 name: name.clone(),
                 json: shown(scope.read(slot).as_ref()),
             })
             .collect()
+    }
+}
+
+/// A compiled expression over a profile: the value of an `expr` feature.
+#[derive(Debug)]
+pub struct Expression {
+    source: String,
+    program: Program,
+    /// The features that it reads, once for each time.
+    features: Vec<usize>,
+}
+
+/// What an expression sees for an event. It reads none.
+static NO_EVENT: LazyLock<Event<'static>> = LazyLock::new(Event::default);
+
+impl Expression {
+    /// Parses and checks an expression.
+    ///
+    /// # Errors
+    /// All that is wrong with it: syntax, names that don't exist, and that it reads an event, which isn't there when a
+    /// profile is read.
+    pub fn compile(source: &str, names: &mut Names) -> Result<Expression, Vec<ConditionError>> {
+        let compiled = lower::compile(source, names)?;
+        let features = compiled.reads.iter().filter_map(|slot| match slot {
+            Slot::Feature(index) => Some(*index),
+            _ => None,
+        });
+        let features = features.collect();
+        let wrong = compiled.reads_once.iter().filter_map(|(name, slot)| match slot {
+            Slot::Event(_) | Slot::AllOfEvent | Slot::PartOfEvent => Some(format!(
+                "an `expr` reads features, steps, traits and the session, but no event: `{name}`"
+            )),
+            Slot::AllFeatures => Some("an `expr` names the features that it reads, as `features.NAME`".to_owned()),
+            _ => None,
+        });
+        let wrong: Vec<ConditionError> = wrong
+            .map(|message| ConditionError {
+                message,
+                suggestion: None,
+            })
+            .collect();
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        Ok(Expression {
+            source: source.to_owned(),
+            program: Program::of(compiled),
+            features,
+        })
+    }
+
+    /// The expression as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether it runs in the interpreter.
+    pub fn is_interpreted(&self) -> bool {
+        matches!(self.program, Program::Interpreted(_))
+    }
+
+    /// The features that it reads, as often as it does.
+    pub fn features(&self) -> &[usize] {
+        &self.features
+    }
+
+    /// Its value as of `now`; null where it has none: what it reads is not there, can't be combined, or it divides by zero.
+    pub fn value(&self, journey: &Journey, profile: &Profile, now: Timestamp) -> Value<'static> {
+        let scope = Scope {
+            journey,
+            event: &NO_EVENT,
+            profile,
+            now,
+        };
+        match self.program.value(&scope) {
+            Ok(Value::Float(number)) if !number.is_finite() => Value::Null,
+            Ok(value) => value,
+            Err(_) => Value::Null,
+        }
     }
 }
 

@@ -24,6 +24,9 @@ features:
   recent: { recent: properties.any, on: click }
   unset: { last: category, on: never }
   seen: { last_seen: click }
+  sum_of_all: { expr: features.total + double(features.clicks) }
+  word: { expr: features.last + "b" }
+  nothing: { expr: features.unset + 1 }
 contents: [{ id: c }]
 triggers:
   - { id: r, when: traits.plan == "x" || traits.age == 1, offer: c, slot: s }
@@ -57,6 +60,7 @@ fn table_event() -> Event<'static> {
         unknown: vec![("top".into(), "7"), ("t".into(), "8")],
     };
     event.traits = Some(TRAITS);
+    event.user_agent = Some("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36".into());
     event
 }
 
@@ -238,25 +242,99 @@ fn what_has_no_typed_form_runs_in_the_interpreter() {
         ),
         ("[\"a\", \"b\"].all(text, text.matches(\"^[ab]$\"))", yes),
         ("event.properties.i.matches(\"5\")", error),
-        ("event.properties.i + 1 == 6 && event.properties.i % 2 == 1", yes),
-        ("event.properties.i / 0 == 1", error),
-        ("event.properties.i - 9223372036854775807 - 10 < 0", error),
-        ("event.properties.b ? event.properties.i > 1 : false", yes),
         ("event.properties.l[2].k == 2", yes),
         ("event.properties.l[9] == 2", error),
         ("event.properties.l == [1, \"a\", {\"k\": 2}]", yes),
         ("event.properties.o.x in event.properties.l", yes),
         ("\"x\" in event.properties.o", yes),
         ("\"country\" in event.location", yes),
-        ("double(event.properties.t) > 1.0", error),
+        ("event.properties.i + event.properties.l[0] == 6", yes),
         ("string(event.properties.i) == \"5\"", yes),
         ("event.properties.i in [null, 5]", yes),
         ("event.properties.i == 5u", yes),
-        ("event.properties.i + 1", error),
+        (
+            "event.location.country + event[\"cate\" + \"gory\"] == \"GBforumng\"",
+            yes,
+        ),
+        ("features[\"cli\" + \"cks\"] == 1", yes),
     ] {
         let condition = compile(source);
         assert!(condition.is_interpreted(), "{source}");
         assert_eq!(condition.is_met(&scope).ok(), expected, "{source}");
+    }
+}
+
+#[test]
+fn operators_are_typed_for_numbers_and_say_what_the_interpreter_says_for_all() {
+    let event = table_event();
+    let profile = folded(table_event());
+    let scope = Scope {
+        journey: &TEST_JOURNEY,
+        event: &event,
+        profile: &profile,
+        now: time(0),
+    };
+    let (yes, no, error) = (Some(true), Some(false), None);
+    for (source, expected) in [
+        ("event.properties.i + 1 == 6 && event.properties.i % 2 == 1", yes),
+        ("event.properties.i * 2 - 1 == 9 && event.properties.i / 2 == 2", yes),
+        ("-event.properties.i == -5 && -event.properties.f < 0.0", yes),
+        ("event.properties.i / 0 == 1", error),
+        ("event.properties.i % 0 == 1", error),
+        ("event.properties.f / 0.0 > 1.0", yes),
+        ("(event.properties.f - 1.5) / 0.0 == 1.0", no),
+        ("(event.properties.f - 1.5) / 0.0 < 1.0", error),
+        ("event.properties.i - 9223372036854775807 - 10 < 0", error),
+        ("event.properties.i + 1.0 > 1.0", error),
+        ("double(event.properties.i) / 2.0 == 2.5", yes),
+        ("double(event.properties.t) > 1.0", error),
+        ("double(\"1.5\") == 1.5", yes),
+        ("event.properties.t + \"d\" == \"abcd\"", yes),
+        (
+            "event.properties.t + \"d\" == \"abcd\" || event.properties.nope == 1",
+            yes,
+        ),
+        (
+            "event.properties.nope == 1 || event.properties.t + \"d\" == \"abcd\"",
+            yes,
+        ),
+        (
+            "event.properties.nope == 1 && event.properties.t + \"d\" == \"abc\"",
+            no,
+        ),
+        ("event.properties.l + event.properties.l == event.properties.l", no),
+        ("event.properties.t + 1 == 1", error),
+        ("event.properties.t - \"a\" == \"bc\"", error),
+        ("event.properties.n + 1 == 1", error),
+        ("event.properties.nope + 1 == 1", error),
+        ("event.properties.b ? event.properties.i > 1 : false", yes),
+        ("event.properties.b ? event.properties.nope : false", error),
+        ("event.properties.b ? false : event.properties.nope", no),
+        ("event.properties.i ? true : false", error),
+        ("event.properties.i + 1", error),
+        ("features.recent[0] == \"a\"", yes),
+        ("features.recent[1] == \"a\"", error),
+        ("features.recent[-1] == \"a\"", error),
+        ("features.clicks[0] == 1", error),
+        ("features.clicks * 3 > 2 && features.total + 1.0 == 6.0", yes),
+        ("features.sum_of_all == 6.0 && features.word == \"ab\"", yes),
+        ("features.nothing == null", yes),
+        ("features.nothing + 1 == 1", error),
+        ("steps.done.done_at - steps.done.at == 0", yes),
+        (
+            "event.country == \"GB\" && event.local_hour == 0 && event.local_weekday == 1",
+            yes,
+        ),
+        ("event.platform == \"Windows 10\" && event.browser == \"Chrome\"", yes),
+        ("has(event.device)", no),
+    ] {
+        let condition = compile(source);
+        assert!(
+            !condition.is_interpreted() || source.contains("[-1]"),
+            "{source} should have a typed form"
+        );
+        assert_eq!(interpreted(source, &scope).ok(), expected, "interpreted: {source}");
+        assert_eq!(condition.is_met(&scope).ok(), expected, "typed: {source}");
     }
 }
 
@@ -484,6 +562,12 @@ const READS: &[&str] = &[
     "features.recent",
     "features.unset",
     "features.seen",
+    "features.sum_of_all",
+    "features.word",
+    "features.nothing",
+    "event.local_hour",
+    "event.platform",
+    "features.recent[0]",
     "steps.done.done",
     "steps.done.at",
     "steps.open.done",
@@ -549,11 +633,16 @@ fn expression() -> impl Strategy<Value = String> {
     let literal = prop::sample::select(LITERALS).prop_map(str::to_owned);
     let operand = prop_oneof![4 => read.clone(), 3 => literal.clone(), 1 => Just("null".to_owned())];
     let operator = prop::sample::select(&["==", "!=", "<", "<=", ">", ">="][..]);
+    let operator_again = operator.clone();
+    let arithmetic = prop::sample::select(&["+", "-", "*", "/", "%"][..]);
     let leaf = prop_oneof![
         6 => (operand.clone(), operator, operand.clone()).prop_map(|(left, operator, right)| format!("{left} {operator} {right}")),
         2 => (operand.clone(), prop::collection::vec(literal, 0..4))
             .prop_map(|(needle, list)| format!("{needle} in [{}]", list.join(", "))),
         1 => (operand.clone(), read.clone()).prop_map(|(needle, read)| format!("{needle} in {read}")),
+        2 => (operand.clone(), arithmetic, operand.clone(), operator_again, operand.clone())
+            .prop_map(|(left, operator, right, comparison, other)| format!("{left} {operator} {right} {comparison} {other}")),
+        1 => (operand.clone(), operand.clone()).prop_map(|(one, other)| format!("-{one} < double({other})")),
         2 => prop::sample::select(READS).prop_filter("has() takes a member", |read| !read.ends_with(']')).prop_map(|read| format!("has({read})")),
         1 => operand,
     ];
@@ -562,6 +651,8 @@ fn expression() -> impl Strategy<Value = String> {
             2 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left} && {right})")),
             2 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left} || {right})")),
             1 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left}) == ({right})")),
+            1 => (inner.clone(), inner.clone(), inner.clone())
+                .prop_map(|(condition, one, other)| format!("(({condition}) ? ({one}) : ({other}))")),
             1 => inner.prop_map(|inner| format!("!({inner})")),
         ]
     })

@@ -2,12 +2,13 @@
 
 mod diagnostic;
 mod read;
+mod read_feature;
 
 use hashbrown::HashMap;
 
 pub use diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 
-use crate::condition::Condition;
+use crate::condition::{Condition, Expression};
 use crate::feature::Computation;
 
 /// A step of the onboarding: done at the first event (by event time) on which its condition holds.
@@ -33,6 +34,8 @@ pub struct Feature {
     pub computation: Computation,
     /// Which events it looks at, beyond their type.
     pub when: Option<Condition>,
+    /// What an `expr` is.
+    pub expression: Option<Expression>,
     on: EventTypes,
 }
 
@@ -73,9 +76,21 @@ pub struct Rule {
 
 /// Which types of events something looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum EventTypes {
+pub enum EventTypes {
+    /// Every type.
     Any,
+    /// These.
     These(Vec<String>),
+}
+
+impl EventTypes {
+    /// Whether a type is one of them.
+    pub fn includes(&self, event_type: &str) -> bool {
+        match self {
+            EventTypes::Any => true,
+            EventTypes::These(types) => types.iter().any(|name| name == event_type),
+        }
+    }
 }
 
 /// What an event of a certain type touches: indices into the journey's lists.
@@ -112,6 +127,8 @@ pub struct Journey {
     pub contents: Vec<Content>,
     /// The rules.
     pub rules: Vec<Rule>,
+    /// The features that keep something for each session: indices into [`Journey::features`].
+    pub per_session: Vec<usize>,
     by_type: HashMap<String, Dispatch>,
     otherwise: Dispatch,
 }
@@ -148,18 +165,25 @@ impl Journey {
             let place = format!("triggers.{}", rule.id);
             [(place.clone(), &rule.when), (place, &rule.unless)]
         });
+        let expressions = self.features.iter().filter_map(|feature| {
+            let expression = feature.expression.as_ref()?;
+            let interpreted = expression.is_interpreted();
+            interpreted.then(|| (format!("features.{}", feature.name), expression.source()))
+        });
         let all = steps.chain(features).chain(contents).chain(rules);
-        all.filter_map(|(place, condition)| {
+        let conditions = all.filter_map(|(place, condition)| {
             condition
                 .as_ref()
                 .filter(|condition| condition.is_interpreted())
                 .map(|condition| (place, condition.source()))
-        })
-        .collect()
+        });
+        conditions.chain(expressions).collect()
     }
 
     /// Works out which types of events touch what.
     fn index(mut self, ignored: &[String]) -> Journey {
+        let per_session = |index: &usize| matches!(self.features[*index].computation, Computation::PerSession { .. });
+        self.per_session = (0..self.features.len()).filter(per_session).collect();
         let mut index = Index::default();
         let steps = self.steps.iter().map(|step| &step.on);
         index.add(steps, |dispatch| &mut dispatch.steps);

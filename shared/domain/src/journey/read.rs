@@ -6,23 +6,17 @@ use saphyr::{LoadableYamlNode, MarkedYaml, Scalar as YamlScalar, YamlData};
 use saphyr_parser::{Event, Parser};
 
 use super::diagnostic::shortened;
-use super::{
-    Content, Diagnostic, Diagnostics, EventTypes, Feature, IDLE_TIMEOUT_MS_DEFAULT, Journey, Rule, Step, did_you_mean,
-};
+use super::{Content, Diagnostic, Diagnostics, EventTypes, IDLE_TIMEOUT_MS_DEFAULT, Journey, Rule, Step, did_you_mean};
 use crate::condition::{Condition, Names};
-use crate::event::Field;
-use crate::feature::Computation;
 use crate::hash::{fingerprint, hash_bytes};
 use crate::limits::*;
-use crate::window::WindowLength;
 
-type Node<'y> = MarkedYaml<'y>;
-type Entry<'n, 'y> = (String, &'n Node<'y>, &'n Node<'y>);
+pub(super) type Node<'y> = MarkedYaml<'y>;
+pub(super) type Entry<'n, 'y> = (String, &'n Node<'y>, &'n Node<'y>);
 
 const TOP_LEVEL: &[&str] = &[
     "journey", "sessions", "dedupe", "events", "ignore", "steps", "features", "contents", "triggers",
 ];
-const FEATURE_KINDS: &[&str] = &["count", "sum", "last", "recent", "first_seen", "last_seen", "sessions"];
 const ANY_EVENT: &str = "any";
 
 /// Reads and checks a journey file.
@@ -104,11 +98,11 @@ fn beyond_reading(text: &str) -> Option<(usize, usize, &'static str)> {
 
 /// Collects errors, and what names the file defines.
 #[derive(Default)]
-struct Reader {
+pub(super) struct Reader {
     errors: Vec<Diagnostic>,
     /// Where the first mistake is that was one too many to tell.
     untold: Option<(usize, usize)>,
-    names: Names,
+    pub(super) names: Names,
     /// The event types that the file declares, where it does.
     declared: Option<BTreeSet<String>>,
 }
@@ -143,11 +137,11 @@ impl Reader {
     }
 
     /// Whether there are as many mistakes as are told, so that looking for what was meant is of no use any more.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.errors.len() >= DIAGNOSTICS_MAX
     }
 
-    fn error(&mut self, node: &Node<'_>, path: &str, message: impl Into<String>) {
+    pub(super) fn error(&mut self, node: &Node<'_>, path: &str, message: impl Into<String>) {
         self.error_at(
             node.span.start.line(),
             node.span.start.col() + 1,
@@ -157,7 +151,13 @@ impl Reader {
         );
     }
 
-    fn error_suggesting(&mut self, node: &Node<'_>, path: &str, message: String, suggestion: Option<String>) {
+    pub(super) fn error_suggesting(
+        &mut self,
+        node: &Node<'_>,
+        path: &str,
+        message: String,
+        suggestion: Option<String>,
+    ) {
         self.error_at(
             node.span.start.line(),
             node.span.start.col() + 1,
@@ -207,10 +207,7 @@ impl Reader {
         let content_ids: Vec<String> = contents.iter().map(|(id, ..)| id.clone()).collect();
         let rules = get("triggers").map_or_else(Vec::new, |node| self.items(node, "triggers", "id", RULES_MAX));
 
-        let features = features
-            .iter()
-            .filter_map(|(name, path, node)| self.feature(name, path, node))
-            .collect();
+        let features = self.features(&features);
         let steps = steps
             .iter()
             .filter_map(|(id, path, node)| self.step(id, path, node))
@@ -233,6 +230,7 @@ impl Reader {
             traits: self.names.traits.clone(),
             contents,
             rules,
+            per_session: Vec::new(),
             by_type: Default::default(),
             otherwise: Default::default(),
         };
@@ -360,126 +358,7 @@ impl Reader {
         index
     }
 
-    fn feature(&mut self, name: &str, path: &str, node: &Node<'_>) -> Option<Feature> {
-        let entries = self.mapping(
-            node,
-            path,
-            &[FEATURE_KINDS, &["on", "when", "within", "limit"]].concat(),
-        )?;
-        let get = |name: &str| entries.iter().find(|(key, ..)| key == name).map(|(_, _, value)| *value);
-        let kinds: Vec<&Entry> = entries
-            .iter()
-            .filter(|(key, ..)| FEATURE_KINDS.contains(&key.as_str()))
-            .collect();
-        let [(kind, _, argument)] = kinds.as_slice() else {
-            let message = format!(
-                "a feature is one of {}; this one says {}",
-                FEATURE_KINDS.join(", "),
-                kinds.len()
-            );
-            self.error(node, path, message);
-            return None;
-        };
-        let kind_path = format!("{path}.{kind}");
-        let within = get("within").and_then(|value| {
-            self.duration_ms(value, &format!("{path}.within"), WINDOW_MS_MIN, WINDOW_MS_MAX)
-                .map(WindowLength::of_ms)
-        });
-        let when = self.condition(&entries, path, "when");
-        // What events it looks at: `count`, `first_seen` and `last_seen` say so themselves, the others with `on`.
-        let takes_types = matches!(kind.as_str(), "count" | "first_seen" | "last_seen");
-        let on = if takes_types {
-            if let Some(value) = get("on") {
-                self.error(
-                    value,
-                    &format!("{path}.on"),
-                    format!("`{kind}` names its event types itself"),
-                );
-            }
-            Some(self.event_types(argument, &kind_path))
-        } else {
-            self.optional_event_types(&entries, path)
-        };
-        let takes = |option: &str| match option {
-            "within" => matches!(kind.as_str(), "count" | "sum" | "recent"),
-            "limit" => kind == "recent",
-            _ => kind != "sessions",
-        };
-        for option in ["within", "limit", "on", "when"] {
-            if let Some(value) = get(option).filter(|_| !takes(option)) {
-                self.error(
-                    value,
-                    &format!("{path}.{option}"),
-                    format!("`{kind}` has no `{option}`"),
-                );
-            }
-        }
-        let computation = match (kind.as_str(), within) {
-            ("count", None) => Computation::Count,
-            ("count", Some(length)) => Computation::CountWithin(length),
-            ("sum", None) => Computation::Sum(self.field(argument, &kind_path)?),
-            ("sum", Some(length)) => Computation::SumWithin(self.field(argument, &kind_path)?, length),
-            ("last", _) => Computation::Last(self.field(argument, &kind_path)?),
-            ("recent", within) => {
-                let limit = get("limit")
-                    .and_then(|value| self.whole(value, &format!("{path}.limit"), 1, RECENT_ENTRIES_MAX as i64));
-                Computation::Recent {
-                    field: self.field(argument, &kind_path)?,
-                    limit: limit.map_or(RECENT_ENTRIES_DEFAULT, |limit| limit as usize),
-                    within_ms: within.map(WindowLength::within_ms),
-                }
-            }
-            ("first_seen", _) => Computation::FirstSeen,
-            ("last_seen", _) => Computation::LastSeen,
-            _ => self.session_feature(argument, &kind_path)?,
-        };
-        let on = narrowed(on, when.as_ref());
-        let condition = when.as_ref().map_or("", Condition::source);
-        let definition = format!("{computation:?} {on:?}");
-        Some(Feature {
-            name: name.to_owned(),
-            fingerprint: fingerprint(&["feature", name, &definition, condition]),
-            computation,
-            when,
-            on,
-        })
-    }
-
-    fn session_feature(&mut self, node: &Node<'_>, path: &str) -> Option<Computation> {
-        let what = self.text(node, path)?;
-        match what.as_str() {
-            "count" => Some(Computation::SessionCount),
-            "duration" => Some(Computation::SessionDuration),
-            _ => {
-                let suggestion = did_you_mean(&what, &mut ["count", "duration"].into_iter());
-                let message = format!("`{what}` is nothing that sessions have: write `count` or `duration`");
-                self.error_suggesting(node, path, message, suggestion);
-                None
-            }
-        }
-    }
-
-    fn field(&mut self, node: &Node<'_>, path: &str) -> Option<Field> {
-        let text = self.text(node, path)?;
-        let field = Field::parse(text.strip_prefix("event.").unwrap_or(&text));
-        if field.is_none() {
-            let known = Field::NAMED.iter().map(|(name, _)| *name);
-            let suggestion = did_you_mean(&text, &mut known.clone());
-            let message = format!(
-                "an event has no `{text}`: write one of {}, or `properties.NAME`",
-                known.collect::<Vec<_>>().join(", ")
-            );
-            self.error_suggesting(
-                node,
-                path,
-                message,
-                suggestion.or_else(|| Some(format!("properties.{text}"))),
-            );
-        }
-        field
-    }
-
-    fn condition(&mut self, entries: &[Entry<'_, '_>], path: &str, key: &str) -> Option<Condition> {
+    pub(super) fn condition(&mut self, entries: &[Entry<'_, '_>], path: &str, key: &str) -> Option<Condition> {
         let (_, _, node) = entries.iter().find(|(name, ..)| name == key)?;
         let path = format!("{path}.{key}");
         let source = match &node.data {
@@ -503,13 +382,13 @@ impl Reader {
         }
     }
 
-    fn optional_event_types(&mut self, entries: &[Entry<'_, '_>], path: &str) -> Option<EventTypes> {
+    pub(super) fn optional_event_types(&mut self, entries: &[Entry<'_, '_>], path: &str) -> Option<EventTypes> {
         let (_, _, node) = entries.iter().find(|(name, ..)| name == "on")?;
         Some(self.event_types(node, &format!("{path}.on")))
     }
 
     /// One event type, a list of them, or `any`.
-    fn event_types(&mut self, node: &Node<'_>, path: &str) -> EventTypes {
+    pub(super) fn event_types(&mut self, node: &Node<'_>, path: &str) -> EventTypes {
         let Some(names) = self.strings(node, path) else {
             return EventTypes::These(Vec::new());
         };
@@ -560,7 +439,12 @@ impl Reader {
     // ---- YAML values
 
     /// The entries of a mapping, with unknown and repeated keys reported.
-    fn mapping<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str, allowed: &[&str]) -> Option<Vec<Entry<'n, 'y>>> {
+    pub(super) fn mapping<'n, 'y>(
+        &mut self,
+        node: &'n Node<'y>,
+        path: &str,
+        allowed: &[&str],
+    ) -> Option<Vec<Entry<'n, 'y>>> {
         let entries = self.entries(node, path)?;
         for (name, key, _) in &entries {
             if !allowed.contains(&name.as_str()) {
@@ -573,7 +457,7 @@ impl Reader {
         Some(entries)
     }
 
-    fn entries<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str) -> Option<Vec<Entry<'n, 'y>>> {
+    pub(super) fn entries<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str) -> Option<Vec<Entry<'n, 'y>>> {
         let YamlData::Mapping(mapping) = &node.data else {
             self.error(node, path, "expected `key: value` pairs here");
             return None;
@@ -644,7 +528,7 @@ impl Reader {
         named
     }
 
-    fn text(&mut self, node: &Node<'_>, path: &str) -> Option<String> {
+    pub(super) fn text(&mut self, node: &Node<'_>, path: &str) -> Option<String> {
         match &node.data {
             YamlData::Value(YamlScalar::String(text)) => Some(text.to_string()),
             YamlData::Value(YamlScalar::Integer(number)) => Some(number.to_string()),
@@ -676,7 +560,7 @@ impl Reader {
     }
 
     /// One text or a list of texts, each with its node.
-    fn strings<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str) -> Option<Vec<(String, &'n Node<'y>)>> {
+    pub(super) fn strings<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str) -> Option<Vec<(String, &'n Node<'y>)>> {
         match &node.data {
             YamlData::Sequence(sequence) => Some(
                 sequence
@@ -688,7 +572,21 @@ impl Reader {
         }
     }
 
-    fn whole(&mut self, node: &Node<'_>, path: &str, least: i64, most: i64) -> Option<i64> {
+    /// A number, whole or not.
+    pub(super) fn number(&mut self, node: &Node<'_>, path: &str, least: f64, most: f64) -> Option<f64> {
+        let number = match &node.data {
+            YamlData::Value(YamlScalar::Integer(number)) => Some(*number as f64),
+            YamlData::Value(YamlScalar::FloatingPoint(number)) => Some(**number),
+            _ => None,
+        };
+        let number = number.filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            self.error(node, path, format!("expected a number from {least} to {most}"));
+        }
+        number
+    }
+
+    pub(super) fn whole(&mut self, node: &Node<'_>, path: &str, least: i64, most: i64) -> Option<i64> {
         match &node.data {
             YamlData::Value(YamlScalar::Integer(number)) if (least..=most).contains(number) => Some(*number),
             _ => {
@@ -698,7 +596,7 @@ impl Reader {
         }
     }
 
-    fn duration_ms(&mut self, node: &Node<'_>, path: &str, least_ms: i64, most_ms: i64) -> Option<i64> {
+    pub(super) fn duration_ms(&mut self, node: &Node<'_>, path: &str, least_ms: i64, most_ms: i64) -> Option<i64> {
         let text = self.text(node, path)?;
         let parsed = humantime::parse_duration(&text);
         let Ok(duration) = parsed else {
@@ -723,10 +621,11 @@ impl Reader {
     }
 }
 
-type Entry3<'n, 'y> = (String, String, &'n Node<'y>);
+/// A name, its path, and the node under it.
+pub(super) type Entry3<'n, 'y> = (String, String, &'n Node<'y>);
 
 /// The event types of `on`, or where there is no `on`, those that the condition can hold for.
-fn narrowed(on: Option<EventTypes>, when: Option<&Condition>) -> EventTypes {
+pub(super) fn narrowed(on: Option<EventTypes>, when: Option<&Condition>) -> EventTypes {
     let of_condition = when.and_then(|condition| condition.event_types().map(<[String]>::to_vec));
     match (on.unwrap_or(EventTypes::Any), of_condition) {
         (EventTypes::Any, Some(types)) => EventTypes::These(types),

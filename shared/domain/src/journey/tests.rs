@@ -291,10 +291,10 @@ fn every_mistake_is_told_with_its_place_and_what_to_write() {
             None,
         ),
         (
-            "journey: j\nfeatures: { a: { last: category, within: 5m } }",
+            "journey: j\nfeatures: { a: { last: category, limit: 5 } }",
             2,
-            "features.a.within",
-            "`last` has no `within`",
+            "features.a.limit",
+            "`last` has no `limit`",
             None,
         ),
         (
@@ -337,6 +337,181 @@ fn every_mistake_is_told_with_its_place_and_what_to_write() {
             2,
             "features",
             "`a b` is no name",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { count: x, within: 5m, per: session } }",
+            2,
+            "features.a.per",
+            "exclude each other",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { count: x, per: sesion } }",
+            2,
+            "features.a.per",
+            "write `user` or `session`",
+            Some("session"),
+        ),
+        (
+            "journey: j\nfeatures: { a: { score: { x: 1 }, half_life: 1h, per: session } }",
+            2,
+            "features.a.per",
+            "`score` has no `per`",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { score: { x: 1 } } }",
+            2,
+            "features.a",
+            "needs `half_life`",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { score: { x: high }, half_life: 1h } }",
+            2,
+            "features.a.score.x",
+            "a number from -1000 to 1000",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { score: { X: 1 }, half_life: 1h } }",
+            2,
+            "features.a.score",
+            "lower case",
+            Some("x"),
+        ),
+        (
+            "journey: j\nfeatures: { a: { score: { x: 1 }, half_life: 1h, within: 1h } }",
+            2,
+            "features.a.within",
+            "`score` has no `within`",
+            Some("half_life"),
+        ),
+        (
+            "journey: j\nfeatures: { a: { hour_of_day: x, within: 7d } }",
+            2,
+            "features.a.within",
+            "`hour_of_day` has no `within`",
+            Some("top: local_hour, within: …"),
+        ),
+        (
+            "journey: j\nfeatures: { a: { first: category, within: 7d } }",
+            2,
+            "features.a.within",
+            "`first` has no `within`",
+            Some("last"),
+        ),
+        (
+            "journey: j\nfeatures: { a: { rate: { of: x } } }",
+            2,
+            "features.a.rate",
+            "a rate needs `to`",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { rate: { of: x, to: y, prior: 1 } } }",
+            2,
+            "features.a.rate.prior",
+            "two numbers",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { rate: { of: x, too: y } } }",
+            2,
+            "features.a.rate",
+            "there is no key `too`",
+            Some("to"),
+        ),
+        (
+            "journey: j\nfeatures: { a: { frequency: x, unit: week } }",
+            2,
+            "features.a.unit",
+            "`week` is no unit",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { top: category, limit: 11 } }",
+            2,
+            "features.a.limit",
+            "from 1 to 10",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { interacted_with: content_id, limit: 201 } }",
+            2,
+            "features.a.limit",
+            "from 1 to 200",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { top: local_our } }",
+            2,
+            "features.a.top",
+            "an event has no `local_our`",
+            Some("local_hour"),
+        ),
+        (
+            "journey: j\nsteps: [{ id: paid, on: x }]\nfeatures: { a: { step_duration: { from: paid, to: pad } } }",
+            3,
+            "features.a.step_duration.to",
+            "there is no step `pad`",
+            Some("paid"),
+        ),
+        (
+            "journey: j\nfeatures: { a: { expr: features.a + 1 } }",
+            2,
+            "features.a.expr",
+            "it reads itself",
+            None,
+        ),
+        (
+            "journey: j\nfeatures:\n  a: { expr: features.b + 1 }\n  b: { expr: features.c }\n  c: { expr: features.b }",
+            3,
+            "features.a.expr",
+            "it reads itself",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { expr: event.type == \"x\" } }",
+            2,
+            "features.a.expr",
+            "no event",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { expr: size(features) } }",
+            2,
+            "features.a.expr",
+            "names the features",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { expr: featurs.b } }",
+            2,
+            "features.a.expr",
+            "there is no name `featurs`",
+            Some("features"),
+        ),
+        (
+            "journey: j\nfeatures: { a: { expr: \"1\", when: true } }",
+            2,
+            "features.a.when",
+            "`expr` has no `when`",
+            None,
+        ),
+        (
+            "journey: j\nfeatures: { a: { count: x }, b: { count: x, when: features.a > 1 } }",
+            2,
+            "features.b.when",
+            "hangs on the order",
+            None,
+        ),
+        (
+            "journey: j\nsteps: [{ id: s, on: x }]\nfeatures: { b: { count: x, when: steps.s.done } }",
+            3,
+            "features.b.when",
+            "hangs on the order",
             None,
         ),
         (
@@ -580,4 +755,17 @@ fn fingerprints_follow_the_definition() {
     ] {
         assert_ne!(base, of(other), "{other}");
     }
+}
+
+#[test]
+fn p10_expressions_that_double_what_they_read_are_refused() {
+    let features: String = (1..20)
+        .map(|n| format!("  f{n}: {{ expr: features.f{0} + features.f{0} }}\n", n - 1))
+        .collect();
+    let errors = errors(&format!("journey: j\nfeatures:\n  f0: {{ count: a }}\n{features}"));
+    assert!(
+        errors.iter().all(|error| error.message.contains("more than 256 parts")),
+        "{errors:#?}"
+    );
+    assert_eq!(errors.len(), 12, "those from f8 on");
 }

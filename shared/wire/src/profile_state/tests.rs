@@ -31,6 +31,38 @@ features:
   first: { first_seen: any }
   latest: { last_seen: click }
   sessions: { sessions: count }
+  distinct: { distinct: properties.v }
+  distinct_2h: { distinct: properties.v, within: 2h }
+  distinct_n: { distinct: properties.n }
+  distinct_n_2h: { distinct: properties.n, within: 2h }
+  least: { min: properties.n }
+  greatest_1h: { max: properties.n, within: 1h }
+  mean: { mean: properties.n }
+  mean_7d: { mean: properties.n, within: 7d }
+  first_v: { first: properties.v }
+  last_1h: { last: properties.v, within: 1h }
+  top: { top: properties.v, limit: 2 }
+  top_12h: { top: category, within: 12h }
+  rate: { rate: { of: click, to: view } }
+  rate_3h: { rate: { of: click, to: any, prior: [2, 8] }, within: 3h }
+  since: { time_since: click }
+  since_first: { time_since_first: view }
+  score: { score: { click: 2, view: 0.5 }, half_life: 1h }
+  seen_items: { interacted_with: category, within: 12h }
+  frequency: { frequency: click, unit: day }
+  frequency_2h: { frequency: any, within: 2h }
+  hours: { hour_of_day: any }
+  weekdays: { weekday: click }
+  s_count: { count: view, per: session }
+  s_sum: { sum: properties.n, per: session }
+  s_mean: { mean: properties.n, per: session }
+  s_last: { last: properties.v, per: session }
+  s_recent: { recent: properties.v, per: session }
+  s_top: { top: properties.v, per: session }
+  s_distinct: { distinct: properties.v, per: session }
+  s_rate: { rate: { of: click, to: view }, per: session }
+  took: { step_duration: { from: a, to: b } }
+  sum_and_one: { expr: features.sum + 1.0 }
 contents: [{ id: c }]
 triggers:
   - { id: r, on: click, when: traits.plan != "x" && traits.age != 1, offer: c, slot: s }
@@ -232,7 +264,7 @@ fn a_changed_journey_keeps_what_it_still_has() {
         ),
         (
             "steps renamed",
-            EVERYTHING.replace("id: a,", "id: z,"),
+            EVERYTHING.replace("id: a,", "id: z,").replace("from: a,", "from: z,"),
             Some("2"),
             Some("13.0"),
             false,
@@ -440,4 +472,94 @@ fn p8_the_largest_profile_that_a_journey_can_ask_for_fits_an_item() {
         .collect();
     let bytes = encode(&fold(&journey, &events), &journey).len();
     assert!(bytes < 60 * 1024, "{bytes}");
+}
+
+/// What every kind of feature is said to cost at most holds for whatever comes, and what a typical one costs is about right.
+#[test]
+fn p8_no_item_is_larger_than_estimated() {
+    let journey = journey(EVERYTHING);
+    let estimate = usher_domain::estimate::estimated_bytes(&journey);
+    let random = |count: usize, spread_s: i64| -> Vec<Drawn> {
+        (0..count as i64)
+            .map(|number| {
+                let scattered = number.wrapping_mul(7_919).rem_euclid(spread_s) - spread_s / 2;
+                let value = ["1", "true", "\"text\"", "\"another\"", "2.5"][number as usize % 5];
+                (
+                    number % 3 == 0,
+                    scattered,
+                    number * 1_000_003,
+                    value,
+                    None,
+                    number as usize % 3,
+                )
+            })
+            .collect()
+    };
+    for (count, spread_s) in [(10, 80_000), (300, 7_000), (3000, 80_000), (20_000, 170_000)] {
+        let mut profile = fold(&journey, &random(count, spread_s));
+        profile.outbox.clear();
+        let bytes = encode(&profile, &journey).len();
+        assert!(bytes < estimate.bytes.worst, "{bytes} of {}", estimate.bytes.worst);
+        for (feature, state) in journey.features.iter().zip(&profile.features) {
+            let Some(stored) = store_state(state, Times { now: profile.now }) else {
+                continue;
+            };
+            let stored = StoredFeature {
+                fingerprint: feature.fingerprint,
+                state: Some(stored),
+            };
+            let bytes = minicbor::to_vec(&stored).expect("memory").len();
+            let estimated = feature.computation.item_bytes();
+            assert!(
+                bytes <= estimated.worst,
+                "{}: {bytes} of {estimated:?} after {count}",
+                feature.name
+            );
+            if count == 10 {
+                println!(
+                    "{:<14} {bytes:>4} bytes after {count} events, estimated {estimated:?}",
+                    feature.name
+                );
+            }
+        }
+    }
+    // A typical user of the default journey.
+    let journey = self::journey(DEFAULT_JOURNEY);
+    let events: Vec<Drawn> = (0..60i64)
+        .map(|number| {
+            (
+                number % 2 == 1,
+                number / 6 * 130_000 + number % 6 * 40,
+                30_000,
+                "1",
+                None,
+                0,
+            )
+        })
+        .collect();
+    let mut profile = fold(&journey, &events);
+    profile.outbox.clear();
+    let item = encode(&profile, &journey).len() + ITEM_OVERHEAD_BYTES;
+    let typical = usher_domain::estimate::estimated_bytes(&journey).bytes.typical;
+    println!("a typical item has {item} bytes, estimated {typical}");
+    assert!((item * 3 / 4..item * 4 / 3).contains(&typical), "{item} {typical}");
+}
+
+/// A newer version may know more kinds of features. Their state is read over, and everything else stays.
+#[test]
+fn a_kind_of_a_newer_version_is_read_over() {
+    let journey = journey("journey: j\nfeatures:\n  a: { count: any }\n  b: { sum: properties.n, on: any }\n");
+    let profile = fold(&journey, &some_events());
+    let mut bytes = encode(&profile, &journey);
+    // The state of `a`, as `store_state` gives it: an array of the kind 0 and an array of the number 3.
+    let stored = [0x82, 0x00, 0x81, 0x03];
+    let at = bytes
+        .windows(stored.len())
+        .position(|window| window == stored)
+        .expect("the count");
+    bytes[at + 1] = 0x17;
+    let read = decode(&bytes, 1, "u1", &journey).expect("a profile");
+    let value = |index| read.feature(&journey, index, read.now).to_string();
+    assert_eq!((value(0).as_str(), value(1).as_str()), ("0", "13.0"));
+    assert_eq!((read.applied_events, &read.guard), (3, &profile.guard));
 }
