@@ -79,7 +79,8 @@ pub enum Computation {
     SessionCurrentDuration,
     /// How many distinct values a field had. 6 bytes for each up to 32, then 195 ([`distinct`]).
     Distinct(Field),
-    /// The same within a sliding window. 6 to 8 bytes for each of up to 63 values, then about 0.5 to 2 KB ([`distinct`]).
+    /// The same within a sliding window. 6 to 8 bytes for each of up to 63 values, then about 0.5 to 4 KB
+    /// ([`distinct`]).
     DistinctWithin(Field, WindowLength),
     /// The least or greatest number in a field, to a millionth; null before there is one. 5 to 17 bytes.
     Extreme(Extreme, Field),
@@ -292,7 +293,7 @@ impl Computation {
     pub fn apply(&self, state: &mut FeatureState, event: &Event<'_>, folding: &Folding<'_>) {
         let (at, shard, now) = (event.at, folding.shard, folding.now);
         match (self, state) {
-            (Computation::Count, FeatureState::Total(total)) => *total += 1,
+            (Computation::Count, FeatureState::Total(total)) => *total = total.saturating_add(1),
             (
                 Computation::CountWithin(length) | Computation::FrequencyWithin { within: length, .. },
                 FeatureState::Window(window),
@@ -370,7 +371,7 @@ impl Computation {
             (Computation::Mean(field), FeatureState::Pair(sum, count)) => {
                 if let Some(amount) = millionths(event, field) {
                     *sum = sum.saturating_add(amount);
-                    *count += 1;
+                    *count = count.saturating_add(1);
                 }
             }
             (Computation::MeanWithin(field, length), FeatureState::WindowPair(sums, counts)) => {
@@ -382,8 +383,8 @@ impl Computation {
                 counts.prune(*length, now);
             }
             (Computation::Rate { of, to, .. }, FeatureState::Pair(above, below)) => {
-                *above += i128::from(of.includes(&event.event_type));
-                *below += i128::from(to.includes(&event.event_type));
+                *above = above.saturating_add(i128::from(of.includes(&event.event_type)));
+                *below = below.saturating_add(i128::from(to.includes(&event.event_type)));
             }
             (Computation::RateWithin { of, to, within, .. }, FeatureState::WindowPair(above, below)) => {
                 for (types, window) in [(of, above), (to, below)] {
@@ -404,7 +405,7 @@ impl Computation {
                 }
             }
             (Computation::Frequency { .. }, FeatureState::CountSince(count, first)) => {
-                *count += 1;
+                *count = count.saturating_add(1);
                 *first = earlier(*first, Some(at));
             }
             (Computation::HourOfDay, FeatureState::Histogram(counts)) => {

@@ -68,7 +68,7 @@ impl Sessions {
     /// closer than the idle time become one; the totals add up. While all sessions of both are kept, the order of
     /// merging makes no difference.
     pub fn merge(&mut self, other: &Sessions, idle_timeout_ms: i64) {
-        self.closed_count += other.closed_count;
+        self.closed_count = self.closed_count.saturating_add(other.closed_count);
         self.closed_duration_ms = self.closed_duration_ms.saturating_add(other.closed_duration_ms);
         let mut all: Vec<Session> = self.recent.drain(..).chain(other.recent.iter().copied()).collect();
         all.sort_unstable_by_key(|session| (session.start, session.end));
@@ -76,7 +76,7 @@ impl Sessions {
             match self.recent.last_mut() {
                 Some(last) if session.start.ms_since(last.end) <= idle_timeout_ms => {
                     last.end = last.end.max(session.end);
-                    last.events += session.events;
+                    last.events = last.events.saturating_add(session.events);
                 }
                 _ => self.recent.push(session),
             }
@@ -175,7 +175,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn p12_a_session_is_over_when_the_idle_time_has_passed() {
+        let sessions = fold(&[0, 10]);
+        for (minute, goes_on) in [(10, true), (40, true), (41, false), (9, true)] {
+            let now = Timestamp::from_epoch_ms(minute * MINUTE_MS);
+            assert_eq!(sessions.current(now, IDLE_MS).is_some(), goes_on, "{minute}");
+        }
+        assert_eq!(Sessions::default().current(Timestamp::default(), IDLE_MS), None);
+    }
+
     proptest! {
+        /// Two histories of one user, each in sessions, are the sessions of both together; whichever is merged into which.
+        #[test]
+        fn merged_sessions_are_those_of_all_events(
+            one in prop::collection::vec(0i64..110, 0..20),
+            other in prop::collection::vec(0i64..110, 0..20),
+        ) {
+            let mut merged = fold(&one);
+            merged.merge(&fold(&other), IDLE_MS);
+            let mut the_other_way = fold(&other);
+            the_other_way.merge(&fold(&one), IDLE_MS);
+            prop_assert_eq!(&merged, &the_other_way);
+            prop_assert_eq!(merged, fold(&[one, other].concat()));
+        }
+
         /// P11: while the disorder stays within the kept intervals, the order of coming makes no difference.
         #[test]
         fn p11_order_of_coming_makes_no_difference(mut minutes in prop::collection::vec(0i64..110, 1..40), rotation: usize) {

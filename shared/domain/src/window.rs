@@ -294,5 +294,49 @@ mod tests {
             ats.rotate_left(rotation);
             prop_assert_eq!(fill(&ats), window);
         }
+
+        /// P11: an extreme is that of the events within, or of those and some that left less than a tile ago; few tiles are
+        /// kept, the same in any order of coming, and two windows merge to that of all events.
+        #[test]
+        fn p11_an_extreme_is_exact_to_one_tile(
+            mut drawn in prop::collection::vec((0i64..DAY_MS, -50i128..50), 0..60),
+            least: bool,
+            split: prop::sample::Index,
+            rotation: prop::sample::Index,
+        ) {
+            let length = WindowLength::of_ms(12 * HOUR_MS);
+            let extreme = if least { Extreme::Least } else { Extreme::Greatest };
+            let now = Timestamp::from_epoch_ms(10 * DAY_MS);
+            let base = now.epoch_ms() - DAY_MS;
+            let fill = |drawn: &[(i64, i128)]| {
+                let mut window = Window::default();
+                for (at, amount) in drawn {
+                    window.add_extreme(length, extreme, Timestamp::from_epoch_ms(base + at), now, *amount);
+                }
+                window.prune(length, now);
+                window
+            };
+            let window = fill(&drawn);
+            for later_ms in [0, HOUR_MS, 7 * HOUR_MS] {
+                let now = now.plus_ms(later_ms);
+                let edge = now.epoch_ms() - length.within_ms();
+                let of = |from: i64| {
+                    let amounts = drawn.iter().filter(|(at, _)| base + at > from).map(|(_, amount)| *amount);
+                    if least { amounts.min() } else { amounts.max() }
+                };
+                let edges = drawn.iter().map(|(at, _)| base + at - 1).filter(|at| *at < edge && *at >= edge - length.tile_ms());
+                let possible: Vec<_> = edges.chain([edge]).map(of).collect();
+                prop_assert!(possible.contains(&window.extreme(length, now)), "{:?} {:?}", possible, window);
+            }
+            let place = split.index(drawn.len() + 1);
+            let mut merged = fill(&drawn[..place]);
+            merged.merge_extreme(extreme, &fill(&drawn[place..]));
+            prop_assert_eq!(&merged, &window);
+            if !drawn.is_empty() {
+                let rotation = rotation.index(drawn.len());
+                drawn.rotate_left(rotation);
+            }
+            prop_assert_eq!(fill(&drawn), window);
+        }
     }
 }

@@ -60,6 +60,15 @@ pub enum Distinct {
 }
 
 impl Distinct {
+    /// From stored hashes.
+    pub fn from_hashes(mut hashes: Vec<u64>) -> Distinct {
+        hashes.sort_unstable();
+        hashes.dedup();
+        let mut distinct = Distinct::Exact(hashes);
+        distinct.hold_bound();
+        distinct
+    }
+
     pub(super) fn add(&mut self, hash: u64) {
         let hash = hash >> (u64::BITS - HASH_BITS);
         match self {
@@ -292,5 +301,56 @@ impl DistinctWithin {
         other.seen.iter().for_each(|seen| self.insert(*seen));
         self.prune(length, now);
         self.hold_bound();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// P10: whatever registers are stored, they are read, counted, added to and written again.
+        #[test]
+        fn p10_any_registers_are_a_sketch(registers in prop::collection::vec(any::<u8>(), REGISTER_BYTES), hash in 0u64..1 << HASH_BITS) {
+            let sketch = Sketch::from_registers(&registers).expect("as many as there must be");
+            prop_assert_eq!(sketch.registers(), registers);
+            let mut distinct = Distinct::Sketch(sketch);
+            prop_assert!(distinct.count() >= 0);
+            distinct.add(hash);
+            distinct.merge(&Distinct::Exact(vec![hash]));
+            let merged = distinct.clone();
+            distinct.merge(&merged);
+            prop_assert_eq!(distinct, merged);
+        }
+    }
+
+    #[test]
+    fn registers_of_another_number_are_none() {
+        for length in [0, 1, REGISTER_BYTES - 1, REGISTER_BYTES + 1] {
+            assert_eq!(Sketch::from_registers(&vec![0; length]), None);
+        }
+        assert_eq!(Sketch::default().registers(), [0; REGISTER_BYTES]);
+    }
+
+    #[test]
+    fn what_is_equal_is_one_value_and_what_is_not_is_another() {
+        let hash = |value: Value<'static>| hash_of(&value);
+        assert_eq!(hash(Value::Int(1)), hash(Value::Float(1.0)));
+        assert_eq!(hash(Value::Float(0.0)), hash(Value::Float(-0.0)));
+        let others = [
+            Value::Int(1),
+            Value::Bool(true),
+            Value::Text("1".into()),
+            Value::Text("".into()),
+            Value::Float(1.5),
+            Value::Bool(false),
+            Value::Int(0),
+        ];
+        let mut hashes: Vec<_> = others.into_iter().map(hash).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 7);
+        assert_eq!(hash(Value::Null), None);
     }
 }

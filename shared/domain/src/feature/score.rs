@@ -46,7 +46,7 @@ pub(super) fn value(window: &Window, tiles: WindowLength, now: Timestamp) -> f64
     let kept = window.tiles().iter().filter(|tile| tile.index >= oldest);
     let total: f64 = kept
         .map(|tile| {
-            let since_start_ms = now.epoch_ms() - tile.index * half_life_ms;
+            let since_start_ms = now.epoch_ms().saturating_sub(tile.index.saturating_mul(half_life_ms));
             tile.amount as f64 * power_of_2(-(since_start_ms as f64 / half_life_ms as f64))
         })
         .sum();

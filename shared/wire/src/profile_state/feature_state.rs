@@ -7,7 +7,6 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 use usher_domain::feature::distinct::{Distinct, DistinctWithin, SAMPLE_HASH_BITS, Seen, Sketch};
 use usher_domain::feature::top::Counted;
 use usher_domain::feature::{FeatureState, SessionPart};
-use usher_domain::limits::DISTINCT_EXACT_MAX;
 use usher_domain::window::{Tile, Window};
 
 use super::{StoredDated, StoredScalar, Times, Whole};
@@ -181,13 +180,10 @@ pub(super) fn load_state(stored: StoredState, times: Times) -> Option<FeatureSta
         StoredState::Seen(before_now_ms) => FeatureState::Seen(Some(times.at(before_now_ms))),
         StoredState::DistinctExact(bytes) => {
             let hashes = bytes.chunks_exact(EXACT_HASH_BYTES);
-            if !hashes.remainder().is_empty() || hashes.len() > DISTINCT_EXACT_MAX {
+            if !hashes.remainder().is_empty() {
                 return None;
             }
-            let mut hashes: Vec<u64> = hashes.map(number_of).collect();
-            hashes.sort_unstable();
-            hashes.dedup();
-            FeatureState::Distinct(Distinct::Exact(hashes))
+            FeatureState::Distinct(Distinct::from_hashes(hashes.map(number_of).collect()))
         }
         StoredState::DistinctSketch(registers) => {
             FeatureState::Distinct(Distinct::Sketch(Sketch::from_registers(&registers)?))
