@@ -106,15 +106,24 @@ pub(super) fn remember_recent(entries: &mut Vec<Dated>, value: &Value<'_>, at: T
     }
 }
 
-/// The latest `limit` distinct values of both lists.
+/// The latest `limit` distinct values of both lists. Of values of one time and shard, those of one list keep their order,
+/// which is that of the stream; between the lists, where none is known, the value decides.
 pub(super) fn merge_recent(entries: &mut Vec<Dated>, other: &[Dated], limit: usize) {
-    for entry in other {
-        match entries.iter_mut().find(|known| known.value == entry.value) {
-            Some(known) if entry.order(known).is_gt() => *known = entry.clone(),
-            Some(_) => {}
-            None => entries.push(entry.clone()),
-        }
+    let mut own = std::mem::take(entries).into_iter().peekable();
+    let mut others = other.iter().peekable();
+    while entries.len() < limit {
+        let own_is_later = match (own.peek(), others.peek()) {
+            (Some(one), Some(other)) => one.order(other).is_gt(),
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => break,
+        };
+        let next = if own_is_later {
+            own.next()
+        } else {
+            others.next().cloned()
+        };
+        // Both lists have their latest first, so what is there already is later.
+        entries.extend(next.filter(|next| !entries.iter().any(|known| known.value == next.value)));
     }
-    entries.sort_by(|left, right| right.order(left));
-    entries.truncate(limit);
 }

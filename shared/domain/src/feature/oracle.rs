@@ -22,6 +22,7 @@ const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
 const IDLE_MS: i64 = 30 * MINUTE_MS;
 const HALF_LIFE_MS: i64 = 2 * HOUR_MS;
+const ROUND_MS: i64 = 10 * MINUTE_MS;
 /// A score rounds each event to a two-thousandth.
 const SCORE_ROUNDING: f64 = 0.0006;
 
@@ -161,16 +162,24 @@ fn history(step_ms: i64, late_ms: i64, length: usize) -> impl Strategy<Value = V
         prop::option::weighted(0.8, prop::sample::select(&CATEGORIES[..])),
         prop::option::weighted(0.7, 0u8..15),
     );
-    let one = (step, lateness, 0usize..3, what, 0..ZONES.len());
+    // Round times make events meet, and sessions end on the very millisecond.
+    let round = prop::bool::weighted(0.4);
+    let one = (step, lateness, 0usize..3, what, 0..ZONES.len(), round);
     prop::collection::vec(one, 1..length).prop_map(|drawn| {
         let mut arrived_ms = 30 * DAY_MS;
         let mut history = Vec::with_capacity(drawn.len());
-        for (id, (step_ms, late_ms, shard, (event_type, n, category, content), zone)) in drawn.into_iter().enumerate() {
+        for (id, (step_ms, late_ms, shard, (event_type, n, category, content), zone, round)) in
+            drawn.into_iter().enumerate()
+        {
             arrived_ms += step_ms;
             history.push(Drawn {
                 id,
                 event_type,
-                at_ms: arrived_ms - late_ms,
+                at_ms: if round {
+                    (arrived_ms - late_ms) / ROUND_MS * ROUND_MS
+                } else {
+                    arrived_ms - late_ms
+                },
                 arrived_ms,
                 shard,
                 n,
@@ -676,7 +685,9 @@ proptest! {
         }
         // Time goes on although no event comes.
         let last_ms = history[history.len() - 1].arrived_ms;
-        for later_ms in [1, MINUTE_MS, IDLE_MS + 1, pause_ms, pause_ms + 8 * DAY_MS] {
+        let latest_ms = history.iter().map(|drawn| drawn.at_ms).max().unwrap_or(last_ms);
+        let idle_from_ms = (latest_ms + IDLE_MS - last_ms).max(0);
+        for later_ms in [1, MINUTE_MS, idle_from_ms, idle_from_ms + 1, pause_ms, pause_ms + 8 * DAY_MS] {
             check(&profile, &Oracle { events: &history, now_ms: last_ms + later_ms, sessions_known: sessions.known })?;
         }
     }

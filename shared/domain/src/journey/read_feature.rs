@@ -12,16 +12,16 @@ use crate::limits::*;
 use crate::window::{Extreme, WindowLength};
 
 /// A kind of feature: its key, and which of the other keys go with it.
-struct Kind {
-    name: &'static str,
+pub(super) struct Kind {
+    pub(super) name: &'static str,
     /// What it takes beside `on`, `when` and `per`.
-    options: &'static [&'static str],
+    pub(super) options: &'static [&'static str],
     /// Whether its own value names the event types that it looks at, so `on` would say it twice.
     names_types: bool,
     /// Whether it looks at events at all, so `on` and `when` make sense.
     reads_events: bool,
     /// Whether it can be had for each session.
-    per_session: bool,
+    pub(super) per_session: bool,
 }
 
 const fn of_field(name: &'static str, options: &'static [&'static str]) -> Kind {
@@ -54,7 +54,7 @@ const fn derived(name: &'static str) -> Kind {
     }
 }
 
-const KINDS: &[Kind] = &[
+pub(super) const KINDS: &[Kind] = &[
     of_types("count", &["within"], true),
     of_field("distinct", &["within"]),
     of_field("sum", &["within"]),

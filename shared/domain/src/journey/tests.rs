@@ -769,3 +769,42 @@ fn p10_expressions_that_double_what_they_read_are_refused() {
     );
     assert_eq!(errors.len(), 12, "those from f8 on");
 }
+
+/// The page for people who write a journey: every kind has a row, and every example in it is right.
+#[test]
+fn the_examples_of_the_features_page_are_right_and_leave_out_no_kind() {
+    const PAGE: &str = include_str!("../../../../docs/features.md");
+    const STEPS: &str = "steps: [{ id: sign_up, on: sign_up }, { id: first_project, on: project_created }]";
+    let rows: Vec<Vec<&str>> = PAGE
+        .lines()
+        .skip_while(|line| !line.starts_with("| Kind"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let names: Vec<&str> = rows.iter().flat_map(|row| row[1].split(", ")).collect();
+    let kinds: Vec<&str> = read_feature::KINDS.iter().map(|kind| kind.name).collect();
+    for kind in &kinds {
+        assert!(names.contains(kind), "docs/features.md has no row for `{kind}`");
+    }
+    assert_eq!(names.len(), kinds.len(), "{names:?}");
+    for row in rows {
+        let example = row[2].split('`').nth(1).expect("an example");
+        for (option, place) in [("within", 6), ("per", 7)] {
+            let kind = read_feature::KINDS
+                .iter()
+                .find(|kind| row[1].split(", ").next() == Some(kind.name))
+                .expect(row[1]);
+            let has = if option == "per" {
+                kind.per_session
+            } else {
+                kind.options.contains(&option)
+            };
+            assert_eq!(row[place].starts_with("yes"), has, "{}: {option}", row[1]);
+        }
+        let text = format!(
+            "journey: j\n{STEPS}\nfeatures:\n  clicks: {{ count: click }}\n  views: {{ count: view }}\n  example: {example}\n"
+        );
+        journey(&text);
+    }
+}
