@@ -719,3 +719,15 @@ pub fn apply_trait(known: &mut Option<Dated>, name: &String, event: &Event<'_>, 
 pub fn merge_trait(known: &mut Option<Dated>, other: &Option<Dated>) {
     merge_one(known, other, false);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A profile is cloned for every batch, so what is rare must not make every state larger.
+    #[test]
+    fn a_state_is_no_larger_than_its_usual_kinds_need() {
+        assert!(size_of::<FeatureState>() <= 64, "{}", size_of::<FeatureState>());
+        assert!(size_of::<Distinct>() <= 32, "{}", size_of::<Distinct>());
+    }
+}

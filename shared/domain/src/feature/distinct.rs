@@ -124,7 +124,7 @@ impl Distinct {
 
 /// A HyperLogLog sketch of 256 registers, which is all that it is told by.
 #[derive(Clone, PartialEq)]
-pub struct Sketch(HllSketch);
+pub struct Sketch(Box<HllSketch>);
 
 impl std::fmt::Debug for Sketch {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -190,7 +190,7 @@ impl Sketch {
         // An image of this head and length is one, whatever its registers; the tests read every value of them. Should a
         // later version of the library think otherwise, the count starts anew, and the same tests say so.
         let sketch = HllSketch::deserialize(&image).or_else(|_| HllSketch::new(LOG2_REGISTERS, HllType::Hll6));
-        Sketch(sketch.expect("8 is a size that the library has"))
+        Sketch(Box::new(sketch.expect("8 is a size that the library has")))
     }
 
     fn add(&mut self, hash: u64) {
@@ -202,7 +202,7 @@ impl Sketch {
         if let Ok(mut union) = HllUnion::new(LOG2_REGISTERS) {
             union.update(&self.0);
             union.update(&other.0);
-            self.0 = union.to_sketch(HllType::Hll6);
+            *self.0 = union.to_sketch(HllType::Hll6);
         }
     }
 }
