@@ -58,6 +58,10 @@ pub struct LocalOptions {
     /// included; `usher replay --record` reads it
     #[arg(long, value_name = "RECORD.jsonl")]
     pub record: Option<PathBuf>,
+    /// Keep what the event source mappings give up here, in AWS's own forms, by failure destination; `usher redrive DIR` runs
+    /// it again
+    #[arg(long, value_name = "DIR")]
+    pub failed_batches: Option<PathBuf>,
     /// Milliseconds from a put to its delivery; 70 models enhanced fan-out in AWS
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub fanout_latency: u64,
@@ -127,11 +131,10 @@ fn local_help() -> String {
 
 /// What can go wrong, how often it does by default, and how to say it.
 pub fn faults_help() -> String {
-    let mut text =
-        "Faults (--faults): `all` or kinds, separated by commas, each with a rate or without; a
+    let mut text = "Faults (--faults): `all` or kinds, separated by commas, each with a rate or without; a
 later one replaces an earlier one, as in all,kill:0 or all:2%,reshard:50%
 "
-        .to_owned();
+    .to_owned();
     for kind in FaultKind::ALL {
         let percent = f64::from(kind.per_mille_default()) / 10.0;
         text.push_str(&format!(

@@ -177,6 +177,7 @@ fn cloud_options(
     cloud.fanout_latency = Duration::from_millis(options.fanout_latency);
     cloud.kinesis_port = options.kinesis_port;
     cloud.dynamodb_port = options.dynamodb_port;
+    cloud.failed_batches.clone_from(&options.failed_batches);
     cloud
 }
 
@@ -381,6 +382,7 @@ impl Run<'_> {
             problems,
             writer: self.writer_totals(),
             mappings: counts.mappings,
+            failed_batches: self.options.failed_batches.clone(),
         });
 
         if let Some(path) = &self.options.profiles {

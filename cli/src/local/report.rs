@@ -1,6 +1,7 @@
 //! What a run came to: the counts, and whether anything is missing.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -156,6 +157,8 @@ pub struct Findings {
     pub writer: WriterTotals,
     /// The mappings.
     pub mappings: Vec<MappingProgress>,
+    /// Where what the mappings gave up is kept.
+    pub failed_batches: Option<PathBuf>,
 }
 
 impl Report {
@@ -172,6 +175,7 @@ impl Report {
             problems,
             writer,
             mappings,
+            failed_batches,
         } = findings;
         self.problems = problems;
         for mapping in &mappings {
@@ -201,11 +205,11 @@ impl Report {
             let others = self.applied + self.dropped + self.rejected;
             self.duplicate = self.duplicate.min(self.sent.saturating_sub(others));
         }
-        self.judge(acknowledged, &mappings);
+        self.judge(acknowledged, &mappings, failed_batches.as_deref());
         self.complete = self.drained && self.problems.is_empty();
     }
 
-    fn judge(&mut self, acknowledged: Option<u64>, mappings: &[MappingProgress]) {
+    fn judge(&mut self, acknowledged: Option<u64>, mappings: &[MappingProgress], failed_batches: Option<&Path>) {
         if let Some(acknowledged) = acknowledged
             && acknowledged > self.sent
         {
@@ -217,8 +221,12 @@ impl Report {
         }
         for mapping in mappings.iter().filter(|mapping| mapping.records_dropped > 0) {
             let last = mapping.last_error.as_deref().unwrap_or("no error was kept");
+            let what_to_do = match failed_batches {
+                Some(folder) => format!("run them again with `usher redrive {}`", folder.display()),
+                None => "keep such records with --failed-batches DIR".to_owned(),
+            };
             let problem = format!(
-                "{} gave up {} records; last with: {last}",
+                "{} gave up {} records ({what_to_do}); last with: {last}",
                 mapping.name, mapping.records_dropped
             );
             self.problems.push(problem);

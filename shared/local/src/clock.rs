@@ -69,3 +69,30 @@ pub(crate) fn wall_clock_ms() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
+
+/// A moment in UTC as AWS writes it in this place; `format` is that of strftime. One beyond the years that have four digits is
+/// written as the last that has.
+pub(crate) fn utc(epoch_ms: i64, format: &str) -> String {
+    let moment = jiff::Timestamp::from_millisecond(epoch_ms).unwrap_or(jiff::Timestamp::MAX);
+    moment.strftime(format).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn moments_are_written_as_aws_writes_them() {
+        // The middle ones are those of AWS's examples.
+        for (epoch_ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_573_691_886_021, "2019-11-14T00:38:06.021Z"),
+            (1_607_497_475_000, "2020-12-09T07:04:35.000Z"),
+            (i64::MAX, "9999-12-30T22:00:00.999Z"),
+        ] {
+            assert_eq!(utc(epoch_ms, "%Y-%m-%dT%H:%M:%S.%3fZ"), text);
+        }
+    }
+}

@@ -51,7 +51,7 @@ use serde::Serialize;
 
 use crate::template::{FailureDestination, FailureDestinationKind};
 
-use super::utc_time::UtcTime;
+use crate::clock::utc;
 
 const RECORD_VERSION: &str = "1.0";
 const EXECUTED_VERSION: &str = "$LATEST";
@@ -169,7 +169,7 @@ struct BatchInfo<'batch> {
 impl DiscardedBatch<'_> {
     /// The invocation record as JSON on one line: with the event for a bucket, without it for a queue or a topic.
     pub fn to_json(&self, with_payload: bool) -> Vec<u8> {
-        let time = |epoch_ms| UtcTime::from_epoch_ms(epoch_ms).to_rfc3339_millis();
+        let time = |epoch_ms| utc(epoch_ms, "%Y-%m-%dT%H:%M:%S.%3fZ");
         let function_error = (self.last_invocation == LastInvocation::FunctionError).then_some("Unhandled");
         let record = InvocationRecord {
             request_context: RequestContext {
@@ -202,16 +202,8 @@ impl DiscardedBatch<'_> {
 
     /// Key of the object in a bucket. `object_id` makes it unique: a random UUID.
     pub fn object_key(&self, mapping_uuid: &str, object_id: &str) -> String {
-        let time = UtcTime::from_epoch_ms(self.discarded_ms);
-        let date = format!("{:04}/{:02}/{:02}", time.year, time.month, time.day);
-        let moment = format!(
-            "{:04}-{:02}-{:02}T{:02}.{:02}.{:02}",
-            time.year, time.month, time.day, time.hour, time.minute, time.second
-        );
-        format!(
-            "aws/lambda/{mapping_uuid}/{}/{date}/{moment}-{object_id}",
-            self.shard_id
-        )
+        let moment = utc(self.discarded_ms, "%Y/%m/%d/%Y-%m-%dT%H.%M.%S");
+        format!("aws/lambda/{mapping_uuid}/{}/{moment}-{object_id}", self.shard_id)
     }
 }
 

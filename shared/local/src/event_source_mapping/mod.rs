@@ -29,7 +29,6 @@ mod response;
 mod shard_progress;
 mod subscription;
 mod tumbling_window;
-mod utc_time;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

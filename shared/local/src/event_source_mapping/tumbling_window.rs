@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::utc_time::UtcTime;
+use crate::clock::utc;
 
 /// A state may have so many bytes as JSON.
 pub(crate) const STATE_BYTES_MAX: usize = 1_048_576;
@@ -205,7 +205,7 @@ impl Members<'_> {
     /// From the comma after `Records` on, without the last brace.
     fn to_json(&self) -> String {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
-        let time = |epoch_ms| UtcTime::from_epoch_ms(epoch_ms).to_rfc3339_seconds();
+        let time = |epoch_ms| utc(epoch_ms, "%Y-%m-%dT%H:%M:%SZ");
         format!(
             ",\"window\":{{\"start\":\"{}\",\"end\":\"{}\"}},\"state\":{},\"shardId\":{},\"eventSourceARN\":{},\
              \"isFinalInvokeForWindow\":{},\"isWindowTerminatedEarly\":{}",
