@@ -112,10 +112,12 @@ impl Poller {
             if self.is_at_end() {
                 return Ok(());
             }
-            let wake_at = [due_at, self.lanes.next_window_end(), self.window_end()]
-                .into_iter()
-                .flatten()
-                .min();
+            let batch_due_at = match self.window_is_lent() {
+                // It goes out when the window is back, which wakes this too.
+                true => None,
+                false => self.lanes.next_window_end(),
+            };
+            let wake_at = [due_at, batch_due_at, self.window_end()].into_iter().flatten().min();
             let wake = async {
                 match wake_at {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -225,7 +227,9 @@ impl Poller {
     /// Sends off what is ready, each batch in a task of its own.
     async fn dispatch(&mut self) {
         let mut oversized = Vec::new();
-        while let Some(ready) = self.lanes.ready(&self.envelope, &mut oversized) {
+        while !self.window_is_lent()
+            && let Some(ready) = self.lanes.ready(&self.envelope, &mut oversized)
+        {
             self.send(ready);
         }
         for record in oversized {
@@ -274,6 +278,12 @@ impl Poller {
         } else {
             wall_clock_ms()
         }
+    }
+
+    /// Whether a delivery has the windows. Until it gives them back, nothing else of the shard may go out: it would have no
+    /// state, and run beside a final invocation.
+    fn window_is_lent(&self) -> bool {
+        self.mapping.config.tumbling_window.is_some() && self.window.is_none()
     }
 
     fn window_is_due(&self) -> bool {

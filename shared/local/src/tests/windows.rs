@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{Clock, LocalCloud, LocalCloudOptions};
 
-use super::{Answer, data_of, drained, external, fake_function, put, sequence_of, template};
+use super::{Answer, data_of, drained, external, fake_function, put, sequence_of, template, work_for};
 
 /// What the function was told: data, state before, whether final, whether early.
 type Told = (String, Value, bool, bool);
@@ -174,5 +174,51 @@ async fn a_window_ends_by_the_wall_clock_without_new_records() {
         [call("x", None, false), call("", Some(1), true)]
     );
     function.abort();
+    cloud.shutdown().await;
+}
+
+/// The final invocation holds the shard up until it has succeeded: a record that comes meanwhile waits for it, although another
+/// process is idle, and is not sent without the members that every event of a window has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_comes_during_the_final_invocation_waits_for_its_end() {
+    let cloud = LocalCloud::start(external(template("BatchSize: 10, TumblingWindowInSeconds: 1")))
+        .await
+        .unwrap();
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let (tell_final, mut is_final_running) = tokio::sync::watch::channel(false);
+    let handler = {
+        let calls = Arc::clone(&calls);
+        move |event: &Value| {
+            // Each call fails here unless it has its window's members.
+            let now_told = told(event);
+            calls.lock().unwrap().push(("begun", now_told.0.clone(), now_told.2));
+            if now_told.2 {
+                tell_final.send_replace(true);
+                work_for(Duration::from_millis(500));
+            }
+            calls.lock().unwrap().push(("ended", now_told.0, now_told.2));
+            Answer::Respond(json!({ "state": counting(event) }).to_string())
+        }
+    };
+    let handler = Arc::new(handler);
+    let functions: Vec<_> = (0..2)
+        .map(|_| {
+            let handler = Arc::clone(&handler);
+            fake_function(&cloud, "f", move |event| handler(event))
+        })
+        .collect();
+    put(&cloud, "events", &[("key".to_owned(), b"a".to_vec())]).await;
+    tokio::time::timeout(super::PATIENCE, is_final_running.wait_for(|running| *running))
+        .await
+        .expect("the window ends")
+        .unwrap();
+    put(&cloud, "events", &[("key".to_owned(), b"b".to_vec())]).await;
+    drained(&cloud).await.unwrap();
+    let seen = calls.lock().unwrap().clone();
+    let expected = [("a", false), ("", true), ("b", false)]
+        .into_iter()
+        .flat_map(|(data, is_final)| ["begun", "ended"].map(|what| (what, data.to_owned(), is_final)));
+    assert_eq!(seen[..6], expected.collect::<Vec<_>>());
+    functions.iter().for_each(tokio::task::JoinHandle::abort);
     cloud.shutdown().await;
 }
