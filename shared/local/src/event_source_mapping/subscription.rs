@@ -141,6 +141,8 @@ impl Subscription {
             return Arrival::At(at);
         }
         let after = self.read_through.as_ref().map(|place| place.key.as_str());
+        // Asked before the read: what is put after it has not expired because the read did not see it.
+        let end = self.shard.end();
         let records = self
             .kinesis
             .read(&self.stream, &self.shard, after, limit.min(CHUNK_RECORDS))
@@ -155,7 +157,6 @@ impl Subscription {
                 Arrival::Records
             }
             None => {
-                let end = self.shard.end();
                 self.read_through = end.last.zip(end.last_key).map(|(number, key)| Place { number, key });
                 self.continuation.clone_from(&self.read_through);
                 Arrival::Expired(end.last)
