@@ -284,8 +284,8 @@ impl Delivery {
     /// Puts the records where the template says, and then behind the checkpoint.
     async fn give_up(&self, part: &Part, condition: DiscardCondition, reason: &str) {
         // Those of an overlap are done already.
-        let own = part.batch.records.iter().take_while(|record| record.is_repeat).count();
-        let part = part.part(own..part.len(), part.tried);
+        let repeats = part.batch.records.iter().take_while(|record| record.is_repeat).count();
+        let part = part.part(repeats..part.len(), part.tried);
         let delivered = write_to_destination(&self.mapping, &self.progress, &part, condition).await;
         let attempts = part.tried;
         self.mapping.note_dropped(
