@@ -1,11 +1,13 @@
-//! A condition: errors, or the same answer from its typed form and from the interpreter.
+//! Conditions, one a line: errors, or the same answer from its typed form and from the interpreter.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use usher_domain::condition::{Condition, Names, Scope};
 use usher_fuzz::{TEST_JOURNEY, arrived_at, known_event, plan};
 
-fuzz_target!(|source: &str| {
+fuzz_target!(|sources: &str| sources.lines().for_each(check));
+
+fn check(source: &str) {
     let mut names = Names {
         features: TEST_JOURNEY
             .features
@@ -38,4 +40,4 @@ fuzz_target!(|source: &str| {
         "typed form and interpreter differ"
     );
     condition.seen(&scope);
-});
+}
