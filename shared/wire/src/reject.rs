@@ -201,7 +201,8 @@ impl RejectedRecord<'_> {
         let mut keep = bytes.len();
         loop {
             let compressed = gzip(&bytes[..keep]);
-            if compressed.len() <= most {
+            // An empty one has nothing to cut: were the place alone too large, the stream would say so.
+            if compressed.len() <= most || keep == 0 {
                 let record = RejectedRecord {
                     data: Cow::Owned(base64_simd::STANDARD.encode_to_string(&compressed)),
                     data_cut_at: (keep < bytes.len()).then_some(keep),
