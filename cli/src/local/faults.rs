@@ -84,7 +84,7 @@ fn repeating(arguments: &[String], seed: u64) -> String {
 }
 
 /// A word as a POSIX shell takes it.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || PLAIN_CHARACTERS.contains(character);
     if !word.is_empty() && word.chars().all(is_plain) {
         word.to_owned()
@@ -106,7 +106,10 @@ pub async fn reshard_now_and_then(cloud: &LocalCloud, resources: &Resources, fau
         look.tick().await;
         for stream in [&resources.interactions, &resources.triggers] {
             if let Some(random) = faults.strike(FaultKind::Reshard, stream) {
-                cloud.reshard(stream, random).await?;
+                let is_done = cloud.reshard(stream, random).await?;
+                if !is_done {
+                    faults.withdraw(FaultKind::Reshard);
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::event_source_mapping::StuckMapping;
-use crate::runtime_api::FunctionFailure;
+use crate::function_queue::FunctionFailure;
 use crate::template::TemplateProblems;
 
 /// Why the local cloud could not start, or could not go on. Each message says what to do.

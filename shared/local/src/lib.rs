@@ -59,6 +59,7 @@ pub mod dynamodb;
 pub mod error;
 pub mod event_source_mapping;
 pub mod faults;
+pub mod function_queue;
 pub mod kinesis;
 pub mod process;
 pub mod runtime_api;

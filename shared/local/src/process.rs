@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::runtime_api::{Environment, FunctionQueue, KillCause};
+use crate::function_queue::{Environment, FunctionQueue, KillCause};
 
 /// CloudWatch Logs cuts events at 256 KiB.
 const LINE_BYTES_MAX: usize = 256 * 1024;

@@ -12,7 +12,8 @@ use axum::body::Bytes;
 
 use crate::clock::wall_clock_ms;
 use crate::faults::FaultKind;
-use crate::runtime_api::{InvocationError, REQUEST_BYTES_MAX, random_request_id};
+use crate::function_queue::{InvocationError, random_request_id};
+use crate::runtime_api::REQUEST_BYTES_MAX;
 
 use super::batch::Batch;
 use super::failure_destination::{DiscardCondition, DiscardedBatch, FailureDestinationError, LastInvocation};
@@ -383,15 +384,33 @@ impl Delivery {
         }
         let faults = &self.mapping.faults;
         let elsewhere = faults.strike(FaultKind::StaleContainer, &self.place).is_some();
+        // A strike counts where it had its effect: there is an elsewhere, and the function was invoked there.
+        let count_elsewhere = |invoked: &Result<Invoked, FunctionUnavailable>| {
+            if elsewhere && (self.mapping.queue.has_one_process() || matches!(invoked, Ok(Invoked::Throttled))) {
+                faults.withdraw(FaultKind::StaleContainer);
+            }
+        };
         if faults.strike(FaultKind::ConcurrentDelivery, &self.place).is_none() {
-            return self.invoke_once(payload, batch, elsewhere).await;
+            let invoked = self.invoke_once(payload, batch, elsewhere).await;
+            count_elsewhere(&invoked);
+            return invoked;
         }
         let first = std::pin::pin!(self.invoke_once(payload.clone(), batch, elsewhere));
         let second = std::pin::pin!(self.invoke_once(payload, batch, !elsewhere));
         let (earlier, later) = match futures::future::select(first, second).await {
-            futures::future::Either::Left((earlier, other)) => (earlier, other.await),
-            futures::future::Either::Right((earlier, other)) => (earlier, other.await),
+            futures::future::Either::Left((first, second)) => {
+                count_elsewhere(&first);
+                (first, second.await)
+            }
+            futures::future::Either::Right((second, first)) => {
+                let first = first.await;
+                count_elsewhere(&first);
+                (second, first)
+            }
         };
+        if matches!(earlier, Ok(Invoked::Throttled)) || matches!(later, Ok(Invoked::Throttled)) {
+            faults.withdraw(FaultKind::ConcurrentDelivery);
+        }
         // One that was never invoked says nothing.
         match later {
             Ok(Invoked::Throttled) => earlier,

@@ -39,8 +39,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::faults::Faults;
+use crate::function_queue::FunctionQueue;
 use crate::kinesis::{HashKeys, State};
-use crate::runtime_api::{FunctionQueue, REQUEST_BYTES_MAX};
+use crate::runtime_api::REQUEST_BYTES_MAX;
 use crate::template::{EventSourceMapping, StartingPosition};
 
 use batch::BatchRecord;
@@ -87,7 +88,7 @@ impl fmt::Display for StuckMapping {
             self.shard_id,
             self.failures,
             self.last_error,
-            crate::runtime_api::display_tail(&self.log_tail),
+            crate::function_queue::display_tail(&self.log_tail),
         )
     }
 }

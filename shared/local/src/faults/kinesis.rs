@@ -90,6 +90,9 @@ impl PutFaults {
             && let Some(random) = faults.strike(FaultKind::KinesisPartialPut, &place)
         {
             struck.partial = PartialPut::new(&request, body, random);
+            if struck.partial.is_none() {
+                faults.withdraw(FaultKind::KinesisPartialPut);
+            }
         }
         struck.lost = faults.strike(FaultKind::KinesisLostAnswer, &place);
         struck

@@ -238,6 +238,16 @@ impl Faults {
         Some(random.u64(..))
     }
 
+    /// Takes back the count of a strike that came to nothing: what it would have done was not possible there. The decision
+    /// stays as it is, so later opportunities are struck as if it had happened.
+    pub fn withdraw(&self, kind: FaultKind) {
+        if let Some(inner) = &self.0
+            && let Some(strikes) = inner.counts().strikes.get_mut(&kind)
+        {
+            *strikes = strikes.saturating_sub(1);
+        }
+    }
+
     /// Nothing strikes any more, in any clone: what came of it is read back undisturbed.
     pub fn end(&self) {
         if let Some(inner) = &self.0 {
@@ -245,7 +255,23 @@ impl Faults {
         }
     }
 
-    /// How often each kind struck; kinds that can strike and did not have 0.
+    /// How often each kind was expected to strike so far: its opportunities, each by the kind's rate. `None` while it had no
+    /// opportunity at all.
+    pub fn expected(&self) -> BTreeMap<FaultKind, Option<f64>> {
+        let Some(inner) = &self.0 else {
+            return BTreeMap::new();
+        };
+        let counts = inner.counts();
+        let expected = |kind: FaultKind, rate: u32| {
+            let of_kind = counts.opportunities.iter().filter(|((other, _), _)| *other == kind);
+            let opportunities: u64 = of_kind.map(|(_, count)| *count).sum();
+            (opportunities > 0).then(|| opportunities as f64 * f64::from(rate) / f64::from(OPPORTUNITIES))
+        };
+        let possible = inner.per_mille.iter().filter(|(_, rate)| **rate > 0);
+        possible.map(|(kind, rate)| (*kind, expected(*kind, *rate))).collect()
+    }
+
+    /// How often each kind struck and took effect; kinds that can strike and did not have 0.
     pub fn injected(&self) -> BTreeMap<FaultKind, u64> {
         let Some(inner) = &self.0 else {
             return BTreeMap::new();
@@ -331,6 +357,25 @@ mod tests {
         assert!(strikes(&faults, "a").iter().all(Option::is_none));
         assert!(!faults.may_strike(FaultKind::Kill) && faults.may_strike(FaultKind::Timeout));
         assert!(strikes(&Faults::none(), "a").iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn what_came_to_nothing_is_not_counted_and_changes_no_later_strike() {
+        let faults = || Faults::seeded(BTreeMap::from([(FaultKind::Kill, 250), (FaultKind::Timeout, 250)]), 3);
+        let plain = strikes(&faults(), "a");
+        let withdrawing = faults();
+        let decide = |_| {
+            let struck = withdrawing.strike(FaultKind::Kill, "a");
+            if struck.is_some() {
+                withdrawing.withdraw(FaultKind::Kill);
+            }
+            struck
+        };
+        assert_eq!((0..1_000).map(decide).collect::<Vec<_>>(), plain);
+        let none = BTreeMap::from([(FaultKind::Kill, 0), (FaultKind::Timeout, 0)]);
+        assert_eq!(withdrawing.injected(), none);
+        let expected = BTreeMap::from([(FaultKind::Kill, Some(250.0)), (FaultKind::Timeout, None)]);
+        assert_eq!(withdrawing.expected(), expected);
     }
 
     #[test]

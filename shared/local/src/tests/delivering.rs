@@ -224,6 +224,9 @@ async fn a_throttled_function_is_tried_again_without_using_up_retries() {
     let mut options = external(fan_out());
     options.template.functions[0].reserved_concurrency = Some(1);
     options.template.mappings[0].retry_attempts_max = Some(0);
+    // With one invocation at a time, no batch is at two processes at once: nothing of that kind is counted.
+    let faults = Faults::seeded(BTreeMap::from([(FaultKind::ConcurrentDelivery, 300)]), 7);
+    options.faults = faults.clone();
     let cloud = LocalCloud::start(options).await.unwrap();
     let functions: Vec<_> = (0..2)
         .map(|_| {
@@ -237,6 +240,7 @@ async fn a_throttled_function_is_tried_again_without_using_up_retries() {
     drained(&cloud).await.unwrap();
     let progress = cloud.progress().mappings[0].clone();
     assert!(progress.throttles > 0);
+    assert_eq!(faults.injected(), BTreeMap::from([(FaultKind::ConcurrentDelivery, 0)]));
     assert_eq!(
         (progress.records_completed, progress.records_dropped, progress.retries),
         (300, 0, 0)
@@ -327,7 +331,8 @@ async fn redelivery_on_purpose_repeats_and_loses_nothing() {
             "BatchSize: 10, ParallelizationFactor: 3, BisectBatchOnFunctionError: true",
         ] {
             let mut options = external(template(mapping));
-            options.faults = Faults::seeded(BTreeMap::from([(kind, 300)]), 7);
+            let faults = Faults::seeded(BTreeMap::from([(kind, 300)]), 7);
+            options.faults = faults.clone();
             let cloud = LocalCloud::start(options).await.unwrap();
             let seen = Arc::new(Mutex::new(Vec::new()));
             let functions: Vec<_> = (0..4)
@@ -350,6 +355,8 @@ async fn redelivery_on_purpose_repeats_and_loses_nothing() {
             let seen = seen.lock().unwrap().clone();
             assert_eq!(check_order(&seen), 1_000, "{kind} with {mapping}");
             assert!(!repeats || seen.len() > 1_000, "{kind} with {mapping}");
+            // Whoever asks is the one process for a function that was started by hand, so there is no other to go to.
+            assert_eq!(faults.injected()[&kind] > 0, repeats, "{kind} with {mapping}");
             functions.into_iter().for_each(|function| function.abort());
             cloud.shutdown().await;
         }

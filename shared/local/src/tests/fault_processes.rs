@@ -8,8 +8,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::function_queue::InvocationError;
 use crate::process::{self, LogObserver, ProcessOptions};
-use crate::runtime_api::{InvocationError, RuntimeApi};
+use crate::runtime_api::RuntimeApi;
 use crate::{FaultKind, Faults, FunctionSource, LocalCloud, LocalCloudOptions};
 
 use super::processes::program;
