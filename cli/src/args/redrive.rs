@@ -78,22 +78,33 @@ pub struct RedriveOptions {
     #[arg(long, value_name = "NAME", conflicts_with = "user")]
     pub stream: Option<String>,
     /// With --user: what to do with parked events that the profile is past, although it doesn't remember their ids
-    #[arg(long, value_name = "CHOICE", value_enum, default_value_t = PassedByChoice::Ask)]
+    #[arg(long, value_name = "CHOICE", value_enum, default_value_t = PassedByChoice::Ask, requires = "user")]
     pub passed_by: PassedByChoice,
     /// With --user: go on without this parked record, which can't be applied; may be given several times
-    #[arg(long, value_name = "SHARD:SEQUENCE_NUMBER")]
+    #[arg(long, value_name = "SHARD:SEQUENCE_NUMBER", requires = "user")]
     pub leave_out: Vec<String>,
+    /// With --user: take the parked records that are there for all of them, where none is or some are past retention: those
+    /// stay lost, and the user is not parked any more
+    #[arg(long, requires = "user")]
+    pub unpark_anyway: bool,
     /// With --user: the rejected stream's name or ARN
-    #[arg(long, value_name = "NAME", default_value = "rejected")]
+    #[arg(long, value_name = "NAME", default_value = "rejected", requires = "user")]
     pub rejected: String,
     /// With --user: the triggers stream's name or ARN
-    #[arg(long, value_name = "NAME", default_value = "triggers")]
+    #[arg(long, value_name = "NAME", default_value = "triggers", requires = "user")]
     pub triggers: String,
-    /// With --user: the parallelization factor of profile-writer's event source mapping
-    #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    /// With --user: the parallelization factor of profile-writer's event source mapping; only a profile that begins anew
+    /// asks for it, where several partition keys have events of equal times
+    #[arg(
+        long,
+        value_name = "FACTOR",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=10),
+        requires = "user"
+    )]
     pub parallelization_factor: u32,
-    /// With --user: the journey that is deployed; without it, journey/journey.yaml beside the template.yaml of this folder
-    /// or one above
+    /// The journey that is deployed; without it, journey/journey.yaml beside the template.yaml of this folder or one above.
+    /// Without --user it tells how many event ids a profile remembers (64, where none is found)
     #[arg(long, value_name = "JOURNEY.yaml")]
     pub journey: Option<PathBuf>,
     /// The profiles table's name or ARN
@@ -105,4 +116,41 @@ pub struct RedriveOptions {
     /// Where DynamoDB is, if not there: the local cloud's is at an address of its own
     #[arg(long, value_name = "URL", value_parser = endpoint_url)]
     pub dynamodb_endpoint_url: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        redrive: RedriveOptions,
+    }
+
+    #[test]
+    fn options_for_a_user_are_refused_without_one() {
+        for option in [
+            "--passed-by=apply",
+            "--leave-out=shardId-0:1",
+            "--unpark-anyway",
+            "--rejected=other",
+            "--triggers=other",
+            "--parallelization-factor=2",
+        ] {
+            let with = CommandLine::try_parse_from(["redrive", "--user", "ann", option]);
+            assert_eq!(with.expect(option).redrive.user.as_deref(), Some("ann"));
+            let without = CommandLine::try_parse_from(["redrive", "failed.json", option]);
+            assert!(without.expect_err(option).to_string().contains("--user"), "{option}");
+        }
+        for fine in [
+            &["redrive", "failed.json"][..],
+            &["redrive", "failed.json", "--journey=j.yaml"],
+            &["redrive", "--user", "ann"],
+        ] {
+            assert!(CommandLine::try_parse_from(fine).is_ok(), "{fine:?}");
+        }
+    }
 }

@@ -11,10 +11,11 @@ use usher_aws::dynamodb::DynamoProfileTable;
 use usher_aws::kinesis::KinesisStream;
 use usher_aws::runtime::SystemClock;
 use usher_aws::stream_reader::{ReadError, ReadFrom, StreamReader};
-use usher_pipeline::ports::{CallError, ProfileTable};
+use usher_domain::time::Timestamp;
+use usher_pipeline::ports::{CallError, ProfileTable, WallClock};
 use usher_pipeline::redrive_user::{
-    ParkedRecord, ParkedRecords, PassedBy, Place, RedriveEnd, RedriveUserPorts, RedriveUserReport, RedriveUserRequest,
-    redrive_user,
+    Coverage, ParkedRecord, ParkedRecords, PassedBy, Place, RedriveEnd, RedriveUserPorts, RedriveUserReport,
+    RedriveUserRequest, redrive_user,
 };
 use usher_wire::profile_state;
 use usher_wire::reject::RejectedRecord;
@@ -22,7 +23,7 @@ use usher_wire::reject::RejectedRecord;
 use super::endpoints_of;
 use crate::Verdict;
 use crate::args::{PassedByChoice, RedriveOptions};
-use crate::patience::{patiently, unless_stopped};
+use crate::patience::{next_page, patiently, unless_stopped};
 use crate::people::{counted, grouped, say, table};
 use crate::progress::Progress;
 use crate::{environment, journey_file, project};
@@ -33,6 +34,8 @@ const TIME_MAX: Duration = Duration::from_secs(60 * 60);
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 /// Places that are named at most.
 const PLACES_NAMED_MAX: usize = 20;
+/// Milliseconds of an hour.
+const HOUR_MS: i64 = 60 * 60 * 1_000;
 
 /// Runs the command.
 ///
@@ -48,13 +51,26 @@ pub async fn run(options: RedriveOptions, user: &str) -> Result<Verdict> {
     let clients = Clients::load(&endpoints_of(&options), Caller::Operator).await;
     let profiles = DynamoProfileTable::new(clients.dynamodb, &options.table);
     let reader = StreamReader::new(clients.kinesis.clone(), &options.rejected);
-    let mut parked = ParkedOfUser::new(reader, user, &options.leave_out);
+    let mut parked = ParkedOfUser {
+        reader,
+        user,
+        leave_out: &options.leave_out,
+        last: HashMap::new(),
+        given: HashSet::new(),
+        waiting: Vec::new(),
+        coverage: if options.unpark_anyway {
+            Coverage::TakenForWhole
+        } else {
+            Coverage::Whole
+        },
+    };
 
     if options.dry_run {
         let read = async { patiently_read(&mut parked).await };
         let records = unless_stopped(&stop, read).await?;
         let users = [user];
         let answer = patiently(|| profiles.get(&users)).await.context(CANNOT_READ_PROFILES)?;
+        let parked_since = answer.items.first().and_then(|item| item.parked_since);
         let unreadable = answer.unreadable.into_iter().map(|(_, why)| why).next();
         let state = match (unreadable, answer.items.first()) {
             (Some(why), _) => Err(why),
@@ -67,13 +83,21 @@ pub async fn run(options: RedriveOptions, user: &str) -> Result<Verdict> {
                 .map_err(|error| error.to_string()),
         };
         let is_readable = state.is_ok();
+        let places: HashSet<_> = records.iter().filter_map(place_of).collect();
+        let missing = parked_since.and_then(|since| missing_text(user, since, places.is_empty(), parked.coverage));
+        let is_there = missing.is_none();
         let state = state.unwrap_or_else(|why| format!("it can't be read yet: {why}"));
         say(&format!(
-            "{user}: {} on {}\n  profile  {state}\nnothing was changed (--dry-run)\n",
-            counted(records.len(), "parked record"),
-            options.rejected
+            "{user}: {} on {}\n  profile  {state}\n{}nothing was changed (--dry-run)\n",
+            counted(places.len(), "parked record"),
+            options.rejected,
+            missing.unwrap_or_default()
         ))?;
-        return Ok(if is_readable { Verdict::AllWell } else { Verdict::Wrong });
+        return Ok(if is_readable && is_there {
+            Verdict::AllWell
+        } else {
+            Verdict::Wrong
+        });
     }
 
     let triggers = KinesisStream::new(clients.kinesis, &options.triggers);
@@ -128,20 +152,10 @@ struct ParkedOfUser<'u> {
     given: HashSet<(String, String)>,
     /// Read by a call that failed later, and not given yet.
     waiting: Vec<ParkedRecord>,
+    coverage: Coverage,
 }
 
-impl<'u> ParkedOfUser<'u> {
-    fn new(reader: StreamReader, user: &'u str, leave_out: &'u [String]) -> ParkedOfUser<'u> {
-        ParkedOfUser {
-            reader,
-            user,
-            leave_out,
-            last: HashMap::new(),
-            given: HashSet::new(),
-            waiting: Vec::new(),
-        }
-    }
-
+impl ParkedOfUser<'_> {
     /// Whether a record of the stream is one of the user's parked ones.
     fn wants(&self, data: &[u8]) -> bool {
         let Ok(record) = serde_json::from_slice::<RejectedRecord<'_>>(data) else {
@@ -149,6 +163,29 @@ impl<'u> ParkedOfUser<'u> {
         };
         let place = || format!("{}:{}", record.shard_id, record.sequence_number);
         record.parked && record.user.as_deref() == Some(self.user) && !self.leave_out.contains(&place())
+    }
+
+    /// The same with all of its bytes, where only the front of them is on `rejected` and the stream that they came from
+    /// still retains them.
+    async fn whole(&self, data: &[u8]) -> Result<Option<Vec<u8>>, CallError> {
+        let Ok(cut) = serde_json::from_slice::<RejectedRecord<'_>>(data) else {
+            return Ok(None);
+        };
+        if cut.data_cut_at.is_none() {
+            return Ok(None);
+        }
+        let stream = self.reader.of_stream(cut.stream_arn.as_ref());
+        let found = stream.record(&cut.shard_id, &cut.sequence_number).await?;
+        Ok(found.map(|record| {
+            let whole = RejectedRecord {
+                data: base64_simd::STANDARD.encode_to_string(&record.data).into(),
+                encoding: None,
+                data_cut_at: None,
+                ..cut
+            };
+            // It is read here and not put on a stream, so it may be as large as it is.
+            serde_json::to_vec(&whole).unwrap_or_default()
+        }))
     }
 
     /// Reads on in every shard, to its end.
@@ -162,7 +199,7 @@ impl<'u> ParkedOfUser<'u> {
             let reader = self.reader.clone();
             let mut pages = reader.shard(&shard.id, from);
             loop {
-                let page = match crate::patience::next_page(&mut pages).await {
+                let page = match next_page(&mut pages).await {
                     Ok(Some(page)) => page,
                     // A shard that leaves between the two calls had nothing that is retained.
                     Ok(None) | Err(ReadError::NoShard { .. }) => break,
@@ -174,11 +211,15 @@ impl<'u> ParkedOfUser<'u> {
                     if self.wants(&record.data) && !self.given.contains(&place) {
                         // Kinesis writes numbers; what is none has no order and can't be applied in it.
                         let Ok(sequence_number) = place.1.parse() else { continue };
+                        let data = match self.whole(&record.data).await? {
+                            Some(whole) => whole,
+                            None => record.data,
+                        };
                         self.given.insert(place);
                         self.waiting.push(ParkedRecord {
                             shard_id: shard.id.clone(),
                             sequence_number,
-                            data: record.data,
+                            data,
                         });
                     }
                 }
@@ -190,10 +231,45 @@ impl<'u> ParkedOfUser<'u> {
 
 impl ParkedRecords for ParkedOfUser<'_> {
     async fn read(&mut self) -> Result<Vec<ParkedRecord>, CallError> {
+        if self.coverage == Coverage::Whole {
+            let retained_ms = i64::from(self.reader.retention_hours().await?) * HOUR_MS;
+            self.coverage = Coverage::RetainedFrom(SystemClock.now().minus_ms(retained_ms));
+        }
         self.read_on().await?;
         tokio::time::sleep(SHOWN_AFTER).await;
         self.read_on().await?;
         Ok(std::mem::take(&mut self.waiting))
+    }
+
+    fn coverage(&self) -> Coverage {
+        self.coverage
+    }
+}
+
+/// Where a parked record was on interactions. Of a batch that was run again it is on `rejected` more than once.
+fn place_of(record: &ParkedRecord) -> Option<Place> {
+    let rejected: RejectedRecord<'_> = serde_json::from_slice(&record.data).ok()?;
+    Some(Place {
+        stream_arn: rejected.stream_arn.into_owned(),
+        shard_id: rejected.shard_id.into_owned(),
+        sequence_number: rejected.sequence_number.into_owned(),
+    })
+}
+
+/// What to say where a user's parked records are not all there.
+fn missing_text(user: &str, parked_since: Timestamp, is_none_there: bool, coverage: Coverage) -> Option<String> {
+    let permission = "--unpark-anyway takes what is there for all of it, and what is not there stays lost";
+    match coverage {
+        Coverage::TakenForWhole => None,
+        _ if is_none_there => Some(format!(
+            "{user} is parked since {parked_since}, but none of the parked records is there. They are on another stream \
+             (--rejected), or past its retention; then they may still be on the stream that they came from. {permission}\n"
+        )),
+        Coverage::RetainedFrom(retained_from) if parked_since < retained_from => Some(format!(
+            "{user} is parked since {parked_since}, and what was parked before {retained_from} is past retention. It may \
+             still be on the stream that it came from. {permission}\n"
+        )),
+        Coverage::RetainedFrom(_) | Coverage::Whole => None,
     }
 }
 
@@ -202,6 +278,10 @@ async fn patiently_read(parked: &mut ParkedOfUser<'_>) -> Result<Vec<ParkedRecor
     parked.read().await.with_context(|| {
         format!("cannot read the stream {stream}; is its name right (--rejected), and is this its endpoint (--endpoint-url)?")
     })
+}
+
+fn nothing_changed(why: Option<String>) -> String {
+    format!("nothing was changed: {}", why.unwrap_or_default())
 }
 
 fn place_text(place: &Place) -> String {
@@ -262,6 +342,16 @@ fn report_text(user: &str, report: &RedriveUserReport, options: &RedriveOptions)
             );
             told
         }
+        RedriveEnd::NothingFound { parked_since } => nothing_changed(missing_text(user, *parked_since, true, Coverage::Whole)),
+        RedriveEnd::PastRetention {
+            parked_since,
+            retained_from,
+        } => nothing_changed(missing_text(
+            user,
+            *parked_since,
+            false,
+            Coverage::RetainedFrom(*retained_from),
+        )),
         RedriveEnd::Unusable { at, why } => {
             let place = place_text(at);
             format!(

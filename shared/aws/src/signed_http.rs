@@ -6,6 +6,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_config::SdkConfig;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
@@ -155,11 +156,10 @@ impl SignedHttp {
     async fn signature(&self, call: &SignedCall<'_>, now_ms: i64) -> Result<Vec<(String, String)>, CallError> {
         let provider = self.credentials.as_ref();
         let provider = provider.ok_or_else(|| refused(call.name, Unusable("no credentials are set")))?;
-        // Credentials may come over the network, and then another try may help.
-        let credentials = provider
-            .provide_credentials()
-            .await
-            .map_err(|error| sdk_error::call_error(false, call.name.to_owned(), error))?;
+        let credentials = provider.provide_credentials().await.map_err(|error| {
+            let may_pass = may_pass(&error);
+            sdk_error::call_error(may_pass, call.name.to_owned(), error)
+        })?;
         let identity = credentials.into();
         let mut settings = SigningSettings::default();
         if call.service == "s3" {
@@ -197,6 +197,15 @@ impl SignedHttp {
     }
 }
 
+/// Whether another try may help: credentials may come over the network. That there are none, or that they are set wrongly,
+/// does not pass.
+fn may_pass(error: &CredentialsError) -> bool {
+    matches!(
+        error,
+        CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)
+    )
+}
+
 fn refused(call: &str, why: impl Into<BoxError>) -> CallError {
     sdk_error::call_error(false, call.to_owned(), why)
 }
@@ -217,7 +226,19 @@ mod tests {
 
     use super::*;
 
-    /// The same calls signed by botocore 1.43 (`S3SigV4Auth`, `SigV4Auth`) with the same key and time.
+    #[test]
+    fn credentials_that_did_not_come_may_come_and_others_do_not() {
+        for (error, expected) in [
+            (CredentialsError::provider_timed_out(Duration::from_secs(1)), true),
+            (CredentialsError::provider_error("no connection"), true),
+            (CredentialsError::not_loaded("none are set"), false),
+            (CredentialsError::invalid_configuration("no such profile"), false),
+        ] {
+            assert_eq!(may_pass(&error), expected, "{error:?}");
+        }
+    }
+
+    /// The same calls were signed by another SDK with the same key and time.
     #[tokio::test]
     async fn a_call_is_signed_as_other_sdks_sign_it() {
         let credentials = Credentials::new(

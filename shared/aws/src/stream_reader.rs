@@ -31,6 +31,9 @@ const CODE_NOT_FOUND: &str = "ResourceNotFoundException";
 const CODE_INVALID_ARGUMENT: &str = "InvalidArgumentException";
 /// Records of one call. Kinesis gives up to 10,000, and at most 10 MB.
 const PAGE_RECORDS_MAX: i32 = 10_000;
+/// How long a stream retains a record unless it is set to retain it longer.
+/// <https://docs.aws.amazon.com/streams/latest/dev/kinesis-extended-retention.html>
+const RETENTION_HOURS_DEFAULT: i32 = 24;
 
 /// A stream to read.
 #[derive(Clone, Debug)]
@@ -105,6 +108,7 @@ pub struct ShardReader<'r> {
     start: ReadFrom,
     position: Position,
     last_sequence_number: Option<String>,
+    page_records_max: i32,
 }
 
 #[derive(Debug)]
@@ -122,6 +126,11 @@ impl StreamReader {
             client,
             stream: name_or_arn.into(),
         }
+    }
+
+    /// Another stream, in the same place.
+    pub fn of_stream(&self, name_or_arn: impl Into<String>) -> StreamReader {
+        StreamReader::new(self.client.clone(), name_or_arn)
     }
 
     /// The name or ARN that it was made with.
@@ -184,6 +193,45 @@ impl StreamReader {
         }
     }
 
+    /// How long the stream retains a record, in hours.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn retention_hours(&self) -> Result<i32, CallError> {
+        let (arn, name) = self.arn_and_name();
+        let request = self
+            .client
+            .describe_stream_summary()
+            .set_stream_arn(arn)
+            .set_stream_name(name);
+        let output = request
+            .send()
+            .await
+            .map_err(|error| self.call_error("DescribeStreamSummary", error))?;
+        let summary = output.stream_description_summary;
+        Ok(summary.map_or(RETENTION_HOURS_DEFAULT, |summary| summary.retention_period_hours))
+    }
+
+    /// The record at a place; none where it is past retention, or the stream is gone.
+    ///
+    /// # Errors
+    /// A call failed.
+    pub async fn record(&self, shard_id: &str, sequence_number: &str) -> Result<Option<ReadRecord>, CallError> {
+        let mut pages = self.shard(shard_id, ReadFrom::SequenceNumber(sequence_number.to_owned()));
+        pages.page_records_max = 1;
+        loop {
+            match pages.next_page().await {
+                // Where it is gone, a service begins with the oldest one that is not.
+                Ok(Some(page)) => match page.records.into_iter().next() {
+                    Some(record) => return Ok((record.sequence_number == sequence_number).then_some(record)),
+                    None => continue,
+                },
+                Ok(None) | Err(ReadError::NoShard { .. }) => return Ok(None),
+                Err(ReadError::Call(error)) => return Err(error),
+            }
+        }
+    }
+
     /// Reads a shard from a place on.
     pub fn shard(&self, shard_id: impl Into<String>, from: ReadFrom) -> ShardReader<'_> {
         ShardReader {
@@ -192,6 +240,7 @@ impl StreamReader {
             start: from,
             position: Position::Unknown,
             last_sequence_number: None,
+            page_records_max: PAGE_RECORDS_MAX,
         }
     }
 }
@@ -247,7 +296,7 @@ impl ShardReader<'_> {
                 .get_records()
                 .shard_iterator(&iterator)
                 .set_stream_arn(arn)
-                .limit(PAGE_RECORDS_MAX);
+                .limit(self.page_records_max);
             let output = match request.send().await {
                 Ok(output) => output,
                 Err(error) if error.code() == Some(CODE_EXPIRED_ITERATOR) => {
@@ -483,6 +532,25 @@ mod tests {
         let mut reader = stream.shard("shardId-0", ReadFrom::SequenceNumber("1".to_owned()));
         let gone = read_to_the_end(&mut reader).await;
         assert!(matches!(gone, Err(ReadError::NoShard { .. })), "{gone:?}");
+    }
+
+    #[tokio::test]
+    async fn one_record_is_read_by_its_place_or_said_to_be_gone() {
+        let oldest = || json!({ "Records": [record("9")], "NextShardIterator": "2", "MillisBehindLatest": 9 });
+        for (asked, is_there) in [("9", true), ("1", false)] {
+            let (stream, server) = server_of(vec![
+                ("GetShardIterator", 200, json!({ "ShardIterator": "1" })),
+                ("GetRecords", 200, oldest()),
+            ])
+            .await;
+            let found = stream.record("shardId-0", asked).await.expect("it answers");
+            assert_eq!(found.is_some(), is_there, "{asked}");
+            let body: Value = serde_json::from_slice(&server.last_request().body).expect("JSON");
+            assert_eq!(body["Limit"], 1);
+        }
+        let gone = json!({ "__type": "ResourceNotFoundException", "message": "m" });
+        let (stream, _server) = server_of(vec![("GetShardIterator", 400, gone)]).await;
+        assert_eq!(stream.record("shardId-0", "9").await.expect("it answers"), None);
     }
 
     #[tokio::test]

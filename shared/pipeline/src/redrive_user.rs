@@ -10,7 +10,8 @@
 //! - an event that was applied is covered by the profile's guard, as any other; and what the redrive is done with is
 //!   remembered there too, by the place on `rejected` (a lane of its own). So one that ends anywhere can be run again and
 //!   repeats nothing (P2), and a batch that Lambda delivers again meanwhile doesn't either;
-//! - the marker is taken away by the last write, once everything is applied and every trigger is on its stream. Each
+//! - the marker is taken away by the last write, once everything is applied and every trigger is on its stream. Where
+//!   nothing was found, or some may be past retention ([`Coverage`]), it stays, and so does the profile (P1). Each
 //!   batch that parks more events of the user bumps the item's version after it put them, so that a write conflicts, and
 //!   the parked records are read again.
 //!
@@ -25,6 +26,8 @@
 //! ```
 
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 
@@ -73,6 +76,23 @@ pub trait ParkedRecords {
     /// It must not miss a record whose put was acknowledged before the call. Kinesis may show one a moment later, so read
     /// each shard until `MillisBehindLatest` is 0 and once more a second after.
     fn read(&mut self) -> impl Future<Output = Result<Vec<ParkedRecord>, CallError>>;
+
+    /// How much of what was ever parked the calls so far could give.
+    fn coverage(&self) -> Coverage {
+        Coverage::Whole
+    }
+}
+
+/// How much of what was parked can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Coverage {
+    /// All of it: nothing is past retention.
+    #[default]
+    Whole,
+    /// What was parked before this time is past retention.
+    RetainedFrom(Timestamp),
+    /// What is there is taken for all of it, even if it is nothing: somebody permitted that.
+    TakenForWhole,
 }
 
 /// What it needs from the outside.
@@ -105,7 +125,9 @@ pub enum PassedBy {
 pub struct RedriveUserRequest<'r> {
     /// The user, as on the parked records.
     pub user: &'r str,
-    /// profile-writer's parallelisation factor: above 1, its guard counts by partition key.
+    /// profile-writer's parallelisation factor: above 1, its guard counts by partition key. It matters only to a profile whose
+    /// guard doesn't tell (a new one), for events of equal times and several partition keys: what was applied is looked for
+    /// by either way of counting, and both are advanced.
     pub parallelization_factor: u32,
     /// The permission for what was passed by.
     pub passed_by: PassedBy,
@@ -138,6 +160,20 @@ pub enum RedriveEnd {
     PassedBy {
         /// Which.
         records: Vec<Place>,
+    },
+    /// Nothing was changed: the user is marked as parked, and none of the user's parked records is there. Events are put
+    /// before the mark, so they are on another stream, or past retention. [`Coverage::TakenForWhole`] ends the parking.
+    NothingFound {
+        /// Since when the user is marked.
+        parked_since: Timestamp,
+    },
+    /// Nothing was changed: what was parked in this span is past retention. [`Coverage::TakenForWhole`] goes on with the
+    /// rest.
+    PastRetention {
+        /// Since when the user is marked.
+        parked_since: Timestamp,
+        /// The oldest that is retained.
+        retained_from: Timestamp,
     },
     /// This record can't be applied: its bytes were cut, or are no event. The user stays parked; what comes before it is
     /// applied. A caller that leaves the record out of what it gives goes on without it.
@@ -247,7 +283,12 @@ where
         redrive.read_parked(parked).await?;
         let mut state = redrive.open(item)?;
         if look == 0 {
+            redrive.queue.count_as(&state.profile.guard);
             redrive.report.done_before = redrive.queue.done_by(&state.profile.guard);
+        }
+        if let Some(ended) = redrive.may_not_begin(&state, parked.coverage()) {
+            end = ended;
+            break;
         }
         if let Some(ended) = redrive.go_on(&mut state).await? {
             end = ended;
@@ -371,6 +412,20 @@ where
         })
     }
 
+    /// Whether a marked user's records are not all there. Only the mark tells that there were any.
+    fn may_not_begin(&self, state: &State, coverage: Coverage) -> Option<RedriveEnd> {
+        let parked_since = state.parked_since?;
+        match coverage {
+            Coverage::TakenForWhole => None,
+            _ if self.queue.len() == 0 => Some(RedriveEnd::NothingFound { parked_since }),
+            Coverage::RetainedFrom(retained_from) if parked_since < retained_from => Some(RedriveEnd::PastRetention {
+                parked_since,
+                retained_from,
+            }),
+            Coverage::RetainedFrom(_) | Coverage::Whole => None,
+        }
+    }
+
     /// Goes on until the end, or until the item turns out to be another than was read: then there is no end yet.
     async fn go_on(&mut self, state: &mut State) -> Result<Option<RedriveEnd>, RedriveUserError> {
         if self.request.passed_by == PassedBy::Ask {
@@ -471,7 +526,7 @@ where
                     break;
                 }
             };
-            if profile.is_redelivery(&arrived) && !profile.recent_event_ids.contains(arrived.event.id_hash) {
+            if open.is_passed_by(&profile, &arrived) {
                 match self.request.passed_by {
                     PassedBy::Ask => {
                         stop = Some(RedriveEnd::PassedBy {

@@ -1,7 +1,7 @@
 //! A user's parked records, in order, each place once.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use usher_domain::event::{ArrivedEvent, Shard};
 use usher_domain::guard::{Guard, ShardKey};
@@ -21,6 +21,7 @@ const REDRIVE_LANE: &str = "\u{0}redrive";
 /// The parked records that were read so far.
 pub(super) struct Queue {
     user: String,
+    /// Whether what is applied counts by partition key within its shard.
     by_partition_key: bool,
     entries: Vec<Entry>,
     places: HashSet<Place>,
@@ -36,6 +37,10 @@ struct Entry {
     position: Position,
     /// Where it was on interactions, as a number.
     sequence_number: SequenceNumber,
+    /// Its shard of interactions, by which profile-writer's guard counts.
+    shard: ShardKey,
+    /// Its partition key in that shard, by which the guard counts above a parallelisation factor of 1.
+    shard_and_key: ShardKey,
     /// The record as it was on interactions, or why it can't be had.
     record: Result<EnvelopeRecord<'static>, String>,
 }
@@ -83,7 +88,10 @@ impl Queue {
                 sequence_number: rejected.sequence_number.clone().into_owned(),
             };
             if self.places.insert(place.clone()) {
+                let shard = ShardKey::of(&place.stream_arn, &place.shard_id);
                 self.entries.push(Entry {
+                    shard,
+                    shard_and_key: shard.within(&rejected.partition_key),
                     sequence_number: place.sequence_number.parse().unwrap_or_default(),
                     place,
                     lane,
@@ -91,6 +99,18 @@ impl Queue {
                     record: as_it_was(&rejected),
                 });
             }
+        }
+    }
+
+    /// Counts as profile-writer did, where the guard tells: it knows one of the two ways.
+    pub fn count_as(&mut self, guard: &Guard) {
+        let knows = |key: ShardKey| guard.entries().iter().any(|(known, _)| *known == key);
+        let mut ways = self
+            .entries
+            .iter()
+            .map(|entry| (knows(entry.shard), knows(entry.shard_and_key)));
+        if let Some((_, by_partition_key)) = ways.find(|(by_shard, by_key)| by_shard != by_key) {
+            self.by_partition_key = by_partition_key;
         }
     }
 
@@ -129,9 +149,9 @@ impl Queue {
     pub fn passed_by(&self, profile: &Profile) -> Vec<Place> {
         let passed_by = self.open(&profile.guard).filter(|open| {
             let Ok(decoded) = open.decode() else { return false };
-            decoded.event().is_ok_and(|arrived| {
-                profile.is_redelivery(&arrived) && !profile.recent_event_ids.contains(arrived.event.id_hash)
-            })
+            decoded
+                .event()
+                .is_ok_and(|arrived| open.is_passed_by(profile, &arrived))
         });
         passed_by.map(Open::place).collect()
     }
@@ -146,15 +166,44 @@ impl Queue {
         })
     }
 
-    /// Remembers that everything that was read is done with.
+    /// Remembers that everything that was read is done with: on `rejected`, and on interactions by either way of counting,
+    /// whichever profile-writer has. Along the way only one is advanced: partition keys of one user may have been parked in
+    /// another order than the shard's, and would seem to be passed by.
     pub fn advance_to_the_end(&self, guard: &mut Guard) {
         for (shard, read_to) in &self.read_to {
             guard.advance(shard.key, *read_to);
+        }
+        let mut ends: BTreeMap<ShardKey, Position> = BTreeMap::new();
+        for entry in &self.entries {
+            for key in [entry.shard, entry.shard_and_key] {
+                let end = ends.entry(key).or_default();
+                *end = (*end).max(entry.position_on_interactions());
+            }
+        }
+        for (key, end) in ends {
+            guard.advance(key, end);
+        }
+    }
+}
+
+impl Entry {
+    fn position_on_interactions(&self) -> Position {
+        Position {
+            sequence_number: self.sequence_number,
+            sub_sequence_number: 0,
         }
     }
 }
 
 impl<'q> Open<'q> {
+    /// Whether the profile is past its place, by either way of counting, and doesn't know its event.
+    pub fn is_passed_by(self, profile: &Profile, arrived: &ArrivedEvent<'_>) -> bool {
+        let is_covered = [self.entry.shard, self.entry.shard_and_key]
+            .into_iter()
+            .any(|key| profile.guard.covers(key, arrived.position));
+        is_covered && !profile.recent_event_ids.contains(arrived.event.id_hash)
+    }
+
     /// Where it was on interactions.
     pub fn place(self) -> Place {
         self.entry.place.clone()
