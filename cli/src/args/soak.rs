@@ -19,6 +19,8 @@ pub const RUNS_DEFAULT: u32 = 10;
 /// order (as `usher replay` does it): the profiles must be equal byte for byte, the triggers on the stream must be the same,
 /// the decision log must hold each once and delivered, and nothing may be rejected or given up that is not to be.
 ///
+/// A kind of fault that never strikes, although its rate makes that all but impossible, is a failure too.
+///
 /// A run's seed decides its events, how wide its streams are, how large its batches are, and what goes wrong when. How real
 /// processes are scheduled is not in its hands, so the same seed gives nearly the same run.
 #[derive(Debug, Args)]
@@ -36,6 +38,9 @@ pub struct SoakOptions {
     /// Begin no run after so many minutes
     #[arg(long, value_name = "M", value_parser = minutes)]
     pub minutes: Option<f64>,
+    /// Fail unless at least so many runs ended in the time that --minutes gives
+    #[arg(long, value_name = "N", requires = "minutes", value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs_min: Option<u32>,
     /// The seed of the first run; each further one has the next. Without it, one is drawn and told
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -66,8 +71,7 @@ const EXAMPLES: &str = "Examples:
   usher soak --runs 1 --seed 17 --faults kill:20%,reshard
 ";
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 no run differed, 1 one did or something went wrong, 2 the command was not understood";
+const EXIT_CODES: &str = "Exit codes: 0 no run differed, 1 one did, a kind never struck or something went wrong, 2 the command was not understood";
 
 fn soak_help() -> String {
     format!("{EXAMPLES}\n{}\n{EXIT_CODES}", faults_help())

@@ -1,5 +1,6 @@
 //! `usher soak`: many short runs with faults, each compared with what must have come of it.
 
+mod coverage;
 mod oracle;
 mod run;
 mod slice;
@@ -14,22 +15,26 @@ use usher_local::{FaultKind, Template, TemplateOptions};
 use crate::Verdict;
 use crate::args::{RUNS_DEFAULT, SoakOptions};
 use crate::events_file::EventsFile;
-use crate::local::faults::{faults_table, random_seed};
+use crate::local::faults::{faults_table, quoted, random_seed};
 use crate::local::functions::{self, Programs};
-use crate::people::{counted, grouped, say, table};
+use crate::people::{counted, error_chain, grouped, say, table};
 use crate::progress::Progress;
 use crate::{environment, journey_file, project};
-use run::{Outcome, Setup, write_differences};
+use coverage::Coverage;
+use run::{Outcome, RunError, Setup, write_differences};
 use slice::{Events, Plan};
 
 /// The events that come with the project, from the template's folder.
 const EVENTS: &str = "data/oulad/events.jsonl.gz";
 const SECONDS_PER_MINUTE: f64 = 60.0;
+/// A cloud that does not start so many times in a row will not start the next time either.
+const NOT_STARTED_IN_A_ROW_MAX: u32 = 2;
 
 /// Runs the command.
 ///
 /// # Errors
-/// When something can't be read, built, started or written. A run that differs is none.
+/// When something can't be read or built. A run that differs, or that ends with an error, is none: it is told with its seed, and
+/// the next one begins.
 pub async fn run(options: SoakOptions) -> Result<Verdict> {
     let mut stop = environment::stop_signal()?;
     let template_file = project::find_template(options.template.as_deref())?;
@@ -86,8 +91,10 @@ struct Totals {
     twice: u64,
     /// Of the runs without a difference.
     survived: BTreeMap<FaultKind, u64>,
-    /// The seeds of the runs with one.
+    /// The seeds of the runs with one, and of those that ended with an error.
     different: Vec<u64>,
+    /// Whether every kind struck, in all runs.
+    coverage: Coverage,
 }
 
 impl Totals {
@@ -99,6 +106,7 @@ impl Totals {
         self.put_again += outcome.put_again;
         self.lost += outcome.differences.lost;
         self.twice += outcome.differences.twice;
+        self.coverage.add(&outcome.injected, &outcome.injections_expected);
         if outcome.differences.is_none() {
             for (kind, count) in &outcome.injected {
                 *self.survived.entry(*kind).or_default() += count;
@@ -106,6 +114,12 @@ impl Totals {
         } else {
             self.different.push(seed);
         }
+    }
+
+    /// A run of which nobody knows what came.
+    fn add_error(&mut self, seed: u64) {
+        self.runs += 1;
+        self.different.push(seed);
     }
 }
 
@@ -118,27 +132,53 @@ impl Soak<'_> {
         let progress = Progress::spinner("starting");
         let started = Instant::now();
         let mut totals = Totals::default();
+        let mut not_started_in_a_row = 0;
         while !self.is_over(totals.runs, started.elapsed()) && !*stop.borrow() {
             let seed = self.first_seed.wrapping_add(totals.runs);
             progress.show(&format!("run {} with seed {seed}", totals.runs + 1));
             let plan = self.events.plan(seed, self.options.events_per_run as usize);
-            let Some(outcome) = self.setup.run(seed, &plan, stop.clone()).await? else {
-                break;
+            let text = match self.setup.run(seed, &plan, stop.clone()).await {
+                Ok(None) => break,
+                Ok(Some(outcome)) => {
+                    not_started_in_a_row = 0;
+                    totals.add(seed, &plan, &outcome);
+                    let mut text = run_text(totals.runs, seed, &plan, &outcome);
+                    if !outcome.differences.is_none() {
+                        text.push_str(&self.difference_text(seed, &plan, &outcome));
+                    }
+                    text
+                }
+                Err(error) => {
+                    totals.add_error(seed);
+                    let error = match error {
+                        RunError::NotStarted(error) => {
+                            not_started_in_a_row += 1;
+                            error
+                        }
+                        RunError::NotRead(error) => {
+                            not_started_in_a_row = 0;
+                            error
+                        }
+                    };
+                    self.error_text(totals.runs, seed, &error)
+                }
             };
-            totals.add(seed, &plan, &outcome);
-            let mut text = run_text(totals.runs, seed, &plan, &outcome);
-            if !outcome.differences.is_none() {
-                text.push_str(&self.difference_text(seed, &plan, &outcome)?);
-            }
             progress.aside(|| say(&text))?;
+            if not_started_in_a_row >= NOT_STARTED_IN_A_ROW_MAX {
+                break;
+            }
         }
         progress.clear();
         say(&self.summary(&totals, started.elapsed()))?;
+        let problems = self.problems(&totals, not_started_in_a_row);
+        for problem in &problems {
+            eprintln!("error: {problem}");
+        }
         let interrupted = *stop.borrow();
         if interrupted {
             eprintln!("error: interrupted before all runs were done");
         }
-        if totals.different.is_empty() && !interrupted {
+        if totals.different.is_empty() && problems.is_empty() && !interrupted {
             return Ok(Verdict::AllWell);
         }
         Ok(Verdict::Wrong)
@@ -151,38 +191,50 @@ impl Soak<'_> {
         }
     }
 
-    fn difference_text(&self, seed: u64, plan: &Plan, outcome: &Outcome) -> Result<String> {
+    /// What is wrong with the soak as a whole, whatever came of its runs.
+    fn problems(&self, totals: &Totals, not_started_in_a_row: u32) -> Vec<String> {
+        let mut problems = totals.coverage.problems(totals.runs);
+        if not_started_in_a_row >= NOT_STARTED_IN_A_ROW_MAX {
+            problems.push(format!(
+                "the cloud did not start {not_started_in_a_row} times in a row, so no further run was begun"
+            ));
+        }
+        if let Some(runs_min) = self.options.runs_min.map(u64::from)
+            && totals.runs < runs_min
+        {
+            problems.push(format!(
+                "{} ended in the time; at least {runs_min} must",
+                counted(totals.runs as usize, "run")
+            ));
+        }
+        problems
+    }
+
+    fn error_text(&self, number: u64, seed: u64, error: &anyhow::Error) -> String {
+        format!(
+            "run {number:>3}  seed {seed}: ERROR\n  {}\n  the same again: {}\n",
+            error_chain(error),
+            self.repeating(seed)
+        )
+    }
+
+    fn difference_text(&self, seed: u64, plan: &Plan, outcome: &Outcome) -> String {
         let folder = self.options.output.join(format!("seed-{seed}"));
-        write_differences(&folder, plan, outcome)?;
+        let kept = match write_differences(&folder, plan, outcome) {
+            Ok(()) => format!("events and profiles: {}", folder.display()),
+            // What differs is told all the same, and the seed brings it again.
+            Err(error) => format!("events and profiles could not be kept; {}", error_chain(&error)),
+        };
         let mut text = String::new();
         for difference in &outcome.differences.told {
             text.push_str(&format!("  different: {difference}\n"));
         }
-        text.push_str(&format!(
-            "  events and profiles: {}\n  the same again: {}\n",
-            folder.display(),
-            self.repeating(seed)
-        ));
-        Ok(text)
+        text.push_str(&format!("  {kept}\n  the same again: {}\n", self.repeating(seed)));
+        text
     }
 
     fn repeating(&self, seed: u64) -> String {
-        let mut command = format!(
-            "usher soak --runs 1 --seed {seed} --faults {} --events-per-run {}",
-            self.options.faults, self.options.events_per_run
-        );
-        let paths = [
-            ("--events", &self.options.events),
-            ("--template", &self.options.template),
-            ("--journey", &self.options.journey),
-            ("--bin-dir", &self.options.bin_dir),
-        ];
-        for (option, path) in paths {
-            if let Some(path) = path {
-                command.push_str(&format!(" {option} {}", path.display()));
-            }
-        }
-        command
+        repeating(self.options, seed)
     }
 
     fn summary(&self, totals: &Totals, took: Duration) -> String {
@@ -208,6 +260,30 @@ impl Soak<'_> {
     }
 }
 
+/// The command line of one run with this seed, as a shell takes it.
+fn repeating(options: &SoakOptions, seed: u64) -> String {
+    let mut command = format!(
+        "usher soak --runs 1 --seed {seed} --faults {} --events-per-run {}",
+        quoted(&options.faults.to_string()),
+        options.events_per_run
+    );
+    let paths = [
+        ("--events", &options.events),
+        ("--template", &options.template),
+        ("--journey", &options.journey),
+        ("--bin-dir", &options.bin_dir),
+    ];
+    for (option, path) in paths {
+        if let Some(path) = path {
+            command.push_str(&format!(" {option} {}", quoted(&path.display().to_string())));
+        }
+    }
+    if options.release {
+        command.push_str(" --release");
+    }
+    command
+}
+
 fn run_text(number: u64, seed: u64, plan: &Plan, outcome: &Outcome) -> String {
     let verdict = if outcome.differences.is_none() {
         "ok"
@@ -228,4 +304,57 @@ fn run_text(number: u64, seed: u64, plan: &Plan, outcome: &Outcome) -> String {
         grouped(outcome.injected.values().sum()),
         counted(outcome.invocations_failed as usize, "invocation"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        soak: SoakOptions,
+    }
+
+    #[test]
+    fn a_run_is_repeated_by_a_command_that_a_shell_takes() {
+        for (arguments, expected) in [
+            (
+                &["soak", "--faults", "kill:20%", "--events-per-run", "5"][..],
+                "usher soak --runs 1 --seed 7 --faults kill:20% --events-per-run 5",
+            ),
+            (
+                &[
+                    "soak",
+                    "--faults",
+                    "kill:20%",
+                    "--events-per-run",
+                    "5",
+                    "--release",
+                    "--events",
+                    "my events.jsonl",
+                ],
+                "usher soak --runs 1 --seed 7 --faults kill:20% --events-per-run 5 --events 'my events.jsonl' --release",
+            ),
+            (
+                &[
+                    "soak",
+                    "--faults",
+                    "kill:20%",
+                    "--events-per-run",
+                    "5",
+                    "--bin-dir",
+                    "it's/here",
+                    "--minutes",
+                    "2",
+                ],
+                r"usher soak --runs 1 --seed 7 --faults kill:20% --events-per-run 5 --bin-dir 'it'\''s/here'",
+            ),
+        ] {
+            let command = Command::try_parse_from(arguments).expect("it is understood");
+            assert_eq!(repeating(&command.soak, 7), expected);
+        }
+    }
 }

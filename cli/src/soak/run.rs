@@ -53,6 +53,8 @@ pub struct Outcome {
     pub differences: Differences,
     /// How often each kind struck.
     pub injected: BTreeMap<FaultKind, u64>,
+    /// How often it was to, by its rate; nothing where it had no opportunity.
+    pub injections_expected: BTreeMap<FaultKind, Option<f64>>,
     /// What must be, and what is.
     pub expected: Truth,
     /// What is.
@@ -65,16 +67,29 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+/// Why a run could not be judged.
+#[derive(Debug)]
+pub enum RunError {
+    /// The cloud did not start.
+    NotStarted(anyhow::Error),
+    /// What came of it can't be read back.
+    NotRead(anyhow::Error),
+}
+
 impl Setup<'_> {
     /// Runs it. Nothing if it was told to stop.
     ///
     /// # Errors
-    /// When the cloud does not start, or what came of it can't be read back. A run that is stuck or gave something up has
-    /// differences.
-    pub async fn run(&self, seed: u64, plan: &Plan, mut stop: watch::Receiver<bool>) -> Result<Option<Outcome>> {
+    /// As [`RunError`] says. A run that is stuck or gave something up has differences.
+    pub async fn run(
+        &self,
+        seed: u64,
+        plan: &Plan,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<Option<Outcome>, RunError> {
         let started = Instant::now();
         let faults = self.faults.seeded(seed);
-        let (template, resources) = self.template(plan)?;
+        let (template, resources) = self.template(plan).map_err(RunError::NotStarted)?;
         let mut options = LocalCloudOptions::new(template);
         options.functions = self.sources.clone();
         options.clock = data_clock(&resources);
@@ -82,7 +97,9 @@ impl Setup<'_> {
         options.retry_backoff_initial = RETRY_BACKOFF_INITIAL;
         options.retry_backoff_max = RETRY_BACKOFF_MAX;
         tell_journey(&mut options, self.journey_file);
-        let cloud = LocalCloud::start(options).await?;
+        let cloud = LocalCloud::start(options)
+            .await
+            .map_err(|error| RunError::NotStarted(error.into()))?;
         let driven = tokio::select! {
             driven = self.drive(&cloud, &resources, &faults, plan) => Some(driven),
             _ = stop.wait_for(|stopped| *stopped) => None,
@@ -90,11 +107,15 @@ impl Setup<'_> {
         faults.end();
         let outcome = match driven {
             None => Ok(None),
-            Some(driven) => self.judge(&cloud, &resources, plan, driven).await.map(|mut outcome| {
-                outcome.injected = faults.injected();
-                outcome.took = started.elapsed();
-                Some(outcome)
-            }),
+            Some(driven) => match self.judge(&cloud, &resources, plan, driven).await {
+                Ok(mut outcome) => {
+                    outcome.injected = faults.injected();
+                    outcome.injections_expected = faults.expected();
+                    outcome.took = started.elapsed();
+                    Ok(Some(outcome))
+                }
+                Err(error) => Err(RunError::NotRead(error)),
+            },
         };
         cloud.shutdown().await;
         outcome
@@ -177,6 +198,7 @@ impl Setup<'_> {
         Ok(Outcome {
             differences,
             injected: BTreeMap::new(),
+            injections_expected: BTreeMap::new(),
             expected,
             actual,
             invocations_failed: progress.mappings.iter().map(|mapping| mapping.invocations_failed).sum(),
