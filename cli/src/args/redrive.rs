@@ -7,6 +7,10 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use super::endpoint_url;
 
+/// What a user's parked events don't come from. (`requires = "user"` would not do: what conflicts with something that is there
+/// is not asked for.)
+const WITHOUT_USER: [&str; 3] = ["file", "queue", "bucket"];
+
 /// What to do with a user's parked events that the profile is past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PassedByChoice {
@@ -78,20 +82,20 @@ pub struct RedriveOptions {
     #[arg(long, value_name = "NAME", conflicts_with = "user")]
     pub stream: Option<String>,
     /// With --user: what to do with parked events that the profile is past, although it doesn't remember their ids
-    #[arg(long, value_name = "CHOICE", value_enum, default_value_t = PassedByChoice::Ask, requires = "user")]
+    #[arg(long, value_name = "CHOICE", value_enum, default_value_t = PassedByChoice::Ask, conflicts_with_all = WITHOUT_USER)]
     pub passed_by: PassedByChoice,
     /// With --user: go on without this parked record, which can't be applied; may be given several times
-    #[arg(long, value_name = "SHARD:SEQUENCE_NUMBER", requires = "user")]
+    #[arg(long, value_name = "SHARD:SEQUENCE_NUMBER", conflicts_with_all = WITHOUT_USER)]
     pub leave_out: Vec<String>,
     /// With --user: take the parked records that are there for all of them, where none is or some are past retention: those
     /// stay lost, and the user is not parked any more
-    #[arg(long, requires = "user")]
+    #[arg(long, conflicts_with_all = WITHOUT_USER)]
     pub unpark_anyway: bool,
     /// With --user: the rejected stream's name or ARN
-    #[arg(long, value_name = "NAME", default_value = "rejected", requires = "user")]
+    #[arg(long, value_name = "NAME", default_value = "rejected", conflicts_with_all = WITHOUT_USER)]
     pub rejected: String,
     /// With --user: the triggers stream's name or ARN
-    #[arg(long, value_name = "NAME", default_value = "triggers", requires = "user")]
+    #[arg(long, value_name = "NAME", default_value = "triggers", conflicts_with_all = WITHOUT_USER)]
     pub triggers: String,
     /// With --user: the parallelization factor of profile-writer's event source mapping; only a profile that begins anew
     /// asks for it, where several partition keys have events of equal times
@@ -100,7 +104,7 @@ pub struct RedriveOptions {
         value_name = "FACTOR",
         default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=10),
-        requires = "user"
+        conflicts_with_all = WITHOUT_USER
     )]
     pub parallelization_factor: u32,
     /// The journey that is deployed; without it, journey/journey.yaml beside the template.yaml of this folder or one above.
@@ -143,7 +147,8 @@ mod tests {
             let with = CommandLine::try_parse_from(["redrive", "--user", "ann", option]);
             assert_eq!(with.expect(option).redrive.user.as_deref(), Some("ann"));
             let without = CommandLine::try_parse_from(["redrive", "failed.json", option]);
-            assert!(without.expect_err(option).to_string().contains("--user"), "{option}");
+            let told = without.expect_err(option).to_string();
+            assert!(told.contains("cannot be used with"), "{told}");
         }
         for fine in [
             &["redrive", "failed.json"][..],
