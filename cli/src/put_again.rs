@@ -49,7 +49,8 @@ pub async fn put_again(puts: Vec<PutAgain>, stop: watch::Receiver<bool>) -> Resu
         let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
         let outcome = sent.with_context(|| {
             format!(
-                "{} of {} were put on {name} before it failed; run it again: what was put is known by its event ids",
+                "{} of {} were put on {name} before it failed; run it again: where an event id \
+                 can be read, what was put is known by it",
                 grouped(acknowledged),
                 counted(total, "record")
             )
@@ -57,8 +58,8 @@ pub async fn put_again(puts: Vec<PutAgain>, stop: watch::Receiver<bool>) -> Resu
         say(&format!("{} put on {name}\n", counted(acknowledged as usize, "record")))?;
         if outcome.interrupted {
             eprintln!(
-                "error: interrupted; {} of {} for {name} were put, and nothing after them. Run it again: what was put is \
-                 known by its event ids",
+                "error: interrupted; {} of {} for {name} were put, and nothing after them. Run it again: where an event \
+                 id can be read, what was put is known by it",
                 grouped(acknowledged),
                 counted(total, "record")
             );

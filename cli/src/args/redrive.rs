@@ -31,7 +31,9 @@ pub enum PassedByChoice {
 /// retention is told with its range and count.
 ///
 /// Before that the profiles of the batch's users are read. An event whose id a profile remembers is applied already, and
-/// is left out, so repeating a redrive changes nothing. Where an event's id may have been forgotten (a profile keeps the
+/// is left out, so repeating a redrive changes nothing, once profile-writer has caught up with what was put: wait for that.
+/// Users who have more events in one redrive than ids are remembered are asked about, since theirs would count twice if it
+/// was repeated earlier. Where an event's id may have been forgotten (a profile keeps the
 /// last 64, unless the journey says otherwise) while the shard went on beyond it, nobody can tell: the users and counts are
 /// named and you are asked; without a terminal, say --yes or --skip-uncertain.
 ///

@@ -36,7 +36,7 @@ pub struct RejectedSelection {
     /// Only those with this reason, such as not_json; may be given several times
     #[arg(long, value_name = "REASON")]
     pub reason: Vec<String>,
-    /// Only this user's: by the user id in the bytes, or else the partition key
+    /// Only this user's: by the user id in the bytes or, only where they name nobody, by the partition key
     #[arg(long, value_name = "ID")]
     pub user: Option<String>,
     /// Where Kinesis is, such as the local cloud's address; without it, as the environment says

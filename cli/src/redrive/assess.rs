@@ -10,7 +10,7 @@ use usher_wire::trigger::{DECISION_KIND, TriggerRecord};
 use usher_wire::{event, profile_state};
 
 use super::failure_record::FailedRecord;
-use super::standing::{Standing, standing};
+use super::standing::{Standing, ids_remembered, is_repeat_absorbed, standing};
 use crate::gzip;
 use crate::patience::patiently;
 
@@ -104,6 +104,9 @@ pub struct Assessment {
     pub fates: Vec<Fate>,
     /// Uncertain events by user.
     pub uncertain: BTreeMap<String, u64>,
+    /// Events of users who have more of them here than ids are remembered, by user: each was not applied yet, but may wait on
+    /// the stream already, put there by an earlier redrive.
+    pub too_many: BTreeMap<String, u64>,
     /// Events of parked users that go again, by user.
     pub parked: BTreeMap<String, u64>,
     /// Events that are applied already.
@@ -127,8 +130,8 @@ pub enum Fate {
     Uncertain,
 }
 
-/// Decides what is to be done with each record. Pure.
-pub fn assess(records: &[FailedRecord], kinds: &[Kind], profiles: &Profiles) -> Assessment {
+/// Decides what is to be done with each record; `journey_remembers` event ids in a profile that has not forgotten one. Pure.
+pub fn assess(records: &[FailedRecord], kinds: &[Kind], profiles: &Profiles, journey_remembers: usize) -> Assessment {
     let mut assessment = Assessment::default();
     for (record, kind) in records.iter().zip(kinds) {
         let fate = match kind {
@@ -162,6 +165,25 @@ pub fn assess(records: &[FailedRecord], kinds: &[Kind], profiles: &Profiles) -> 
             }
         };
         assessment.fates.push(fate);
+    }
+    let mut open: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, (kind, fate)) in kinds.iter().zip(&assessment.fates).enumerate() {
+        if let (Kind::Event { user, .. }, Fate::Goes | Fate::Uncertain) = (kind, fate) {
+            open.entry(user).or_default().push(index);
+        }
+    }
+    for (user, indexes) in open {
+        let remembered = ids_remembered(profiles.by_user.get(user), journey_remembers);
+        if is_repeat_absorbed(indexes.len() as u64, remembered) {
+            continue;
+        }
+        for index in indexes {
+            if assessment.fates[index] == Fate::Goes {
+                assessment.fates[index] = Fate::Uncertain;
+                assessment.not_applied -= 1;
+                *assessment.too_many.entry(user.to_owned()).or_default() += 1;
+            }
+        }
     }
     assessment
 }
@@ -239,7 +261,7 @@ mod tests {
             _ => None,
         });
         let profiles = Profiles::read(&table, &users.collect()).await.expect("it is in memory");
-        let found = assess(&records, &kinds, &profiles);
+        let found = assess(&records, &kinds, &profiles, 64);
         use Fate::{Applied, Goes, Uncertain};
         assert_eq!(found.fates, [Applied, Goes, Uncertain, Goes, Goes, Goes, Goes]);
         assert_eq!(
@@ -248,5 +270,20 @@ mod tests {
         );
         assert_eq!(found.uncertain, BTreeMap::from([("bob".to_owned(), 1)]));
         assert_eq!(found.parked, BTreeMap::from([("eve".to_owned(), 1)]));
+        assert!(found.too_many.is_empty());
+
+        // More than are remembered: they may wait on the stream from an earlier redrive.
+        let records = [
+            &records[3..4],
+            &[record(&event("new", "2")), record(&event("new", "3"))],
+        ]
+        .concat();
+        let kinds: Vec<Kind> = records.iter().map(kind_of).collect();
+        for (remembered, fate) in [(3, Goes), (2, Uncertain)] {
+            let found = assess(&records, &kinds, &profiles, remembered);
+            assert_eq!(found.fates, [fate; 3], "{remembered}");
+            let count = found.too_many.get("new").copied().unwrap_or(0);
+            assert_eq!(count + found.not_applied, 3, "{remembered}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, IsTerminal, Write};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use usher_aws::bucket::BucketFolder;
 use usher_aws::clients::{Caller, Clients, load_stores};
@@ -11,6 +11,7 @@ use usher_aws::dynamodb::DynamoProfileTable;
 use usher_aws::kinesis::KinesisStream;
 use usher_aws::queue::Queue;
 use usher_aws::stream_reader::StreamReader;
+use usher_domain::limits::DEDUPE_LAST_DEFAULT;
 use usher_domain::sequence_number::SequenceNumber;
 use usher_pipeline::ports::StreamRecord;
 
@@ -21,13 +22,15 @@ use super::fetch::{Missing, fetch};
 use super::source::{BYTES_MAX, Found, Source};
 use crate::Verdict;
 use crate::args::RedriveOptions;
-use crate::environment;
 use crate::patience::unless_stopped;
 use crate::people::{counted, grouped, say, table};
 use crate::put_again::{PutAgain, put_again};
+use crate::{environment, journey_file, project};
 
 /// Users that are named at most.
 const USERS_NAMED_MAX: usize = 50;
+/// Failure records that can't be used that are named at most.
+const PROBLEMS_NAMED_MAX: usize = 20;
 
 /// Runs the command.
 ///
@@ -50,19 +53,54 @@ pub async fn run(options: RedriveOptions) -> Result<Verdict> {
         // The command line asks for one of them.
         _ => bail!("name a file, --queue, --bucket or --user"),
     };
-    let found = source.read(&stop).await?;
-    if found.is_empty() {
-        say("no record of a failed batch is there\n")?;
-        return Ok(Verdict::AllWell);
+    let mut found = source.read(&stop).await?;
+    let problems: Vec<&Found> = found.iter().filter(|one| one.problem.is_some()).collect();
+    for one in problems.iter().take(PROBLEMS_NAMED_MAX) {
+        eprintln!(
+            "error: cannot use {}: {}",
+            one.name,
+            one.problem.as_deref().unwrap_or_default()
+        );
     }
-    let done = redrive(&options, &clients, &source, &found, stop).await;
+    if problems.len() > PROBLEMS_NAMED_MAX {
+        eprintln!(
+            "error: and {} more like these",
+            grouped((problems.len() - PROBLEMS_NAMED_MAX) as u64)
+        );
+    }
+    let (is_all_usable, is_none_usable) = (problems.is_empty(), problems.len() == found.len());
+    if is_none_usable {
+        source.release(&found).await;
+        say("no record of a failed batch is there\n")?;
+        return Ok(if is_all_usable {
+            Verdict::AllWell
+        } else {
+            Verdict::Wrong
+        });
+    }
+    let done = redrive(&options, &clients, &source, &mut found, stop).await;
     let deleted = match &done {
         Ok(done) => done.deleted.clone(),
         Err(_) => BTreeSet::new(),
     };
     let kept = found.iter().enumerate().filter(|(index, _)| !deleted.contains(index));
     source.release(kept.map(|(_, one)| one)).await;
-    done.map(|done| done.verdict)
+    Ok(match done?.verdict {
+        Verdict::AllWell if is_all_usable => Verdict::AllWell,
+        _ => Verdict::Wrong,
+    })
+}
+
+/// How many event ids the journey has a profile remember. Where none is found, as many as one that doesn't say.
+fn ids_of_journey(options: &RedriveOptions) -> Result<usize> {
+    let path = match &options.journey {
+        Some(path) => path.clone(),
+        None => match project::find_template(None).and_then(|template| project::find_journey(None, &template)) {
+            Ok(path) => path,
+            Err(_) => return Ok(DEDUPE_LAST_DEFAULT),
+        },
+    };
+    Ok(journey_file::load(&path)?.dedupe_last)
 }
 
 struct Done {
@@ -82,13 +120,17 @@ struct Records {
 }
 
 impl Records {
-    async fn collect(clients: &Clients, found: &[Found]) -> Result<Records> {
+    /// Takes the records out of what was found, where they are there.
+    async fn collect(clients: &Clients, found: &mut [Found]) -> Result<Records> {
         let mut all = Records::default();
-        for (index, one) in found.iter().enumerate() {
-            for batch in &one.batches {
+        for (index, one) in found.iter_mut().enumerate() {
+            if one.problem.is_some() {
+                all.partial.insert(index);
+            }
+            for batch in &mut one.batches {
                 all.batches += 1;
-                let records = match &batch.records {
-                    Some(records) => records.clone(),
+                let records = match batch.records.take() {
+                    Some(records) => records,
                     None => {
                         let reader = StreamReader::new(clients.kinesis.clone(), &batch.stream_arn);
                         let fetched = fetch(&reader, batch).await;
@@ -137,9 +179,10 @@ async fn redrive(
     options: &RedriveOptions,
     clients: &Clients,
     source: &Source,
-    found: &[Found],
+    found: &mut [Found],
     stop: watch::Receiver<bool>,
 ) -> Result<Done> {
+    let journey_remembers = ids_of_journey(options)?;
     let Records {
         by_place,
         missing,
@@ -156,7 +199,7 @@ async fn redrive(
     let profiles = DynamoProfileTable::new(clients.dynamodb.clone(), &options.table);
     let users = users.collect();
     let profiles = unless_stopped(&stop, Profiles::read(&profiles, &users)).await?;
-    let assessment = assess(&records, &kinds, &profiles);
+    let assessment = assess(&records, &kinds, &profiles, journey_remembers);
     let conditions = conditions_of(found);
     say(&assessment_text(
         batches,
@@ -166,7 +209,7 @@ async fn redrive(
         &missing,
     ))?;
 
-    let put_uncertain = match decide(options, &assessment)? {
+    let put_uncertain = match decide(options, &assessment, &stop).await? {
         Decision::Put => true,
         Decision::LeaveOut => false,
         Decision::Stop(why) => {
@@ -223,11 +266,16 @@ async fn redrive(
     }
     if puts.is_empty() {
         say("nothing to put\n")?;
-    } else if !put_again(puts, stop).await?.is_complete {
-        return Ok(Done {
-            verdict: Verdict::Wrong,
-            deleted: BTreeSet::new(),
-        });
+    } else {
+        if !put_again(puts, stop).await?.is_complete {
+            return Ok(Done {
+                verdict: Verdict::Wrong,
+                deleted: BTreeSet::new(),
+            });
+        }
+        say(
+            "before you repeat it, wait until profile-writer has caught up: only then do the profiles know what was put\n",
+        )?;
     }
     let mut deleted = BTreeSet::new();
     if options.delete {
@@ -277,6 +325,7 @@ fn assessment_text(
         text.push_str(&format!("  {} given up by {function}: {condition}\n", grouped(*count)));
     }
     let uncertain: u64 = assessment.uncertain.values().sum();
+    let too_many: u64 = assessment.too_many.values().sum();
     let rows = [
         ("not applied", assessment.not_applied, "events, to be put again"),
         (
@@ -285,6 +334,11 @@ fn assessment_text(
             "events whose ids are remembered, left out",
         ),
         ("uncertain", uncertain, "events whose ids may have been forgotten"),
+        (
+            "too many",
+            too_many,
+            "events of users with more of them than ids are remembered",
+        ),
         (
             "decisions",
             assessment.decisions,
@@ -302,9 +356,14 @@ fn assessment_text(
         .collect();
     text.push_str(&table(&rows));
     if !missing.is_empty() {
-        let count: u64 = missing.iter().map(|missing| missing.count).sum();
+        let count: u64 = missing.iter().map(|missing| missing.count_min).sum();
+        let or_more = if missing.iter().any(|missing| missing.is_partly) {
+            " or more"
+        } else {
+            ""
+        };
         text.push_str(&format!(
-            "past retention: {}, lost to this stream\n",
+            "past retention: {}{or_more}, lost to this stream\n",
             counted(count as usize, "record")
         ));
         for missing in missing {
@@ -315,6 +374,12 @@ fn assessment_text(
         &mut text,
         "uncertain: an event of these users was either never applied, or so long ago that the profile has forgotten its id",
         &assessment.uncertain,
+    );
+    users_text(
+        &mut text,
+        "too many: these users have more events here than ids are remembered. If this was redriven before, and profile-writer \
+         has not caught up since, they would count twice; else they are fine",
+        &assessment.too_many,
     );
     users_text(
         &mut text,
@@ -350,38 +415,76 @@ enum Decision {
     Stop(String),
 }
 
-fn decide(options: &RedriveOptions, assessment: &Assessment) -> Result<Decision> {
-    if options.yes || assessment.uncertain.is_empty() {
+async fn decide(options: &RedriveOptions, assessment: &Assessment, stop: &watch::Receiver<bool>) -> Result<Decision> {
+    if options.yes || (assessment.uncertain.is_empty() && assessment.too_many.is_empty()) {
         return Ok(Decision::Put);
     }
     if options.skip_uncertain || options.dry_run {
         return Ok(Decision::LeaveOut);
     }
-    let count: u64 = assessment.uncertain.values().sum();
+    let count: u64 = assessment.uncertain.values().chain(assessment.too_many.values()).sum();
+    let users: BTreeSet<&String> = assessment.uncertain.keys().chain(assessment.too_many.keys()).collect();
     let what = format!(
         "{} of {}",
         counted(count as usize, "uncertain event"),
-        counted(assessment.uncertain.len(), "user")
+        counted(users.len(), "user")
     );
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(Decision::Stop(format!(
-            "nothing was put, because of {what} and nobody to ask: --yes puts them too (those that were applied long ago \
+            "nothing was put, because of {what} and nobody to ask: --yes puts them too (those that were applied \
              count twice), --skip-uncertain leaves them out (those that never were applied stay lost)"
         )));
     }
-    eprint!("Put {what} too? Those that were applied long ago count twice. [y/N] ");
+    eprint!("Put {what} too? Those that were applied count twice. [y/N] ");
     std::io::stderr().flush().context("cannot ask")?;
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| anyhow!(error))
-        .context("cannot read the answer")?;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // A thread of its own: nothing waits for it at the end, so Ctrl-C ends the command while it still reads.
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let read = std::io::stdin().lock().read_line(&mut answer).map(|_| answer);
+        let _ = tell.send(read);
+    });
+    let Some(answer) = answer_unless_stopped(told, stop).await? else {
+        eprintln!();
+        return Ok(Decision::Stop("interrupted; nothing was put".to_owned()));
+    };
     if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
         Ok(Decision::Put)
     } else {
         Ok(Decision::Stop(
             "nothing was put; --skip-uncertain puts the others".to_owned(),
         ))
+    }
+}
+
+/// The answer, or nothing where the command was stopped before it came.
+async fn answer_unless_stopped(
+    told: tokio::sync::oneshot::Receiver<std::io::Result<String>>,
+    stop: &watch::Receiver<bool>,
+) -> Result<Option<String>> {
+    let mut stop = stop.clone();
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stopped| *stopped) => Ok(None),
+        // A reader that ended without an answer gives none.
+        answer = told => answer.unwrap_or_else(|_| Ok(String::new())).map(Some).context("cannot read the answer"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_is_answered_or_interrupted() {
+        let (stopping, stop) = watch::channel(false);
+        let (tell, told) = tokio::sync::oneshot::channel();
+        tell.send(Ok("y\n".to_owned())).expect("somebody listens");
+        let answer = answer_unless_stopped(told, &stop).await.expect("it was read");
+        assert_eq!(answer.as_deref(), Some("y\n"));
+
+        let (_nobody_answers, told) = tokio::sync::oneshot::channel();
+        stopping.send_replace(true);
+        assert_eq!(answer_unless_stopped(told, &stop).await.expect("it ends"), None);
     }
 }

@@ -28,8 +28,9 @@ pub struct Missing {
     pub start: SequenceNumber,
     /// The first record that is still there, or the batch's last if none is.
     pub end: SequenceNumber,
-    /// How many are gone.
-    pub count: u64,
+    /// How many are gone at least. Nobody knows more: a batch of one partition key of several (a parallelization factor above
+    /// 1), or of a filter, is not all that is in its range, so what is there may be others'.
+    pub count_min: u64,
     /// How many the batch had.
     pub batch_size: u64,
     /// Whether some are still there.
@@ -40,9 +41,13 @@ impl Missing {
     /// For people.
     pub fn text(&self) -> String {
         let up_to = if self.is_partly { "before" } else { "to" };
+        let count = match self.count_min {
+            count if !self.is_partly => grouped(count),
+            0 => "an unknown number".to_owned(),
+            count => format!("at least {}", grouped(count)),
+        };
         format!(
-            "{} of the {} records of {} {} from {} {up_to} {}",
-            grouped(self.count),
+            "{count} of the {} records of {} {} from {} {up_to} {}",
             grouped(self.batch_size),
             self.stream_arn,
             self.shard_id,
@@ -105,11 +110,9 @@ pub async fn fetch(reader: &StreamReader, batch: &FailedBatch) -> Result<Fetched
 
 /// What of a batch is past retention. Retention takes the oldest first, so it is a range from the batch's start.
 fn missing(batch: &FailedBatch, found: &[FailedRecord]) -> Option<Missing> {
-    let count = batch.batch_size.saturating_sub(found.len() as u64);
     let first = found.first().map(|record| record.sequence_number);
-    // With filters, the batch has fewer records than its range; then only the first one tells.
-    let has_start = first == Some(batch.start);
-    if has_start || (count == 0 && !found.is_empty()) {
+    // Only the first one tells: however many are there, they may be records of the range that were not the batch's.
+    if first == Some(batch.start) {
         return None;
     }
     Some(Missing {
@@ -117,7 +120,10 @@ fn missing(batch: &FailedBatch, found: &[FailedRecord]) -> Option<Missing> {
         shard_id: batch.shard_id.clone(),
         start: batch.start,
         end: first.unwrap_or(batch.end),
-        count,
+        count_min: batch
+            .batch_size
+            .saturating_sub(found.len() as u64)
+            .max(u64::from(first.is_none())),
         batch_size: batch.batch_size,
         is_partly: first.is_some(),
     })
@@ -153,9 +159,18 @@ mod tests {
             (vec![], Some("4 of the 4 records of arn shardId-0 from 10 to 20")),
             (
                 vec![15, 20],
-                Some("2 of the 4 records of arn shardId-0 from 10 before 15"),
+                Some("at least 2 of the 4 records of arn shardId-0 from 10 before 15"),
             ),
             (vec![10, 11, 12, 15, 20], None),
+            // The others are of another partition key, and as many as the batch had.
+            (
+                vec![11, 12, 15, 20],
+                Some("an unknown number of the 4 records of arn shardId-0 from 10 before 11"),
+            ),
+            (
+                vec![11, 12, 13, 15, 20],
+                Some("an unknown number of the 4 records of arn shardId-0 from 10 before 11"),
+            ),
         ] {
             let found: Vec<FailedRecord> = found.into_iter().map(record).collect();
             let text = missing(&batch, &found).map(|missing| missing.text());

@@ -1,5 +1,6 @@
 //! Where the records of given-up batches are: files, an SQS queue, an S3 bucket.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -31,6 +32,8 @@ pub struct Found {
     pub name: String,
     /// The batches that it tells of.
     pub batches: Vec<FailedBatch>,
+    /// Why it can't be used, where it is no record of a failure destination. It stays where it is.
+    pub problem: Option<String>,
     origin: Origin,
 }
 
@@ -44,7 +47,8 @@ impl Source {
     /// Reads everything that is there.
     ///
     /// # Errors
-    /// When it can't be read, or something is no record of a failure destination.
+    /// When it can't be read. What is there and is no record of a failure destination stops nothing: see
+    /// [`Found::problem`].
     pub async fn read(&self, stop: &watch::Receiver<bool>) -> Result<Vec<Found>> {
         let progress = Progress::spinner("looking for failed batches");
         let mut reading = Reading {
@@ -113,9 +117,19 @@ impl Reading {
                 BYTES_MAX >> 20
             );
         }
-        let text = std::str::from_utf8(text).with_context(|| format!("{name} is not UTF-8"))?;
-        let batches = failure_record::read(text).with_context(|| format!("cannot use {name}"))?;
-        self.found.push(Found { name, batches, origin });
+        let read = std::str::from_utf8(text)
+            .context("it is not UTF-8")
+            .and_then(failure_record::read);
+        let (batches, problem) = match read {
+            Ok(batches) => (batches, None),
+            Err(why) => (Vec::new(), Some(format!("{why:#}"))),
+        };
+        self.found.push(Found {
+            name,
+            batches,
+            problem,
+            origin,
+        });
         self.progress
             .show(&format!("{} read", counted(self.found.len(), "failure record")));
         Ok(())
@@ -149,26 +163,30 @@ impl Reading {
     }
 
     async fn queue(&mut self, queue: &Queue) -> Result<()> {
-        let mut known = std::collections::HashSet::new();
+        // By the queue's id of a message, which of the found ones it is.
+        let mut known: HashMap<String, usize> = HashMap::new();
         loop {
             let messages = patiently(|| queue.receive()).await.with_context(|| {
                 "cannot read the queue; is its URL right (--queue), and may you receive its messages?".to_owned()
             })?;
-            // A queue may give a message twice; when it gives nothing new, everything is read.
-            let mut is_new = false;
-            for message in messages {
-                if known.insert(message.message_id.clone()) {
-                    is_new = true;
-                    let (name, text) = (format!("message {}", message.message_id), message.body.clone());
-                    let taken = self.take(name, text.as_bytes(), Origin::Message(message.clone()));
-                    if taken.is_err() {
-                        let _ = queue.release(&message).await;
-                    }
-                    taken?;
-                }
-            }
-            if !is_new {
+            // A page of messages that are all known says nothing of what else is there.
+            if messages.is_empty() {
                 return Ok(());
+            }
+            for message in messages {
+                // A queue may give a message twice; then only the newest handle is sure to delete it.
+                // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-queue-message-identifiers.html
+                if let Some(index) = known.get(&message.message_id) {
+                    self.found[*index].origin = Origin::Message(message);
+                    continue;
+                }
+                let (name, text) = (format!("message {}", message.message_id), message.body.clone());
+                known.insert(message.message_id.clone(), self.found.len());
+                let taken = self.take(name, text.as_bytes(), Origin::Message(message.clone()));
+                if taken.is_err() {
+                    let _ = queue.release(&message).await;
+                }
+                taken?;
             }
         }
     }
@@ -229,11 +247,12 @@ mod tests {
         let counts: Vec<usize> = found.iter().map(|one| one.batches.len()).collect();
         assert_eq!(counts, [1, 2]);
         std::fs::write(folder.path().join("notes.txt"), "hello").expect("written");
-        let error = Source::Files(folder.path().to_owned())
+        let found = Source::Files(folder.path().to_owned())
             .read(&stop)
             .await
-            .err()
-            .expect("no record");
-        assert!(format!("{error:#}").contains("notes.txt"), "{error:#}");
+            .expect("readable");
+        let counts: Vec<usize> = found.iter().map(|one| one.batches.len()).collect();
+        assert_eq!(counts, [0, 1, 2], "the others are found all the same");
+        assert!(found[0].name.contains("notes.txt") && found[0].problem.is_some());
     }
 }

@@ -57,6 +57,22 @@ pub fn standing(profile: Option<&Profile>, record: &FailedRecord, id_hash: u64) 
     }
 }
 
+/// How many event ids a profile remembers: as many as it has, once it forgot one; before that as the journey says.
+pub fn ids_remembered(profile: Option<&Profile>, journey_says: usize) -> u64 {
+    match profile {
+        Some(profile) if profile.applied_events > profile.recent_event_ids.len() as u64 => {
+            profile.recent_event_ids.len() as u64
+        }
+        _ => journey_says as u64,
+    }
+}
+
+/// Whether so many events of a user may be put twice, one time after the other, and take effect once: the ids of all of them
+/// are remembered when the first comes again. A redrive that is repeated before profile-writer has caught up does just that.
+pub fn is_repeat_absorbed(events: u64, ids_remembered: u64) -> bool {
+    events <= ids_remembered
+}
+
 #[cfg(test)]
 mod tests {
     use usher_domain::guard::Guard;
@@ -90,6 +106,35 @@ mod tests {
             recent_event_ids: RecentEventIds::from_hashes(ids.iter().copied()),
             guard: Guard::from_entries(guard),
             ..Profile::new(&Journey::parse("journey: j").expect("it is fine"))
+        }
+    }
+
+    #[test]
+    fn p2_a_redrive_that_is_repeated_too_early_takes_effect_once_within_the_window() {
+        for (events, window, expected) in [
+            (1, 1, true),
+            (4, 4, true),
+            (5, 4, false),
+            (64, 64, true),
+            (65, 64, false),
+        ] {
+            assert_eq!(is_repeat_absorbed(events, window), expected, "{events} of {window}");
+            // What profile-writer does with the events put twice.
+            let (mut ids, mut applied) = (RecentEventIds::default(), 0);
+            for id in (0..events).chain(0..events) {
+                if !ids.contains(id) {
+                    ids.remember(id, window as usize);
+                    applied += 1;
+                }
+            }
+            assert_eq!(applied == events, expected, "{events} of {window}: {applied} applied");
+        }
+        for (name, profile, expected) in [
+            ("a new user", None, 64),
+            ("none is forgotten", Some(profile(2, &[1, 2], Vec::new())), 64),
+            ("one is forgotten", Some(profile(3, &[1, 2], Vec::new())), 2),
+        ] {
+            assert_eq!(ids_remembered(profile.as_ref(), 64), expected, "{name}");
         }
     }
 

@@ -77,20 +77,23 @@ impl Filter {
     }
 }
 
-/// Whether a record is a user's: as it says, as its bytes say, or by its partition key.
+/// Whether a record is a user's: as it says, as its bytes say, or, where those name nobody, by its partition key.
 fn is_of(record: &RejectedRecord<'_>, user: &str) -> bool {
-    if record.user.as_deref() == Some(user) || record.partition_key == user {
-        return true;
+    if let Some(named) = record.user.as_deref() {
+        return named == user;
     }
     let Ok(bytes) = record.original_bytes() else {
-        return false;
+        return record.partition_key == user;
     };
     let bytes = if gzip::is_gzip(&bytes) {
         gzip::decompress(&bytes).unwrap_or_default()
     } else {
         bytes
     };
-    event::user_of(&bytes).is_some_and(|found| found == user)
+    match event::user_of(&bytes) {
+        Some(named) => named == user,
+        None => record.partition_key == user,
+    }
 }
 
 /// A time, or how long before `now`.
@@ -268,6 +271,8 @@ pub mod tests {
             (b"x", of(&[], Some("ann"), None), false),
             (br#"{"user_id":" ann "}"#, of(&[], Some("ann"), None), true),
             (&compressed, of(&[], Some("ann"), None), true),
+            // The bytes name another: the partition key says nothing then.
+            (br#"{"user_id":"ann"}"#, of(&[], Some("key"), None), false),
             (b"x", of(&[], None, Some("2026-01-05T11:00:00Z")), true),
             (b"x", of(&[], None, Some("2026-01-05T11:00:01Z")), false),
         ] {
