@@ -31,6 +31,9 @@ pub enum Fault {
     /// What is at these indexes of the call is left over: unprocessed keys, or failed records. Any other kind of call
     /// is throttled.
     Partial(Vec<usize>),
+    /// The records at these indexes are left over, the others stored, and the call fails for now: the answer that says
+    /// which got lost on its way. Any other kind of call is throttled.
+    PartialLost(Vec<usize>),
 }
 
 /// What a call does.
@@ -251,7 +254,11 @@ impl Faults {
                     answer: Answer::Given,
                 })
             }
-            Some(Fault::Throttle | Fault::Partial(_)) => Err(failed_for_now(operation)),
+            Some(Fault::PartialLost(left_over)) if operation == Operation::PutRecords => Ok(Effect {
+                left_over: left_over.into_iter().collect(),
+                answer: Answer::Lost,
+            }),
+            Some(Fault::Throttle | Fault::Partial(_) | Fault::PartialLost(_)) => Err(failed_for_now(operation)),
             Some(Fault::Refuse) => Err(refused(operation, "it was told to")),
             Some(Fault::Hang) => hang().await,
             Some(Fault::CrashBefore) => end_container().await,

@@ -23,6 +23,10 @@ pub(super) struct Queue {
     user: String,
     /// Whether what is applied counts by partition key within its shard.
     by_partition_key: bool,
+    /// Whether the profile's guard told that, rather than the request.
+    guard_tells: bool,
+    /// Whether nothing was ever applied to the profile.
+    begins_anew: bool,
     entries: Vec<Entry>,
     places: HashSet<Place>,
     /// How far each shard of `rejected` was read, in the order in which they came.
@@ -57,6 +61,8 @@ impl Queue {
         Queue {
             user: user.to_owned(),
             by_partition_key,
+            guard_tells: false,
+            begins_anew: false,
             entries: Vec::new(),
             places: HashSet::new(),
             read_to: Vec::new(),
@@ -102,15 +108,22 @@ impl Queue {
         }
     }
 
-    /// Counts as profile-writer did, where the guard tells: it knows one of the two ways.
+    /// Counts as profile-writer did, where the guard tells: it knows the records' lanes in one of the two ways only.
     pub fn count_as(&mut self, guard: &Guard) {
         let knows = |key: ShardKey| guard.entries().iter().any(|(known, _)| *known == key);
-        let mut ways = self
-            .entries
-            .iter()
-            .map(|entry| (knows(entry.shard), knows(entry.shard_and_key)));
-        if let Some((_, by_partition_key)) = ways.find(|(by_shard, by_key)| by_shard != by_key) {
-            self.by_partition_key = by_partition_key;
+        let (mut by_shard_only, mut by_key_only, mut both) = (false, false, false);
+        for entry in &self.entries {
+            match (knows(entry.shard), knows(entry.shard_and_key)) {
+                (true, false) => by_shard_only = true,
+                (false, true) => by_key_only = true,
+                (true, true) => both = true,
+                (false, false) => {}
+            }
+        }
+        self.begins_anew = guard.entries().is_empty();
+        self.guard_tells = !both && by_shard_only != by_key_only;
+        if self.guard_tells {
+            self.by_partition_key = by_key_only;
         }
     }
 
@@ -166,12 +179,16 @@ impl Queue {
         })
     }
 
-    /// Remembers that everything that was read is done with: on `rejected`, and on interactions by either way of counting,
-    /// whichever profile-writer has. Along the way only one is advanced: partition keys of one user may have been parked in
-    /// another order than the shard's, and would seem to be passed by.
+    /// Remembers that everything that was read is done with: on `rejected`, and for a profile that began anew, also on
+    /// interactions by either way of counting, whichever profile-writer has. Along the way, and in any other profile, only
+    /// one is advanced: partition keys of one user may be parked in another order than the shard's, also after this
+    /// redrive, and would seem to be passed by.
     pub fn advance_to_the_end(&self, guard: &mut Guard) {
         for (shard, read_to) in &self.read_to {
             guard.advance(shard.key, *read_to);
+        }
+        if !self.begins_anew {
+            return;
         }
         let mut ends: BTreeMap<ShardKey, Position> = BTreeMap::new();
         for entry in &self.entries {
@@ -196,11 +213,16 @@ impl Entry {
 }
 
 impl<'q> Open<'q> {
-    /// Whether the profile is past its place, by either way of counting, and doesn't know its event.
+    /// Whether the profile is past its place, by either way of counting unless its guard tells which, and doesn't know its
+    /// event.
     pub fn is_passed_by(self, profile: &Profile, arrived: &ArrivedEvent<'_>) -> bool {
-        let is_covered = [self.entry.shard, self.entry.shard_and_key]
-            .into_iter()
-            .any(|key| profile.guard.covers(key, arrived.position));
+        let is_covered = if self.queue.guard_tells {
+            profile.is_redelivery(arrived)
+        } else {
+            [self.entry.shard, self.entry.shard_and_key]
+                .into_iter()
+                .any(|key| profile.guard.covers(key, arrived.position))
+        };
         is_covered && !profile.recent_event_ids.contains(arrived.event.id_hash)
     }
 
