@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 use usher_domain::guard::ShardKey;
 use usher_domain::journey::Journey;
 use usher_domain::sequence_number::Position;
@@ -15,14 +16,18 @@ use usher_pipeline::memory::{
     Call, Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryProfileTable, MemorySink, MemoryStream,
     Operation,
 };
-use usher_pipeline::ports::DecisionStatus;
+use usher_pipeline::ports::{CallError, DecisionStatus, ProfileItem, ProfileTable};
 use usher_pipeline::profile_writer::{ProfileWriter, ProfileWriterConfig, ProfileWriterPorts};
+use usher_pipeline::redrive_user::{
+    ParkedRecord, ParkedRecords, PassedBy, RedriveUserError, RedriveUserPorts, RedriveUserReport, RedriveUserRequest,
+    redrive_user,
+};
 use usher_pipeline::response::BatchResponse;
 use usher_pipeline::trigger_delivery::{TriggerDelivery, TriggerDeliveryConfig, TriggerDeliveryPorts};
 use usher_wire::profile_state;
-use usher_wire::reject::RejectedRecord;
+use usher_wire::reject::{RejectReason, RejectedRecord};
 
-use super::serial::{Outcome, compared, fold, lane_of, position_of, user_of};
+use super::serial::{Outcome, Place, compared, fold, lane_of, position_of, user_of};
 use super::survived::Port;
 use crate::lambda_event::{Record, invocation_within, records_of};
 
@@ -93,6 +98,8 @@ pub struct MemoryCloud {
     profiles: MemoryProfileTable,
     triggers: MemoryStream,
     rejected: MemoryStream,
+    /// Reading `rejected`: a call of it comes before each read of a redrive, so that reads take turns and fail too.
+    parked_reads: MemoryProfileTable,
     decisions: MemoryDecisionTable,
     delivery: MemoryDelivery,
     writes: Arc<Mutex<Writes>>,
@@ -108,18 +115,37 @@ struct DeliveryLog {
     lost_answers: BTreeMap<String, usize>,
 }
 
+/// How far each lane was applied.
+type Guards = BTreeMap<ShardKey, Position>;
+
 /// How far each lane was applied after each write of a user.
 #[derive(Debug, Default)]
 struct Writes {
-    /// The user of the write that was called last.
-    called_for: Option<String>,
-    guards: BTreeMap<String, (u64, Vec<BTreeMap<ShardKey, Position>>)>,
+    /// The user of the write that was called last, and by whom it was.
+    called_for: Option<(String, WrittenBy)>,
+    /// By user: the last version, and for each write by whom it was and the guard after it.
+    guards: BTreeMap<String, (u64, Vec<(WrittenBy, Guards)>)>,
+}
+
+/// Who writes a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WrittenBy {
+    ProfileWriter,
+    Redrive,
+}
+
+tokio::task_local! {
+    /// Set in the flow of a redrive.
+    static IN_REDRIVE: ();
 }
 
 impl Writes {
     /// Notes the write that was called last, if it took effect.
     fn note(&mut self, profiles: &MemoryProfileTable, journey: &Journey) {
-        let Some(item) = self.called_for.take().and_then(|user| profiles.item(&user)) else {
+        let Some((user, by)) = self.called_for.take() else {
+            return;
+        };
+        let Some(item) = profiles.item(&user) else {
             return;
         };
         let (version, guards) = self.guards.entry(item.user_id.clone()).or_default();
@@ -128,7 +154,7 @@ impl Writes {
         }
         *version = item.version;
         if let Ok(profile) = profile_state::decode(&item.state, item.version, &item.user_id, journey) {
-            guards.push(profile.guard.entries().iter().copied().collect());
+            guards.push((by, profile.guard.entries().iter().copied().collect()));
         }
     }
 }
@@ -147,6 +173,7 @@ impl MemoryCloud {
             profiles: MemoryProfileTable::default(),
             triggers: MemoryStream::with_shards(TRIGGER_SHARDS),
             rejected: MemoryStream::default(),
+            parked_reads: MemoryProfileTable::default(),
             decisions: MemoryDecisionTable::default(),
             delivery,
             writes: Arc::default(),
@@ -202,7 +229,11 @@ impl MemoryCloud {
             // Nothing comes between this and the call's effect, so the last write shows now and never later.
             writes.note(&profiles, &journey);
             if call.operation == Operation::PutProfile {
-                writes.called_for = call.keys.first().cloned();
+                let by = match IN_REDRIVE.try_with(|()| ()) {
+                    Ok(()) => WrittenBy::Redrive,
+                    Err(_) => WrittenBy::ProfileWriter,
+                };
+                writes.called_for = call.keys.first().map(|user| (user.clone(), by));
             }
             hook(Port::Profiles, call)
         });
@@ -210,6 +241,8 @@ impl MemoryCloud {
         self.triggers.faults().on_call(move |call| hook(Port::Triggers, call));
         let hook = fault.clone();
         self.rejected.faults().on_call(move |call| hook(Port::Rejected, call));
+        let hook = fault.clone();
+        self.parked_reads.faults().on_call(move |call| hook(Port::Parked, call));
         let hook = fault.clone();
         self.decisions.faults().on_call(move |call| hook(Port::Decisions, call));
         let (decisions, log) = (self.decisions.clone(), self.delivery_log.clone());
@@ -276,6 +309,10 @@ impl MemoryCloud {
             if original.map(|record| &record.data) != data.as_ref() {
                 return Err(format!("the reject of {place:?} has other bytes than its record"));
             }
+            if rejected.parked {
+                // Those wait, and come to the profile: `parked_places` accounts for them.
+                continue;
+            }
             outcome.rejected.insert(place, rejected.reason);
         }
         Ok(outcome)
@@ -306,7 +343,8 @@ impl MemoryCloud {
         writes.note(&self.profiles, &self.journey);
         for (user, mut lanes) in lanes_of_user {
             if lanes.len() > 1 {
-                for guards in writes.guards.get(&user).into_iter().flat_map(|(_, guards)| guards) {
+                let parked = self.parked_places(&user).unwrap_or_default();
+                for (by, guards) in writes.guards.get(&user).into_iter().flat_map(|(_, guards)| guards) {
                     let mut applied: Vec<&Record> = Vec::new();
                     for (lane, records) in &mut lanes {
                         let covered = guards.get(lane).map_or(0, |highest| {
@@ -314,8 +352,15 @@ impl MemoryCloud {
                         });
                         applied.extend(records.drain(..covered));
                     }
-                    // One write is of one batch, and a batch is of one shard, in the order of the shard.
-                    applied.sort_by_key(|record| position_of(record));
+                    match by {
+                        // One write is of one batch, and a batch is of one shard, in the order of the shard.
+                        WrittenBy::ProfileWriter => applied.sort_by_key(|record| position_of(record)),
+                        // A redrive takes the records in the order in which they were parked.
+                        WrittenBy::Redrive => applied.sort_by_key(|record| {
+                            let place = (record.shard_id.clone(), record.sequence_number.clone());
+                            parked.iter().position(|parked| *parked == place)
+                        }),
+                    }
                     ordered.extend(applied);
                 }
             }
@@ -323,6 +368,157 @@ impl MemoryCloud {
             ordered.extend(lanes.into_values().flatten());
         }
         fold(&self.journey, ordered, by_partition_key)
+    }
+
+    /// From now on, nobody can read the user's stored profile. Gives what was stored; where nothing was, nothing changes.
+    pub fn damage(&self, user: &str) -> Option<ProfileItem> {
+        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.note(&self.profiles, &self.journey);
+        let last_good = self.profiles.item(user)?;
+        self.profiles.insert_unreadable(user, "it was damaged");
+        Some(last_good)
+    }
+
+    /// Mends a profile as an operator does: the last good item comes back with the mark of a parked user, where the user
+    /// has parked records, and with a higher version, so that no container takes it for what it remembers.
+    ///
+    /// # Errors
+    /// When a parked record is wrong.
+    pub fn mend(&self, last_good: ProfileItem) -> Result<(), String> {
+        let user = &last_good.user_id;
+        let parked_since = match self.profiles.parked_since(user) {
+            None if !self.parked_places(user)?.is_empty() => Some(Timestamp::default()),
+            marked => marked,
+        };
+        self.profiles.insert(ProfileItem {
+            version: last_good.version + 1,
+            parked_since,
+            ..last_good
+        });
+        Ok(())
+    }
+
+    /// Whether the places, in the order in which they were parked, are in order within each lane, but for what the item
+    /// is past.
+    pub fn is_in_order(&self, parked: &[Place], item: &ProfileItem, lanes: &[Vec<Record>]) -> bool {
+        let mut lanes = lanes.iter().map(|records| {
+            let open = records.iter().filter(|record| self.would_apply(item, record, lanes));
+            open.filter_map(|record| {
+                let (shard, number) = (&record.shard_id, &record.sequence_number);
+                parked.iter().position(|place| place.0 == *shard && place.1 == *number)
+            })
+        });
+        lanes.all(|positions| positions.is_sorted())
+    }
+
+    /// Whether a record changes this item: its event is not ignored, its place is not passed, and no other record has its
+    /// id.
+    pub fn would_apply(&self, item: &ProfileItem, record: &Record, lanes: &[Vec<Record>]) -> bool {
+        let Ok(event) = usher_wire::event::decode(&record.data, record.arrived_at) else {
+            return false;
+        };
+        let Ok(profile) = profile_state::decode(&item.state, item.version, &item.user_id, &self.journey) else {
+            return false;
+        };
+        let is_ignored = self.journey.dispatch(&event.event_type).ignored;
+        let lane = lane_of(record, self.setup.parallelization_factor > 1);
+        let same_bytes = lanes.iter().flatten().filter(|other| other.data == record.data).count();
+        !is_ignored && same_bytes == 1 && !profile.guard.covers(lane, position_of(record))
+    }
+
+    /// Whether a user is marked as parked.
+    pub fn is_parked(&self, user: &str) -> bool {
+        self.profiles.parked_since(user).is_some()
+    }
+
+    /// The places of a user's parked records, in the order in which each was parked first.
+    ///
+    /// # Errors
+    /// When one is no JSON, or was parked for a reason that no run has.
+    pub fn parked_places(&self, user: &str) -> Result<Vec<Place>, String> {
+        let mut places: Vec<Place> = Vec::new();
+        for stored in self.rejected.records() {
+            let rejected: RejectedRecord<'_> = serde_json::from_slice(&stored.record.data)
+                .map_err(|error| format!("a record of the rejected stream: {error}"))?;
+            if !rejected.parked {
+                continue;
+            }
+            let place = (rejected.shard_id.into_owned(), rejected.sequence_number.into_owned());
+            if !matches!(
+                rejected.reason,
+                RejectReason::UnreadableProfile | RejectReason::UserParked
+            ) {
+                return Err(format!("{place:?} is parked as {}", rejected.reason));
+            }
+            if rejected.user.as_deref() == Some(user) && !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        Ok(places)
+    }
+
+    /// Checks what is parked at the end, and gives how many records were: events of `damaged` and of nobody else. And nobody
+    /// is marked as parked any more.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_parked(&self, damaged: Option<&str>, records: &[&Record]) -> Result<u64, String> {
+        if let Some(item) = self.profiles.items().iter().find(|item| item.parked_since.is_some()) {
+            return Err(format!("{} is still parked", item.user_id));
+        }
+        let places = match damaged {
+            Some(user) => self.parked_places(user)?,
+            None => Vec::new(),
+        };
+        for place in &places {
+            let record = records
+                .iter()
+                .find(|record| record.shard_id == place.0 && record.sequence_number == place.1);
+            if record.is_none_or(|record| user_of(record).as_deref() != damaged) {
+                return Err(format!("{place:?} is parked, and is no event of {damaged:?}"));
+            }
+        }
+        let all = self.rejected.records();
+        let parked = all.iter().filter_map(|stored| {
+            let rejected: RejectedRecord<'_> = serde_json::from_slice(&stored.record.data).ok()?;
+            rejected.parked.then(|| rejected.user.unwrap_or_default().into_owned())
+        });
+        match parked.into_iter().find(|user| Some(user.as_str()) != damaged) {
+            Some(user) => Err(format!("events of {user} are parked, whose profile was never damaged")),
+            None => Ok(places.len() as u64),
+        }
+    }
+
+    /// Applies a user's parked events, in this much time.
+    pub fn redrive(
+        &self,
+        user: &str,
+        passed_by: PassedBy,
+        time: Duration,
+    ) -> LocalBoxFuture<'static, Result<RedriveUserReport, RedriveUserError>> {
+        let deadline = Instant::now() + time;
+        let (journey, profiles, triggers) = (self.journey.clone(), self.profiles.clone(), self.triggers.clone());
+        let mut parked = ParkedInMemory {
+            rejected: self.rejected.clone(),
+            calls: self.parked_reads.clone(),
+            deadline,
+            given: 0,
+        };
+        let (user, parallelization_factor) = (user.to_owned(), self.setup.parallelization_factor);
+        let flow = async move {
+            let ports = RedriveUserPorts {
+                profiles: &profiles,
+                triggers: &triggers,
+                clock: &MemoryClock::default(),
+            };
+            let request = RedriveUserRequest {
+                user: &user,
+                parallelization_factor,
+                passed_by,
+            };
+            redrive_user(&journey, ports, &mut parked, request, deadline).await
+        };
+        IN_REDRIVE.scope((), flow).boxed_local()
     }
 
     /// Checks what trigger-delivery did with these triggers, whatever came on the stream: each is in the decisions table
@@ -382,6 +578,36 @@ impl MemoryCloud {
     }
 }
 
+/// The records of `rejected`, read by a call that can fail.
+struct ParkedInMemory {
+    rejected: MemoryStream,
+    calls: MemoryProfileTable,
+    deadline: Instant,
+    /// How many records were given.
+    given: usize,
+}
+
+impl ParkedRecords for ParkedInMemory {
+    async fn read(&mut self) -> Result<Vec<ParkedRecord>, CallError> {
+        let called = timeout_at(self.deadline, self.calls.get(&["rejected"])).await;
+        called.unwrap_or_else(|_| {
+            Err(CallError::Retry {
+                call: "reading the rejected stream".to_owned(),
+                source: "no time was left".into(),
+            })
+        })?;
+        let records = self.rejected.records();
+        let new = records.iter().skip(self.given).map(|stored| ParkedRecord {
+            shard_id: stored.shard_id.clone(),
+            sequence_number: stored.sequence_number.parse().unwrap_or_default(),
+            data: stored.record.data.clone(),
+        });
+        let new = new.collect();
+        self.given = records.len();
+        Ok(new)
+    }
+}
+
 impl Drop for MemoryCloud {
     fn drop(&mut self) {
         // The hooks hold the ports that hold them.
@@ -389,6 +615,7 @@ impl Drop for MemoryCloud {
             self.profiles.faults(),
             self.triggers.faults(),
             self.rejected.faults(),
+            self.parked_reads.faults(),
             self.decisions.faults(),
             self.delivery.faults(),
         ] {

@@ -199,8 +199,11 @@ fn faults_of(call: &CallMade) -> Vec<Fault> {
         Fault::Hang,
         Fault::HangAfter,
     ];
-    if has_parts(call.operation) {
+    if has_parts(call.port, call.operation) {
         faults.extend(left_over(call.keys).into_iter().map(Fault::Partial));
+    }
+    if call.operation == Operation::PutRecords {
+        faults.extend(left_over(call.keys).into_iter().map(Fault::PartialLost));
     }
     faults
 }

@@ -17,10 +17,13 @@ use serde_json::{Value, json};
 use usher_domain::hash::{hash_bytes, hash_parts};
 use usher_domain::journey::Journey;
 use usher_domain::time::Timestamp;
-use usher_pipeline::memory::{Call, Container, ContainerEnded, Fault};
+use usher_pipeline::memory::{Call, Container, ContainerEnded, Fault, Operation};
+use usher_pipeline::ports::ProfileItem;
+use usher_pipeline::redrive_user::{PassedBy, RedriveEnd, RedriveUserError, RedriveUserReport};
 use usher_pipeline::response::BatchResponse;
 
 use super::cloud::{Function, MemoryCloud, Setup, compare};
+use super::serial::user_of;
 use super::survived::{Port, Survived, has_parts};
 use crate::lambda_event::{LONG, Record, payload};
 
@@ -40,6 +43,12 @@ const BATCH_RECORDS_MAX: usize = 12;
 const DISTURBED_INVOCATIONS_MAX: u64 = 60;
 /// Invocations of a function after which a run that has not ended never will.
 const INVOCATIONS_MAX: u64 = 1000;
+/// Redrives after which their calls fail no more.
+const DISTURBED_REDRIVES_MAX: u64 = 12;
+/// Redrives after which a run that has not ended never will.
+const REDRIVES_MAX: u64 = 100;
+/// The number of the first redrive, where invocations have theirs: beyond all of them.
+const FIRST_REDRIVE: u64 = 1 << 32;
 
 /// One of each kind of feature, and rules that see the order of events: `DEDUPE` is how many ids a profile remembers.
 const JOURNEY: &str = r#"
@@ -114,11 +123,23 @@ pub async fn run_plan(plan: &Plan, seed: u64) -> Result<Survived, String> {
         .flat_map(|shard| parallel_lanes(shard, plan.setup.parallelization_factor))
         .collect();
     let disturbance = Disturbance::of(&mut random);
-    deliver(|| cloud.writer(), &lanes, disturbance, 0, &mut random, &mut survived).await?;
+    let mut damage = plan.damage.as_ref().map(|plan| Damage::new(plan, &cloud, &lanes));
+    deliver(
+        || cloud.writer(),
+        &lanes,
+        disturbance,
+        0,
+        damage.as_mut(),
+        &mut random,
+        &mut survived,
+    )
+    .await?;
     let shards: Vec<Vec<&Record>> = plan.shards.iter().map(|shard| shard.iter().collect()).collect();
     let all: Vec<&Record> = shards.iter().flatten().copied().collect();
     let expected = cloud.expected(&shards);
     compare(&expected, &cloud.outcome(&all)?)?;
+    let damaged = plan.damage.as_ref().map(|damage| damage.user.as_str());
+    survived.parked_records = cloud.check_parked(damaged, &all)?;
 
     let disturbance = Disturbance::of(&mut random);
     let first_invocation = INVOCATIONS_MAX;
@@ -128,6 +149,7 @@ pub async fn run_plan(plan: &Plan, seed: u64) -> Result<Survived, String> {
         &triggers,
         disturbance,
         first_invocation,
+        None,
         &mut random,
         &mut survived,
     )
@@ -149,6 +171,33 @@ pub struct Plan {
     pub setup: Setup,
     /// The records, by shard.
     pub shards: Vec<Vec<Record>>,
+    /// Whose profile can't be read for a while, if anybody's.
+    pub damage: Option<DamagePlan>,
+}
+
+/// A user whose stored profile can't be read for a while. Times are counted in invocations of profile-writer; what is
+/// still to come when everything is delivered comes at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagePlan {
+    /// Who. Nothing happens while the user has no profile.
+    pub user: String,
+    /// When it begins.
+    pub after: u64,
+    /// How much later the profile is mended.
+    pub mended_after: u64,
+    /// How much later than the damage the first redrive begins. Before the profile is mended, it can do nothing.
+    pub redriven_after: u64,
+}
+
+impl DamagePlan {
+    fn of(random: &mut Rng) -> DamagePlan {
+        DamagePlan {
+            user: format!("u-{}", random.usize(0..2)),
+            after: random.u64(1..12),
+            mended_after: random.u64(0..10),
+            redriven_after: random.u64(0..14),
+        }
+    }
 }
 
 impl Plan {
@@ -168,7 +217,13 @@ impl Plan {
             FEW_IDS.clone()
         };
         let shards = shards(random, spreads_users);
-        Plan { journey, setup, shards }
+        let damage = random.bool().then(|| DamagePlan::of(random));
+        Plan {
+            journey,
+            setup,
+            shards,
+            damage,
+        }
     }
 }
 
@@ -387,7 +442,14 @@ impl SeededFaults {
             (2..=3, _) => Fault::Throttle,
             (4..=6, _) => Fault::LostAnswer,
             (7, _) => Fault::Refuse,
-            _ if has_parts(call.operation) => Fault::Partial((0..call.keys.len()).filter(|_| random.bool()).collect()),
+            _ if has_parts(port, call.operation) => {
+                let left_over = (0..call.keys.len()).filter(|_| random.bool()).collect();
+                if call.operation == Operation::PutRecords && random.bool() {
+                    Fault::PartialLost(left_over)
+                } else {
+                    Fault::Partial(left_over)
+                }
+            }
             _ => Fault::Throttle,
         };
         inner.survived.note(&fault, port, call.operation);
@@ -399,10 +461,148 @@ impl SeededFaults {
     }
 }
 
-/// What an invocation ends with.
-type Ended = Result<Result<BatchResponse, String>, ContainerEnded>;
+/// What an invocation, or a redrive, ends with.
+enum Finished {
+    Batch(Result<BatchResponse, String>),
+    Redrive(Box<Result<RedriveUserReport, RedriveUserError>>),
+}
 
-/// An invocation that is on its way.
+/// How a container ends.
+type Ended = Result<Finished, ContainerEnded>;
+
+/// What becomes of the user whose profile is damaged.
+struct Damage<'r> {
+    plan: &'r DamagePlan,
+    cloud: &'r MemoryCloud,
+    lanes: &'r [Vec<Record>],
+    stage: Stage,
+    /// When it was damaged, in invocations.
+    damaged_at: u64,
+    passed_by: PassedBy,
+    redrives: u64,
+}
+
+enum Stage {
+    Whole,
+    Damaged {
+        last_good: Box<ProfileItem>,
+        /// The checkpoints at that moment.
+        checkpoints: Vec<usize>,
+    },
+    Mended,
+    Over,
+}
+
+impl<'r> Damage<'r> {
+    fn new(plan: &'r DamagePlan, cloud: &'r MemoryCloud, lanes: &'r [Vec<Record>]) -> Damage<'r> {
+        Damage {
+            plan,
+            cloud,
+            lanes,
+            stage: Stage::Whole,
+            damaged_at: 0,
+            passed_by: PassedBy::Ask,
+            redrives: 0,
+        }
+    }
+
+    /// Damages or mends the profile, once it is time.
+    fn go_on(
+        &mut self,
+        invocations: u64,
+        checkpoints: &[usize],
+        all_delivered: bool,
+        survived: &mut Survived,
+    ) -> Result<(), String> {
+        match &self.stage {
+            Stage::Whole if invocations >= self.plan.after => {
+                if let Some(last_good) = self.cloud.damage(&self.plan.user) {
+                    survived.damaged_users += 1;
+                    self.damaged_at = invocations;
+                    self.stage = Stage::Damaged {
+                        last_good: Box::new(last_good),
+                        checkpoints: checkpoints.to_vec(),
+                    };
+                } else if all_delivered {
+                    self.stage = Stage::Over;
+                }
+            }
+            Stage::Whole if all_delivered => self.stage = Stage::Over,
+            Stage::Damaged {
+                last_good,
+                checkpoints: before,
+            } if all_delivered || invocations >= self.damaged_at + self.plan.mended_after => {
+                self.check_settled(before, checkpoints, last_good)?;
+                self.cloud.mend((**last_good).clone())?;
+                self.stage = Stage::Mended;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Every event of the user that was settled while nobody could read the profile waits on `rejected`, unless it was
+    /// settled before, or had nothing to do.
+    fn check_settled(&self, before: &[usize], now: &[usize], last_good: &ProfileItem) -> Result<(), String> {
+        let parked = self.cloud.parked_places(&self.plan.user)?;
+        if !self.cloud.is_in_order(&parked, last_good, self.lanes) {
+            return Err(format!("parked out of order: {parked:?}"));
+        }
+        for (lane, records) in self.lanes.iter().enumerate() {
+            for record in &records[before[lane]..now[lane]] {
+                let place = (record.shard_id.clone(), record.sequence_number.clone());
+                let is_users = user_of(record).as_deref() == Some(&self.plan.user);
+                if is_users && self.cloud.would_apply(last_good, record, self.lanes) && !parked.contains(&place) {
+                    return Err(format!("{place:?} was settled meanwhile, and is not parked"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
+
+    /// Whether a redrive is to be run now.
+    fn wants_redrive(&self, invocations: u64, all_delivered: bool) -> bool {
+        let is_time = all_delivered || invocations >= self.damaged_at + self.plan.redriven_after;
+        match self.stage {
+            Stage::Damaged { .. } => is_time && self.redrives == 0,
+            Stage::Mended => is_time && (all_delivered || self.cloud.is_parked(&self.plan.user)),
+            Stage::Whole | Stage::Over => false,
+        }
+    }
+
+    /// Takes how a redrive ended. `had_all` says that everything was delivered before it began.
+    fn note_redrive(
+        &mut self,
+        ended: Result<RedriveUserReport, RedriveUserError>,
+        had_all: bool,
+    ) -> Result<(), String> {
+        let asked = std::mem::take(&mut self.passed_by);
+        match ended.map(|report| report.end) {
+            Ok(RedriveEnd::Done) if matches!(self.stage, Stage::Damaged { .. }) => {
+                return Err("a redrive was done although the profile can't be read".to_owned());
+            }
+            Ok(RedriveEnd::Done) => {
+                if had_all && !self.cloud.is_parked(&self.plan.user) {
+                    self.stage = Stage::Over;
+                }
+            }
+            // The profile came back with its mark, so nothing was applied out of turn: what was passed by is applied.
+            Ok(RedriveEnd::PassedBy { .. }) if asked == PassedBy::Ask => self.passed_by = PassedBy::Skip,
+            Ok(RedriveEnd::StillArriving) | Err(_) => {}
+            Ok(end) => return Err(format!("a redrive ended with {end:?}")),
+        }
+        Ok(())
+    }
+}
+
+/// The slot of a redrive, which is no container of a function, and has no lane.
+const REDRIVE: usize = usize::MAX;
+
+/// An invocation that is on its way, or a redrive. Of a redrive, `to` is 1 where everything was delivered before it.
 struct Running {
     container: Container,
     /// Which of the containers it is.
@@ -434,6 +634,7 @@ async fn deliver<F: Function>(
     lanes: &[Vec<Record>],
     disturbance: Disturbance,
     first_invocation: u64,
+    mut damage: Option<&mut Damage<'_>>,
     random: &mut Rng,
     survived: &mut Survived,
 ) -> Result<(), String> {
@@ -441,7 +642,20 @@ async fn deliver<F: Function>(
     let mut checkpoints = vec![0; lanes.len()];
     let mut running: VecDeque<Running> = VecDeque::new();
     let mut invocations = 0;
-    while (0..lanes.len()).any(|lane| checkpoints[lane] < lanes[lane].len()) {
+    loop {
+        let all_delivered = (0..lanes.len()).all(|lane| checkpoints[lane] == lanes[lane].len());
+        if let Some(damage) = damage.as_deref_mut() {
+            damage.go_on(invocations, &checkpoints, all_delivered, survived)?;
+            let redrives = running.iter().any(|other| other.slot == REDRIVE);
+            if !redrives && damage.wants_redrive(invocations, all_delivered) && (all_delivered || random.u8(0..3) == 0)
+            {
+                running.push_back(start_redrive(damage, disturbance, all_delivered, random)?);
+                survived.redrives += 1;
+            }
+        }
+        if all_delivered && damage.as_ref().is_none_or(|damage| damage.is_over()) {
+            break;
+        }
         if running.is_empty() || (running.len() < CONTAINERS && random.u8(0..3) == 0) {
             let next = next_batch(lanes, &checkpoints, &running, disturbance, random);
             let free = (0..CONTAINERS).filter(|slot| running.iter().all(|other| other.slot != *slot));
@@ -478,7 +692,9 @@ async fn deliver<F: Function>(
                     lane,
                     from,
                     to,
-                    future: Box::pin(INVOCATION.scope(context, async move { in_container.run(flow).await })),
+                    future: Box::pin(INVOCATION.scope(context, async move {
+                        in_container.run(flow).await.map(Finished::Batch)
+                    })),
                 });
             }
         }
@@ -488,11 +704,17 @@ async fn deliver<F: Function>(
         };
         match invocation.advance().await {
             None => running.push_back(invocation),
+            Some(Err(ContainerEnded)) if invocation.slot == REDRIVE => {}
+            Some(Ok(Finished::Redrive(ended))) => {
+                if let Some(damage) = damage.as_deref_mut() {
+                    damage.note_redrive(*ended, invocation.to > 0)?;
+                }
+            }
             Some(Err(ContainerEnded)) => {
                 containers[invocation.slot] = Arc::new(new_container());
                 survived.cold_starts += 1;
             }
-            Some(Ok(response)) => {
+            Some(Ok(Finished::Batch(response))) => {
                 let records = &lanes[invocation.lane][invocation.from..invocation.to];
                 let done = match response?.retries_from() {
                     None => invocation.to,
@@ -508,6 +730,40 @@ async fn deliver<F: Function>(
     }
     // Those that are still on their way are ended: what they had to do is done.
     Ok(())
+}
+
+/// Begins a redrive of the damaged user's parked events.
+fn start_redrive(
+    damage: &mut Damage<'_>,
+    disturbance: Disturbance,
+    all_delivered: bool,
+    random: &mut Rng,
+) -> Result<Running, String> {
+    damage.redrives += 1;
+    if damage.redrives > REDRIVES_MAX {
+        return Err(format!("{REDRIVES_MAX} redrives, and the user is still parked"));
+    }
+    let is_disturbed = damage.redrives <= DISTURBED_REDRIVES_MAX;
+    let context = InvocationContext {
+        number: FIRST_REDRIVE + damage.redrives,
+        fault_one_in: if is_disturbed { disturbance.fault_one_in } else { 0 },
+        may_hang: is_disturbed && disturbance.fault_one_in > 0 && random.u8(0..8) == 0,
+    };
+    let time = if context.may_hang { SHORT } else { LONG };
+    let flow = damage.cloud.redrive(&damage.plan.user, damage.passed_by, time);
+    let container = Container::default();
+    let in_container = container.clone();
+    Ok(Running {
+        container,
+        slot: REDRIVE,
+        lane: REDRIVE,
+        from: 0,
+        to: usize::from(all_delivered),
+        future: Box::pin(INVOCATION.scope(context, async move {
+            let ended = in_container.run(flow).await;
+            ended.map(|ended| Finished::Redrive(Box::new(ended)))
+        })),
+    })
 }
 
 /// A batch to deliver next: its lane, its first record, and the one after its last.

@@ -14,6 +14,8 @@ pub enum Port {
     Triggers,
     /// The `rejected` stream.
     Rejected,
+    /// The `rejected` stream, as a redrive reads it.
+    Parked,
     /// The `decisions` table.
     Decisions,
     /// The receiver of decisions.
@@ -21,11 +23,13 @@ pub enum Port {
 }
 
 /// The calls that can fail, in the order of the table's columns.
-const CALLS: [(Port, Operation, &str); 7] = [
+const CALLS: [(Port, Operation, &str); 9] = [
     (Port::Profiles, Operation::GetProfiles, "read profiles"),
     (Port::Profiles, Operation::PutProfile, "write a profile"),
+    (Port::Profiles, Operation::ParkProfile, "mark as parked"),
     (Port::Triggers, Operation::PutRecords, "put triggers"),
     (Port::Rejected, Operation::PutRecords, "put rejects"),
+    (Port::Parked, Operation::GetProfiles, "read parked"),
     (Port::Decisions, Operation::RecordDecision, "record a decision"),
     (Port::Delivery, Operation::Deliver, "deliver"),
     (Port::Decisions, Operation::SetDecisionStatus, "note a delivery"),
@@ -48,12 +52,14 @@ pub enum Kind {
     Throttle,
     /// [`Fault::Partial`]
     Partial,
+    /// [`Fault::PartialLost`]
+    PartialLost,
     /// [`Fault::Refuse`]
     Refuse,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 9] = [
         Kind::CrashBefore,
         Kind::CrashAfter,
         Kind::Hang,
@@ -61,6 +67,7 @@ impl Kind {
         Kind::LostAnswer,
         Kind::Throttle,
         Kind::Partial,
+        Kind::PartialLost,
         Kind::Refuse,
     ];
 
@@ -74,7 +81,17 @@ impl Kind {
             Fault::LostAnswer => Kind::LostAnswer,
             Fault::Throttle => Kind::Throttle,
             Fault::Partial(_) => Kind::Partial,
+            Fault::PartialLost(_) => Kind::PartialLost,
             Fault::Refuse => Kind::Refuse,
+        }
+    }
+
+    /// Whether a call can meet it.
+    fn can_meet(self, port: Port, operation: Operation) -> bool {
+        match self {
+            Kind::Partial => has_parts(port, operation),
+            Kind::PartialLost => operation == Operation::PutRecords,
+            _ => true,
         }
     }
 
@@ -87,6 +104,7 @@ impl Kind {
             Kind::LostAnswer => "error, but it took effect",
             Kind::Throttle => "throttled",
             Kind::Partial => "a part of it failed",
+            Kind::PartialLost => "error, but a part took effect",
             Kind::Refuse => "refused once",
         }
     }
@@ -111,6 +129,12 @@ pub struct Survived {
     pub triggers: u64,
     /// How often a trigger came on the stream again.
     pub repeated_triggers: u64,
+    /// Users whose stored profile could not be read for a while.
+    pub damaged_users: u64,
+    /// Their records that were parked, each counted once.
+    pub parked_records: u64,
+    /// Redrives of them, those that ended early included.
+    pub redrives: u64,
     /// The faults met, by kind and call.
     faults: BTreeMap<(Kind, Port, Operation), u64>,
 }
@@ -120,8 +144,8 @@ impl Survived {
     pub fn note(&mut self, fault: &Fault, port: Port, operation: Operation) {
         let kind = match Kind::of(fault) {
             // What has no parts is throttled instead.
-            Kind::Partial if !has_parts(operation) => Kind::Throttle,
-            kind => kind,
+            kind if kind.can_meet(port, operation) => kind,
+            _ => Kind::Throttle,
         };
         *self.faults.entry((kind, port, operation)).or_default() += 1;
     }
@@ -137,8 +161,7 @@ impl Survived {
         let mut missing = Vec::new();
         for (port, operation, call) in CALLS {
             for kind in Kind::ALL {
-                let can_meet = kind != Kind::Partial || has_parts(operation);
-                if can_meet && !self.faults.contains_key(&(kind, port, operation)) {
+                if kind.can_meet(port, operation) && !self.faults.contains_key(&(kind, port, operation)) {
                     missing.push(format!("{call}: {}", kind.title()));
                 }
             }
@@ -156,6 +179,9 @@ impl Survived {
         self.cold_starts += other.cold_starts;
         self.triggers += other.triggers;
         self.repeated_triggers += other.repeated_triggers;
+        self.damaged_users += other.damaged_users;
+        self.parked_records += other.parked_records;
+        self.redrives += other.redrives;
         for (place, count) in &other.faults {
             *self.faults.entry(*place).or_default() += count;
         }
@@ -184,7 +210,8 @@ impl fmt::Display for Survived {
             formatter,
             "\n{} runs: {} records, delivered {} times in {} invocations ({} at the same time as another one of the same records, \
              {} in a container that began cold). {} faults. {} triggers, which came on the stream {} times more. \
-             Zero lost, zero twice.",
+             {} users had a profile that could not be read for a while: {} records of theirs were parked, and {} redrives, \
+             each of which could fail too, applied them. Zero lost, zero twice.",
             grouped(self.runs),
             grouped(self.records),
             grouped(self.deliveries),
@@ -194,13 +221,16 @@ impl fmt::Display for Survived {
             grouped(all),
             grouped(self.triggers),
             grouped(self.repeated_triggers),
+            grouped(self.damaged_users),
+            grouped(self.parked_records),
+            grouped(self.redrives),
         )
     }
 }
 
 /// Whether a call can fail in parts.
-pub fn has_parts(operation: Operation) -> bool {
-    matches!(operation, Operation::GetProfiles | Operation::PutRecords)
+pub fn has_parts(port: Port, operation: Operation) -> bool {
+    matches!(operation, Operation::GetProfiles | Operation::PutRecords) && port != Port::Parked
 }
 
 /// A number with commas between its thousands.
@@ -230,8 +260,8 @@ mod tests {
     #[test]
     fn every_kind_that_was_not_met_is_named() {
         let mut survived = Survived::default();
-        // Four kinds of calls can't fail in parts.
-        assert_eq!(survived.missing().len(), CALLS.len() * Kind::ALL.len() - 4);
+        // Six of the calls can't fail in parts, and the answer to a read has no effect to lose.
+        assert_eq!(survived.missing().len(), CALLS.len() * Kind::ALL.len() - 6 - 7);
         survived.note(&Fault::Throttle, Port::Triggers, Operation::PutRecords);
         assert!(!survived.missing().contains(&"put triggers: throttled".to_owned()));
         assert_eq!(survived.count(Kind::Throttle), 1);

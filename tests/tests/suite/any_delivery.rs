@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use usher_domain::time::Timestamp;
 use usher_tests::fault_runs::cloud::Setup;
-use usher_tests::fault_runs::random::{FEW_IDS, Plan, run_plan};
+use usher_tests::fault_runs::random::{DamagePlan, FEW_IDS, Plan, run_plan};
 use usher_tests::lambda_event::{Record, usual_sequence_number};
 
 const SHARDS: usize = 3;
@@ -88,13 +88,27 @@ fn shards(steps: &[Step]) -> Vec<Vec<Record>> {
     shards
 }
 
+/// A user whose profile can't be read for a while.
+fn damage() -> impl Strategy<Value = Option<DamagePlan>> {
+    let plan =
+        (0u8..4, 1u64..8, 0u64..8, 0u64..10).prop_map(|(user, after, mended_after, redriven_after)| DamagePlan {
+            user: format!("u-{user}"),
+            after,
+            mended_after,
+            redriven_after,
+        });
+    prop::option::of(plan)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
-    fn p2_p3_p5_any_delivery_is_one_serial_fold(steps in prop::collection::vec(step(), 1..60), seed: u32) {
+    fn p2_p3_p5_any_delivery_is_one_serial_fold(
+        steps in prop::collection::vec(step(), 1..60), damage in damage(), seed: u32,
+    ) {
         let setup = Setup { parallelization_factor: 1, concurrency: 3, needs_receipt: true };
-        let plan = Plan { journey: FEW_IDS.clone(), setup, shards: shards(&steps) };
+        let plan = Plan { journey: FEW_IDS.clone(), setup, shards: shards(&steps), damage };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let ended = runtime.block_on(run_plan(&plan, u64::from(seed)));
         prop_assert!(ended.is_ok(), "{}", ended.err().unwrap_or_default());
