@@ -1,6 +1,7 @@
 //! An S3 folder that event source mappings put their failed batches into, as an operator's command reads it.
 
 use aws_smithy_xml::decode::{Document, try_data};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use usher_pipeline::ports::CallError;
 
 use crate::clients::StoreEndpoints;
@@ -129,18 +130,15 @@ impl BucketFolder {
     }
 }
 
-/// Percent-encodes as the signature wants it: all but the unreserved characters (RFC 3986), and slashes where they part
-/// a path.
+/// All but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The same within a path, whose parts slashes divide.
+const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
+
+/// Percent-encodes as the signature wants it.
 fn encoded(text: &str, keep_slashes: bool) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            b'/' if keep_slashes => encoded.push('/'),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
+    let reserved = if keep_slashes { RESERVED_IN_PATH } else { RESERVED };
+    utf8_percent_encode(text, reserved).to_string()
 }
 
 /// The keys in `<ListBucketResult><Contents><Key>…`; nothing where it is something else.
