@@ -21,6 +21,7 @@ use usher_domain::journey::Journey;
 use usher_domain::time::Timestamp;
 use usher_local::{FunctionSource, LocalCloud, LocalCloudOptions, Template, TemplateOptions};
 use usher_pipeline::ports::{PutOutcome, RecordStream, StreamRecord};
+use usher_wire::reject::{RejectReason, RejectedRecord};
 use usher_wire::{profile_json, profile_state};
 
 const MINISTACK_URL: &str = "USHER_TEST_MINISTACK_URL";
@@ -378,14 +379,48 @@ async fn p1_rejected_records_are_seen_and_sent_again() {
     expected.sort();
     assert_eq!(bytes, expected);
 
+    // What an older version could not read, and this one can, is applied once it is sent again.
+    let mended_event = event("bob", "b1", "sign_up", 3);
+    let rejected = RejectedRecord {
+        reason: RejectReason::UnknownSchemaVersion,
+        field: "schema_version".into(),
+        detail: "an older version did not know it".into(),
+        stream_arn: "arn:aws:kinesis:us-east-1:000000000000:stream/interactions".into(),
+        shard_id: "shardId-000000000000".into(),
+        sequence_number: "1".into(),
+        partition_key: "bob".into(),
+        arrived_at: "2024-03-05T10:00:04.000Z".to_owned(),
+        parked: false,
+        user: None,
+        data: base64_simd::STANDARD.encode_to_string(&mended_event).into(),
+        encoding: None,
+        data_cut_at: None,
+    };
+    let key = rejected.stream_key().to_owned();
+    world.put("rejected", &[(&key, rejected.to_json())]).await;
+    for _ in 0..2 {
+        let (code, sent) = world.usher("rejected resend --reason unknown_schema_version").await;
+        assert_eq!(code, 0, "{sent}");
+        assert!(sent.contains("1 record put on"), "{sent}");
+        assert_eq!(world.profiles(2).await["bob"]["applied_events"], 1, "P2");
+    }
+    world
+        .wait_until("both are done with", |writer| writer.records_completed == 7)
+        .await;
+    assert_eq!(world.profiles_now().await["bob"]["applied_events"], 1, "P2: once");
+
     // To the stream that they came from: rejected again, at a new place.
     let (code, sent) = world.usher("rejected resend --reason not_json").await;
     assert_eq!(code, 0, "{sent}");
     world
-        .wait_until("it came again", |writer| writer.records_completed == 6)
+        .wait_until("it came again", |writer| writer.records_completed == 8)
         .await;
     let (_, listed) = world.usher("rejected list").await;
-    assert!(listed.contains("not_json               2"), "{listed}");
+    let counts: Vec<Vec<&str>> = listed
+        .lines()
+        .map(|line| line.split_whitespace().take(2).collect())
+        .collect();
+    assert!(counts.contains(&vec!["not_json", "2"]), "{listed}");
     let (_, dry) = world.usher("rejected resend --reason not_json --dry-run").await;
     assert!(
         dry.contains("1 record left out: the same partition key and bytes"),
@@ -539,7 +574,7 @@ async fn p1_what_is_past_retention_is_told_and_the_rest_is_redriven() {
         "2 failed batches with 2 records".to_owned(),
         "past retention: 9 records".to_owned(),
         format!(
-            "2 of the 4 records of {stream_arn} {shard_id} from 1 before {}",
+            "at least 2 of the 4 records of {stream_arn} {shard_id} from 1 before {}",
             places[0].1
         ),
         format!("7 of the 7 records of {stream_arn} shardId-000000000099 from 1 to 9"),
@@ -684,10 +719,7 @@ async fn queues_and_buckets_are_redriven_over_ministack() {
     );
     let (code, wrong) = redrive(&["--bucket", &format!("s3://{bucket}")]).await;
     assert_eq!(code, 1, "{wrong}");
-    assert!(
-        wrong.contains("notes.txt") && wrong.contains("no record of a failure destination"),
-        "{wrong}"
-    );
+    assert!(wrong.contains("cannot use") && wrong.contains("notes.txt"), "{wrong}");
     let (code, missing) = redrive(&["--bucket", &format!("s3://{}", name("nobody"))]).await;
     assert_eq!(code, 1, "{missing}");
     assert!(missing.contains("NoSuchBucket"), "{missing}");
