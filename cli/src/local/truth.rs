@@ -185,15 +185,10 @@ pub async fn read_decisions(clients: &Clients, table: &str) -> Result<Vec<Logged
 /// When the stream can't be read or holds something else.
 pub async fn read_rejected_records(cloud: &LocalCloud, resources: &Resources) -> Result<BTreeSet<(String, String)>> {
     let mut records = BTreeSet::new();
-    for record in cloud.read_all(&resources.rejected).await? {
-        let rejected: RejectedRecord<'_> = serde_json::from_slice(&record.data).with_context(|| {
-            format!(
-                "the record {} on {} is no reject",
-                record.sequence_number, resources.rejected
-            )
-        })?;
+    each_rejected(cloud, resources, |rejected| {
         records.insert((rejected.reason.name().to_owned(), rejected.data.into_owned()));
-    }
+    })
+    .await?;
     Ok(records)
 }
 
@@ -204,16 +199,29 @@ pub async fn read_rejected_records(cloud: &LocalCloud, resources: &Resources) ->
 pub async fn read_rejected(cloud: &LocalCloud, resources: &Resources) -> Result<BTreeMap<String, u64>> {
     let mut by_reason = BTreeMap::new();
     let mut places = HashSet::new();
+    each_rejected(cloud, resources, |rejected| {
+        if places.insert((rejected.shard_id.to_string(), rejected.sequence_number.to_string())) {
+            *by_reason.entry(rejected.reason.name().to_owned()).or_default() += 1;
+        }
+    })
+    .await?;
+    Ok(by_reason)
+}
+
+/// Shows each record on the rejected stream, each time that it is there.
+async fn each_rejected(
+    cloud: &LocalCloud,
+    resources: &Resources,
+    mut see: impl FnMut(RejectedRecord<'_>),
+) -> Result<()> {
     for record in cloud.read_all(&resources.rejected).await? {
-        let rejected: RejectedRecord<'_> = serde_json::from_slice(&record.data).with_context(|| {
+        let rejected = serde_json::from_slice(&record.data).with_context(|| {
             format!(
                 "the record {} on {} is no reject",
                 record.sequence_number, resources.rejected
             )
         })?;
-        if places.insert((rejected.shard_id.to_string(), rejected.sequence_number.to_string())) {
-            *by_reason.entry(rejected.reason.name().to_owned()).or_default() += 1;
-        }
+        see(rejected);
     }
-    Ok(by_reason)
+    Ok(())
 }

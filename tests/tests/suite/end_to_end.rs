@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::workspace::{binaries, root};
 
 const EVENTS: usize = 62_753;
 const STUDENTS: usize = 383;
@@ -31,32 +31,6 @@ triggers:
   - { id: welcome, on: sign_up, offer: tour, slot: in_app, limit: 1 }
   - { id: each_tenth, on: click, when: features.n_click % 10 == 0, offer: tour, slot: side }
 ";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the workspace holds this package")
-}
-
-/// The folder of the binaries, built as they are now.
-fn binaries() -> &'static Path {
-    static BINARIES: OnceLock<PathBuf> = OnceLock::new();
-    BINARIES.get_or_init(|| {
-        let build = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--workspace", "--bin", "usher"])
-            .args(["--bin", "profile-writer", "--bin", "trigger-delivery"])
-            .current_dir(root())
-            .output()
-            .expect("cargo runs");
-        assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
-        // This test is target/PROFILE/deps/suite-HASH.
-        let test = std::env::current_exe().expect("a test has a path");
-        test.ancestors()
-            .nth(2)
-            .expect("it lies in the target folder")
-            .to_owned()
-    })
-}
 
 fn usher(arguments: &[&str]) -> (bool, String) {
     let output = Command::new(binaries().join("usher"))

@@ -6,12 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the workspace holds this package")
-        .to_owned()
-}
+use crate::workspace::root;
 
 fn run(command: &mut Command) -> String {
     let output = command.output().expect("the toolchain is there");

@@ -11,3 +11,4 @@ mod hostile;
 mod house_rules;
 mod redrive;
 mod scenarios;
+mod workspace;

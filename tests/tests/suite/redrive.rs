@@ -6,7 +6,6 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::{
@@ -24,6 +23,8 @@ use usher_pipeline::ports::{PutOutcome, RecordStream, StreamRecord};
 use usher_wire::reject::{RejectReason, RejectedRecord};
 use usher_wire::{profile_json, profile_state};
 
+use crate::workspace::{binaries, root};
+
 const MINISTACK_URL: &str = "USHER_TEST_MINISTACK_URL";
 /// How long something may take to come about.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,30 +39,6 @@ features:
   n_click: { count: click }
   last_content: { last: content_id, on: click }
 ";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the workspace holds this package")
-}
-
-/// The folder of the binaries, built as they are now.
-fn binaries() -> &'static Path {
-    static BINARIES: OnceLock<PathBuf> = OnceLock::new();
-    BINARIES.get_or_init(|| {
-        let build = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--workspace", "--bin", "usher"])
-            .args(["--bin", "profile-writer", "--bin", "trigger-delivery"])
-            .current_dir(root())
-            .output()
-            .expect("cargo runs");
-        assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
-        // This test is target/PROFILE/deps/suite-HASH.
-        let test = std::env::current_exe().expect("a test has a path");
-        let folder = test.ancestors().nth(2).expect("it lies in the target folder");
-        folder.to_owned()
-    })
-}
 
 /// Runs `usher`; gives its exit code and what it said.
 async fn usher(arguments: Vec<String>) -> (i32, String) {

@@ -1,6 +1,5 @@
 //! What a mapping did so far, in numbers.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -99,26 +98,10 @@ pub struct DroppedRange {
     pub reason: String,
 }
 
-/// The same while it runs.
+/// The same while it runs, and what is asked for on its own.
 pub(super) struct Counts {
-    pub records_delivered: u64,
-    pub records_completed: u64,
-    pub invocations: u64,
-    pub invocations_failed: u64,
-    pub invocations_partial: u64,
-    pub retries: u64,
-    pub in_flight: u64,
-    pub last_error: Option<String>,
-    pub dropped: VecDeque<DroppedRange>,
-    pub events: EventCounts,
-    pub iterator_age_ms_last: u64,
-    pub iterator_age_ms_max: u64,
-    pub throttles: u64,
-    pub bisections: u64,
-    pub windows_closed: u64,
-    pub reads_failed: u64,
-    pub subscriptions_renewed: u64,
-    pub destination_failures: u64,
+    /// `records_to_read` is the shards' to tell.
+    pub progress: MappingProgress,
     pub put_to_done_us: Histogram<u64>,
 }
 
@@ -129,78 +112,41 @@ fn empty_histogram() -> Histogram<u64> {
 }
 
 impl Counts {
-    pub fn new() -> Self {
+    pub fn new(config: &EventSourceMapping) -> Self {
         Self {
-            records_delivered: 0,
-            records_completed: 0,
-            invocations: 0,
-            invocations_failed: 0,
-            invocations_partial: 0,
-            retries: 0,
-            in_flight: 0,
-            last_error: None,
-            dropped: VecDeque::new(),
-            events: EventCounts::default(),
-            iterator_age_ms_last: 0,
-            iterator_age_ms_max: 0,
-            throttles: 0,
-            bisections: 0,
-            windows_closed: 0,
-            reads_failed: 0,
-            subscriptions_renewed: 0,
-            destination_failures: 0,
+            progress: MappingProgress {
+                name: config.name.clone(),
+                function: config.function.clone(),
+                stream: config.stream.clone(),
+                ..MappingProgress::default()
+            },
             put_to_done_us: empty_histogram(),
         }
-    }
-
-    /// The age of an invocation's last record, if it has one.
-    pub fn note_age(&mut self, age: Option<Duration>) {
-        let Some(age) = age else { return };
-        self.iterator_age_ms_last = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        self.iterator_age_ms_max = self.iterator_age_ms_max.max(self.iterator_age_ms_last);
     }
 
     pub fn note_latency(&mut self, latency: Duration) {
         let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.put_to_done_us.saturating_record(latency_us.max(1));
     }
+}
 
-    pub fn note_dropped(&mut self, range: DroppedRange, delivered: bool) {
+impl MappingProgress {
+    /// The age of an invocation's last record, if it has one.
+    pub(super) fn note_age(&mut self, age: Option<Duration>) {
+        let Some(age) = age else { return };
+        self.iterator_age_ms_last = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.iterator_age_ms_max = self.iterator_age_ms_max.max(self.iterator_age_ms_last);
+    }
+
+    pub(super) fn note_dropped(&mut self, range: DroppedRange, delivered: bool) {
+        self.records_dropped += range.records;
         self.events.dropped += range.records;
         if delivered {
             self.events.on_failure_destination_delivered += range.records;
         }
         if self.dropped.len() == DROPPED_RANGES_MAX {
-            self.dropped.pop_front();
+            self.dropped.remove(0);
         }
-        self.dropped.push_back(range);
-    }
-
-    pub fn progress(&self, config: &EventSourceMapping, records_to_read: u64) -> MappingProgress {
-        MappingProgress {
-            name: config.name.clone(),
-            function: config.function.clone(),
-            stream: config.stream.clone(),
-            records_to_read,
-            records_delivered: self.records_delivered,
-            records_completed: self.records_completed,
-            records_dropped: self.events.dropped,
-            invocations: self.invocations,
-            invocations_failed: self.invocations_failed,
-            invocations_partial: self.invocations_partial,
-            retries: self.retries,
-            in_flight: self.in_flight,
-            last_error: self.last_error.clone(),
-            dropped: self.dropped.iter().cloned().collect(),
-            events: self.events,
-            iterator_age_ms_last: self.iterator_age_ms_last,
-            iterator_age_ms_max: self.iterator_age_ms_max,
-            throttles: self.throttles,
-            bisections: self.bisections,
-            windows_closed: self.windows_closed,
-            reads_failed: self.reads_failed,
-            subscriptions_renewed: self.subscriptions_renewed,
-            destination_failures: self.destination_failures,
-        }
+        self.dropped.push(range);
     }
 }

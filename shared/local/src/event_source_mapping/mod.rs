@@ -141,6 +141,7 @@ impl Mapping {
             backoff_initial: options.retry_backoff_initial,
             backoff_max: options.retry_backoff_max,
         };
+        let counts = Mutex::new(Counts::new(&config));
         Self {
             config,
             queue,
@@ -151,7 +152,7 @@ impl Mapping {
             faults: options.faults.clone(),
             retry,
             concurrency,
-            counts: Mutex::new(Counts::new()),
+            counts,
             shards: Mutex::default(),
         }
     }
@@ -277,15 +278,18 @@ impl Mapping {
             .iter()
             .map(|progress| progress.records_to_read())
             .sum();
-        lock(&self.counts).progress(&self.config, records_to_read)
+        MappingProgress {
+            records_to_read,
+            ..lock(&self.counts).progress.clone()
+        }
     }
 
     pub fn put_to_done_us(&self) -> Histogram<u64> {
         lock(&self.counts).put_to_done_us.clone()
     }
 
-    fn count(&self, count: impl FnOnce(&mut Counts)) {
-        count(&mut lock(&self.counts));
+    fn count(&self, count: impl FnOnce(&mut MappingProgress)) {
+        count(&mut lock(&self.counts).progress);
     }
 
     fn note_reads(&self, subscription: &mut Subscription) {
@@ -304,18 +308,17 @@ impl Mapping {
         }
         let now = Instant::now();
         let fresh = progress.finish(lane, records);
-        self.count(|counts| {
-            for record in records
-                .iter()
-                .zip(fresh)
-                .filter_map(|(record, fresh)| fresh.then_some(record))
-            {
-                counts.records_completed += 1;
-                if let Some(put) = record.put {
-                    counts.note_latency(now.duration_since(put));
-                }
+        let mut counts = lock(&self.counts);
+        for record in records
+            .iter()
+            .zip(fresh)
+            .filter_map(|(record, fresh)| fresh.then_some(record))
+        {
+            counts.progress.records_completed += 1;
+            if let Some(put) = record.put {
+                counts.note_latency(now.duration_since(put));
             }
-        });
+        }
     }
 
     fn note_dropped(
