@@ -30,9 +30,7 @@ pub(super) struct Delivery {
     pub mapping: Arc<Mapping>,
     pub progress: Arc<ShardProgress>,
     pub lane: usize,
-    /// Names this work to the function's processes.
-    pub affinity: String,
-    /// Names it to the faults.
+    /// Names this work to the function's processes and to the faults.
     pub place: String,
     /// The shard's windows, lent for this delivery.
     pub window: Option<TumblingWindow>,
@@ -441,7 +439,7 @@ impl Delivery {
         let request_id = random_request_id();
         let invocation = mapping
             .queue
-            .invoke_process(request_id.clone(), payload, &self.affinity, elsewhere);
+            .invoke_process(request_id.clone(), payload, &self.place, elsewhere);
         let answer = invocation.await;
         mapping.count(|counts| counts.in_flight -= 1);
         let (verdict, last, response) = match answer {

@@ -247,7 +247,7 @@ impl Poller {
     }
 
     fn delivery(&mut self, lane: usize) -> Delivery {
-        let affinity = if self.mapping.lanes() > 1 {
+        let place = if self.mapping.lanes() > 1 {
             format!("{}#{lane}", self.place)
         } else {
             self.place.clone()
@@ -256,8 +256,7 @@ impl Poller {
             mapping: Arc::clone(&self.mapping),
             progress: Arc::clone(&self.progress),
             lane,
-            place: affinity.clone(),
-            affinity,
+            place,
             window: self.window.take(),
         }
     }
