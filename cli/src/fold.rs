@@ -121,7 +121,7 @@ impl<'j> Fold<'j> {
             Some(EventOutcome::Applied) => self.counts.applied += 1,
             Some(EventOutcome::Duplicate | EventOutcome::Redelivered) => self.counts.duplicate += 1,
             // The outbox is emptied after each line, so there is always an outcome.
-            Some(EventOutcome::Ignored) | None => self.counts.dropped += 1,
+            Some(EventOutcome::Ignored | EventOutcome::Woken) | None => self.counts.dropped += 1,
         }
         self.rules.add(&plan.rules);
         let triggers = std::mem::take(&mut plan.profile.outbox);

@@ -188,6 +188,8 @@ async fn parking_marks_the_item_that_was_read_and_raises_its_version(table: &imp
     let parked = |version: u64| ProfileItem {
         version,
         parked_since: Some(since),
+        next_due_at: None,
+        merged_into: None,
         ..large.clone()
     };
     parks(table, &user, ParkTarget::Version(1), since).await;
@@ -389,6 +391,8 @@ fn profile(user_id: &str, version: u64, state: &[u8]) -> ProfileItem {
         state: state.to_vec(),
         updated_at,
         parked_since: None,
+        next_due_at: None,
+        merged_into: None,
     }
 }
 

@@ -239,6 +239,8 @@ mod tests {
                 state: profile_state::encode(&profile, &journey),
                 updated_at: Timestamp::default(),
                 parked_since,
+                next_due_at: None,
+                merged_into: None,
             };
             table.put(&item, 0).await.expect("it is in memory");
         }

@@ -115,6 +115,7 @@ mod tests {
                 at: Timestamp::default(),
                 clock: Default::default(),
                 user: user.into(),
+                alias: None,
                 session_id: None,
                 content_id: None,
                 category: None,

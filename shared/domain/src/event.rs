@@ -15,6 +15,10 @@ use crate::value::Value;
 /// What a user key starts with that stands for an anonymous id, so that it can't be mistaken for a user id.
 pub const ANONYMOUS_PREFIX: &str = "anonymous:";
 
+/// The type of the event that wakes a user's timers. It carries no authority: it only makes a profile look at its own
+/// timers as of the record's arrival, so a forged, repeated or early one changes nothing.
+pub const TIMER_EVENT: &str = "usher.timer";
+
 /// How an event's timestamp came to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClockMark {
@@ -86,6 +90,9 @@ pub struct Event<'a> {
     pub clock: ClockMark,
     /// Whose profile it belongs to: the user id, or [`ANONYMOUS_PREFIX`] and the anonymous id.
     pub user: Cow<'a, str>,
+    /// The key of another profile that is the same user's: that of the event's anonymous id where it has a user id too,
+    /// or of an `alias` event's earlier id. Never the same as [`Event::user`].
+    pub alias: Option<Cow<'a, str>>,
     /// The producer's session, for its own use: Usher's sessions go by time.
     pub session_id: Option<Cow<'a, str>>,
     /// The content item that was touched.

@@ -1,7 +1,7 @@
 //! Applying one event to one profile.
 
 use crate::condition::Scope;
-use crate::event::ArrivedEvent;
+use crate::event::{ArrivedEvent, TIMER_EVENT};
 use crate::feature::{Folding, apply_trait, merge_trait, short_shard};
 use crate::journey::{Dispatch, Journey};
 use crate::profile::Profile;
@@ -18,12 +18,16 @@ pub enum EventOutcome {
     Duplicate,
     /// The journey ignores its type.
     Ignored,
+    /// It was a [`TIMER_EVENT`]: the profile looked at its timers as of its arrival.
+    Woken,
 }
 
 /// Decides whether an event takes effect, without changing anything. `dispatch` is the journey's for its type.
 pub fn outcome(dispatch: &Dispatch, profile: &Profile, arrived: &ArrivedEvent<'_>) -> EventOutcome {
     if profile.is_redelivery(arrived) {
         EventOutcome::Redelivered
+    } else if arrived.event.event_type == TIMER_EVENT {
+        EventOutcome::Woken
     } else if dispatch.ignored {
         EventOutcome::Ignored
     } else if profile.recent_event_ids.contains(arrived.event.id_hash) {

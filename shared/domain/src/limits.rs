@@ -34,6 +34,27 @@ pub const OUTBOX_TRIGGERS_MAX: usize = 32;
 /// only for as long as they remember the id.
 /// The decisions table must remember longer than this (it does so for 90 days unless told otherwise).
 pub const OUTBOX_RESEND_AGE_MS_MAX: i64 = 7 * 24 * 60 * 60 * 1000;
+/// Offers that a profile remembers for caps, cool-downs and groups: 1.3 KB of the item. No cap may allow more.
+pub const OFFERS_MADE_MAX: usize = 64;
+/// Merged profiles that a profile remembers by the hashes of their keys, so that an event that names one again costs no
+/// look at it. What is beyond costs a read.
+pub const ALIASES_MAX: usize = 8;
+/// Pointers that are followed from an id to the user that it became, one after the other.
+pub const POINTERS_MAX: usize = 8;
+/// Reminders that one timer may have.
+pub const REMINDERS_MAX: usize = 16;
+/// Longest time that a timer may wait: 365 days.
+pub const TIMER_MS_MAX: i64 = 365 * 24 * 60 * 60 * 1000;
+/// Caps that a policy may have.
+pub const CAPS_MAX: usize = 16;
+/// Groups of rules that exclude each other.
+pub const GROUPS_MAX: usize = 32;
+/// Experiments that a journey may run at once.
+pub const EXPERIMENTS_MAX: usize = 16;
+/// Arms that an experiment may have.
+pub const ARMS_MAX: usize = 16;
+/// Rules that did not fire which a decision names with their reasons, at most.
+pub const REASON_RULES_MAX: usize = 16;
 /// Sessions kept as intervals, so that late events can still join them; older ones only count.
 pub const OPEN_SESSIONS_MAX: usize = 4;
 /// Values that a rule's reason reports at most.

@@ -19,6 +19,18 @@ pub struct UserPlan {
     pub outcomes: Vec<EventOutcome>,
     /// What became of each rule.
     pub rules: RuleCounts,
+    /// Why planning stopped before the last event, where it did.
+    pub stopped: Option<Stopped>,
+}
+
+/// Why planning stopped before an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The outbox may not hold what the event fires: go on when it was sent.
+    OutboxIsFull,
+    /// The event says that another profile is the same user's: go on when that was merged into this one, and write both
+    /// together. It is the key of the other.
+    AliasToMerge(String),
 }
 
 /// Plans one user's events, in stream order, on the profile as it was read.
@@ -34,10 +46,12 @@ pub fn plan_user<'e, 'a: 'e>(
     let mut outcomes = Vec::with_capacity(events.size_hint().0);
     let mut rule_counts = RuleCounts::default();
     let mut changed = false;
+    let mut stopped = None;
     for arrived in events {
         let dispatch = journey.dispatch(&arrived.event.event_type);
         let outcome = fold::outcome(dispatch, &profile, arrived);
         if outcome == EventOutcome::Applied && !has_room(dispatch, &profile) {
+            stopped = Some(Stopped::OutboxIsFull);
             break;
         }
         match outcome {
@@ -48,7 +62,7 @@ pub fn plan_user<'e, 'a: 'e>(
             }
             // Its record is settled: it stays so when it comes again after its id was forgotten. That alone is worth no
             // write, so it is stored with the next one.
-            EventOutcome::Duplicate => profile.guard.advance(arrived.shard.key, arrived.position),
+            EventOutcome::Duplicate | EventOutcome::Woken => profile.guard.advance(arrived.shard.key, arrived.position),
             EventOutcome::Redelivered | EventOutcome::Ignored => {}
         }
         outcomes.push(outcome);
@@ -58,6 +72,7 @@ pub fn plan_user<'e, 'a: 'e>(
         changed,
         outcomes,
         rules: rule_counts,
+        stopped,
     }
 }
 

@@ -7,16 +7,77 @@ use crate::journey::{Feature, Journey};
 use crate::recent_event_ids::RecentEventIds;
 use crate::sessions::Sessions;
 use crate::time::Timestamp;
-use crate::trigger::Trigger;
+use crate::trigger::{Cause, SeenValue, Trigger};
 use crate::value::Value;
 
 /// What a profile keeps for a rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleState {
     /// How often it fired.
     pub fired: u64,
-    /// The arrival of the record that made it fire last.
+    /// When it fired last: the arrival of the record that made it, or when its timer was due.
     pub last_fired_at: Option<Timestamp>,
+    /// How often it fired in what its limit counts for, unless that is the user.
+    pub within_limit: Option<WithinLimit>,
+    /// Whether the condition of its transition held at the last look.
+    pub holds: bool,
+    /// How far its timer is.
+    pub timer: Option<TimerState>,
+    /// The offer that it put off.
+    pub put_off: Option<Box<PutOff>>,
+}
+
+/// How often a rule fired in a session, or under a version of the journey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WithinLimit {
+    /// The event time of the first time it fired in the session, in milliseconds since 1970, or the hash of the version.
+    pub scope: i64,
+    /// So often.
+    pub fired: u64,
+}
+
+/// How far a timer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerState {
+    /// What it counts from, by event time.
+    pub since: Timestamp,
+    /// How many of its reminders are done with: fired, or not fired for a reason.
+    pub done: u32,
+}
+
+/// An offer that was put off to the end of quiet hours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PutOff {
+    /// Until then.
+    pub until: Timestamp,
+    /// Which of its rule's reminders it is.
+    pub reminder: u32,
+    /// What caused it.
+    pub cause: Cause,
+    /// What its condition read.
+    pub saw: Vec<SeenValue>,
+}
+
+/// An offer that was made, for caps, cool-downs and groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OfferMade {
+    /// When.
+    pub at: Timestamp,
+    /// The rule's fingerprint.
+    pub rule: u32,
+    /// The content's fingerprint.
+    pub content: u32,
+    /// The slot's fingerprint.
+    pub slot: u32,
+}
+
+/// Whether a user is in the journey, where that has entry or exit conditions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Since when the user is in, or was last.
+    pub entered_at: Option<Timestamp>,
+    /// Since when the user is out again.
+    pub left_at: Option<Timestamp>,
 }
 
 /// A user's profile, laid out for one journey: the vectors run along the journey's features, steps, traits and rules.
@@ -42,6 +103,19 @@ pub struct Profile {
     pub traits: Vec<Option<Dated>>,
     /// The state of each of the journey's rules.
     pub rules: Vec<RuleState>,
+    /// The latest offers, oldest first, as far back as the journey's policy looks and at most
+    /// [`crate::limits::OFFERS_MADE_MAX`].
+    pub offers: Vec<OfferMade>,
+    /// Whether the user is in the journey.
+    pub membership: Membership,
+    /// Where the user's clock is, by the latest event that says (an IANA time zone), where the journey goes by it.
+    pub timezone: Option<Dated>,
+    /// The hashes of the keys of profiles that were merged into this one last, the latest last, at most
+    /// [`crate::limits::ALIASES_MAX`].
+    pub aliases: Vec<u64>,
+    /// Then the user is woken: never later than the first timer is due, and as long as it is in the future, it may be
+    /// earlier. An attribute of the item, for the index; not a part of the state.
+    pub wake_at: Option<Timestamp>,
     /// Triggers that were decided with this write and may not have been put on the stream yet, oldest first (P5).
     pub outbox: Vec<Trigger>,
 }
@@ -64,6 +138,11 @@ impl Profile {
             steps: vec![None; journey.steps.len()],
             traits: vec![None; journey.traits.len()],
             rules: vec![RuleState::default(); journey.rules.len()],
+            offers: Vec::new(),
+            membership: Membership::default(),
+            timezone: None,
+            aliases: Vec::new(),
+            wake_at: None,
             outbox: Vec::new(),
         }
     }

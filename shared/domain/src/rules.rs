@@ -21,13 +21,27 @@ pub enum RuleOutcome {
     ConditionFailed,
     /// What it offers is not eligible for this user.
     ContentIneligible,
-    /// Another rule with a higher priority fired for the same slot on the same event.
+    /// Another rule with a higher priority fired for the same slot at the same moment.
     LostToPriority,
+    /// It would have fired, but the user is held out: the decision is logged, and nobody is shown anything.
+    HeldOut,
+    /// The user got as many offers as a cap allows.
+    Capped,
+    /// It would have fired, but the user's quiet hours put it off.
+    QuietUntil,
+    /// It would have fired, but for the user's quiet hours.
+    Quiet,
+    /// What it offers was offered not long ago.
+    ContentCoolingDown,
+    /// A rule of its group fired.
+    Excluded,
+    /// The user is not in the journey.
+    NotInJourney,
 }
 
 impl RuleOutcome {
     /// Every outcome, in the order of [`RuleOutcome::index`].
-    pub const ALL: [RuleOutcome; 7] = [
+    pub const ALL: [RuleOutcome; 14] = [
         RuleOutcome::Fired,
         RuleOutcome::LimitReached,
         RuleOutcome::CoolingDown,
@@ -35,6 +49,13 @@ impl RuleOutcome {
         RuleOutcome::ConditionFailed,
         RuleOutcome::ContentIneligible,
         RuleOutcome::LostToPriority,
+        RuleOutcome::HeldOut,
+        RuleOutcome::Capped,
+        RuleOutcome::QuietUntil,
+        RuleOutcome::Quiet,
+        RuleOutcome::ContentCoolingDown,
+        RuleOutcome::Excluded,
+        RuleOutcome::NotInJourney,
     ];
 
     /// Its index in [`RuleOutcome::ALL`].
@@ -52,6 +73,13 @@ impl RuleOutcome {
             RuleOutcome::ConditionFailed => "condition_failed",
             RuleOutcome::ContentIneligible => "content_ineligible",
             RuleOutcome::LostToPriority => "lost_to_priority",
+            RuleOutcome::HeldOut => "held_out",
+            RuleOutcome::Capped => "capped",
+            RuleOutcome::QuietUntil => "quiet_until",
+            RuleOutcome::Quiet => "quiet",
+            RuleOutcome::ContentCoolingDown => "content_cooling_down",
+            RuleOutcome::Excluded => "excluded",
+            RuleOutcome::NotInJourney => "not_in_journey",
         }
     }
 }
@@ -134,8 +162,8 @@ fn consider(
     profile: &Profile,
     arrived: &ArrivedEvent<'_>,
 ) -> RuleOutcome {
-    let state = profile.rules[index];
-    if rule.limit.is_some_and(|limit| state.fired >= limit) {
+    let state = &profile.rules[index];
+    if rule.limit.is_some_and(|limit| state.fired >= limit.count) {
         return RuleOutcome::LimitReached;
     }
     if let (Some(cooldown_ms), Some(last)) = (rule.cooldown_ms, state.last_fired_at)
@@ -154,7 +182,7 @@ fn consider(
         Ok(false) => return RuleOutcome::ConditionFalse,
         Err(_) => return RuleOutcome::ConditionFailed,
     }
-    let content = &journey.contents[rule.offer];
+    let content = &journey.contents[rule.offer(0)];
     match allowed(&scope, content.when.as_ref(), content.unless.as_ref()) {
         Ok(true) => RuleOutcome::Fired,
         Ok(false) | Err(_) => RuleOutcome::ContentIneligible,
@@ -193,14 +221,18 @@ fn fire(journey: &Journey, rule: &Rule, index: usize, profile: &mut Profile, arr
             .flat_map(|condition| condition.seen(&scope))
             .collect(),
         won_over: Vec::new(),
+        passed_over: Vec::new(),
     };
     let trigger = Trigger {
         id: TriggerId::of(&event.user, &rule.id, &event.id),
         user: event.user.to_string(),
         rule: rule.id.clone(),
         slot: rule.slot.clone(),
-        offer: journey.contents[rule.offer].id.clone(),
+        offer: journey.contents[rule.offer(0)].id.clone(),
         decided_at: profile.now,
+        due_at: None,
+        held_out: false,
+        arms: Vec::new(),
         cause: Cause {
             event_id: event.id.to_string(),
             event_type: event.event_type.to_string(),

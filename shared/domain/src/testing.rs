@@ -46,6 +46,7 @@ pub(crate) fn event<'a>(id: &str, event_type: &str, at: Timestamp) -> Event<'a> 
         at,
         clock: Default::default(),
         user: "u".into(),
+        alias: None,
         session_id: None,
         content_id: None,
         category: None,

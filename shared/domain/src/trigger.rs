@@ -55,8 +55,23 @@ pub struct Reason {
     pub condition: Option<String>,
     /// What the condition read.
     pub saw: Vec<SeenValue>,
-    /// The rules that would have fired on the same event and slot, but have a lower priority.
+    /// The rules that would have fired at the same moment for the same slot, but have a lower priority.
     pub won_over: Vec<String>,
+    /// The other rules that looked at the same moment and did not fire, at most [`crate::limits::REASON_RULES_MAX`].
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// A rule that looked and did not fire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    /// The rule.
+    pub rule: String,
+    /// [`crate::rules::RuleOutcome::name`] of why not.
+    pub outcome: String,
+    /// The same for people, such as `cooling down until 2026-01-05T10:00:00Z`.
+    pub detail: String,
+    /// What its condition read, where that is why.
+    pub saw: Vec<SeenValue>,
 }
 
 /// A decision to offer something to a user.
@@ -72,8 +87,14 @@ pub struct Trigger {
     pub slot: String,
     /// The content that is offered.
     pub offer: String,
-    /// The arrival of the record that caused it.
+    /// The arrival of the record that caused it, or woke its timer.
     pub decided_at: Timestamp,
+    /// When its timer was due, or its quiet hours ended; none for what an event caused at once.
+    pub due_at: Option<Timestamp>,
+    /// Whether nobody is to be shown it: the user is held out, and what they do is what others are compared with.
+    pub held_out: bool,
+    /// The arm of each of the journey's experiments that the user is in.
+    pub arms: Vec<(String, String)>,
     /// The event that caused it.
     pub cause: Cause,
     /// The journey's name.

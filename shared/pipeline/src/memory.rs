@@ -553,6 +553,8 @@ mod tests {
             state: vec![1],
             updated_at,
             parked_since: None,
+            next_due_at: None,
+            merged_into: None,
         }
     }
 

@@ -36,7 +36,7 @@ pub enum CallError {
 }
 
 /// A profile as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProfileItem {
     /// The table's key.
     pub user_id: String,
@@ -48,6 +48,18 @@ pub struct ProfileItem {
     pub updated_at: Timestamp,
     /// Since when the user is parked: events of the user wait on `rejected`, and later ones follow them there.
     pub parked_since: Option<Timestamp>,
+    /// When the user is to be woken, for the sparse index that timer-sweeper reads.
+    pub next_due_at: Option<Timestamp>,
+    /// The user that this one turned out to be: the item is a pointer, its state is empty, and events for it go there.
+    pub merged_into: Option<String>,
+}
+
+/// Partitions of the index of due users: it takes 1,000 writes a second in each.
+pub const DUE_SHARDS: u64 = 16;
+
+/// The partition of the index of due users that a user is in: `00` to `15`.
+pub fn due_shard(user_id: &str) -> String {
+    format!("{:02}", usher_domain::hash::hash_bytes(user_id.as_bytes()) % DUE_SHARDS)
 }
 
 /// The largest [`ProfileItem::state`] that is written, in bytes: an item holds 400 KB, its other attributes and names

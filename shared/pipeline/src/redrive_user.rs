@@ -553,7 +553,7 @@ where
                 None => break,
                 Some(EventOutcome::Applied) => counts.applied += 1,
                 Some(EventOutcome::Duplicate | EventOutcome::Redelivered) => counts.duplicate += 1,
-                Some(EventOutcome::Ignored) => counts.ignored += 1,
+                Some(EventOutcome::Ignored | EventOutcome::Woken) => counts.ignored += 1,
             }
             counts.records += 1;
             open.advance(&mut profile.guard);
@@ -642,6 +642,8 @@ where
             state,
             updated_at: profile.now,
             parked_since,
+            next_due_at: profile.wake_at,
+            merged_into: None,
         };
         let put = || self.ports.profiles.put(&item, profile.version);
         let answer = until_answered(self.deadline, ATTEMPTS_MAX, put)

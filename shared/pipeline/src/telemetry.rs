@@ -49,6 +49,8 @@ pub struct ProfileWriterBatch {
     pub redelivered: u64,
     /// Settled records that the journey ignores.
     pub dropped_by_rule: u64,
+    /// Settled records that made a profile look at its timers.
+    pub woken: u64,
     /// Settled records that can't be used, the parked ones included.
     pub rejected: u64,
     /// Settled records that wait on `rejected` for their user's profile to be mended.

@@ -205,6 +205,7 @@ fn typed_arrived<'a>(batch: &KinesisEvent, events: &'a [TypedEvent], shard: &'a 
     records
         .map(|(record, event)| ArrivedEvent {
             event: Event {
+                alias: None,
                 id: Cow::Borrowed(&event.event_id),
                 id_hash: hash_bytes(event.event_id.as_bytes()),
                 event_type: Cow::Borrowed(&event.event_type),

@@ -345,6 +345,7 @@ fn validate<'a>(raw: RawEvent<'a>, arrived_at: Timestamp) -> Result<Event<'a>, R
         at,
         clock,
         user,
+        alias: None,
         session_id: optional(raw.session_id, "session_id")?,
         content_id: optional(raw.content_id, "content_id")?,
         category: optional(raw.category, "category")?,

@@ -472,6 +472,7 @@ impl StoredProfile {
                 profile.rules[index] = RuleState {
                     fired: stored.fired,
                     last_fired_at,
+                    ..RuleState::default()
                 };
             }
         }
@@ -514,6 +515,9 @@ fn load_trigger(stored: StoredTrigger, user: &str, times: Times) -> Option<Trigg
         slot: stored.slot,
         offer: stored.offer,
         decided_at: times.at(stored.decided_before_now_ms),
+        due_at: None,
+        held_out: false,
+        arms: Vec::new(),
         cause: Cause {
             event_id: stored.event_id,
             event_type: stored.event_type,
@@ -531,6 +535,7 @@ fn load_trigger(stored: StoredTrigger, user: &str, times: Times) -> Option<Trigg
                 .map(|(name, json)| SeenValue { name, json })
                 .collect(),
             won_over: stored.won_over,
+            passed_over: Vec::new(),
         },
     })
 }

@@ -393,6 +393,8 @@ impl MemoryCloud {
         self.profiles.insert(ProfileItem {
             version: last_good.version + 1,
             parked_since,
+            next_due_at: None,
+            merged_into: None,
             ..last_good
         });
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use usher_domain::time::Timestamp;
-use usher_pipeline::ports::ProfileItem;
+use usher_pipeline::ports::{ProfileItem, due_shard};
 
 /// An item: attributes by name.
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -13,6 +13,12 @@ pub(super) type Item = HashMap<String, AttributeValue>;
 const PROFILE_LAYOUT: &str = "1";
 /// The attribute that marks a parked user; it is there only then.
 pub(super) const PARKED_SINCE: &str = "parked_since";
+/// The attribute that says when a user is to be woken, in milliseconds since 1970: the sort key of the sparse index.
+pub(super) const NEXT_DUE_AT: &str = "next_due_at";
+/// The attribute that is the sparse index's partition key; it is there with [`NEXT_DUE_AT`] only.
+pub(super) const DUE_SHARD: &str = "due_shard";
+/// The attribute that makes an item a pointer to another user's.
+pub(super) const MERGED_INTO: &str = "merged_into";
 /// Bytes that one write capacity unit pays for.
 const WRITE_UNIT_BYTES: usize = 1024;
 
@@ -30,6 +36,13 @@ pub(super) fn profile_to_item(profile: &ProfileItem) -> Item {
     ]);
     if let Some(since) = profile.parked_since {
         item.insert(PARKED_SINCE.to_owned(), AttributeValue::S(since.to_string()));
+    }
+    if let Some(due_at) = profile.next_due_at {
+        item.insert(NEXT_DUE_AT.to_owned(), AttributeValue::N(due_at.epoch_ms().to_string()));
+        item.insert(DUE_SHARD.to_owned(), AttributeValue::S(due_shard(&profile.user_id)));
+    }
+    if let Some(user) = &profile.merged_into {
+        item.insert(MERGED_INTO.to_owned(), AttributeValue::S(user.clone()));
     }
     item
 }
@@ -54,6 +67,20 @@ fn profile_from_layout_1(mut item: Item) -> Result<ProfileItem, String> {
         None => None,
         Some(_) => Some(time(&item, PARKED_SINCE)?),
     };
+    let next_due_at = match item.get(NEXT_DUE_AT) {
+        None => None,
+        Some(_) => {
+            let text = number(&item, NEXT_DUE_AT)?;
+            let epoch_ms = text
+                .parse()
+                .map_err(|_| format!("its {NEXT_DUE_AT} is {text}, which is no time in milliseconds"))?;
+            Some(Timestamp::from_epoch_ms(epoch_ms))
+        }
+    };
+    let merged_into = match item.get(MERGED_INTO) {
+        None => None,
+        Some(_) => Some(text(&item, MERGED_INTO)?.to_owned()),
+    };
     let state = match item.remove("state") {
         Some(AttributeValue::B(state)) => state.into_inner(),
         other => return Err(wrong_type("state", other.as_ref(), "binary (B)")),
@@ -64,6 +91,8 @@ fn profile_from_layout_1(mut item: Item) -> Result<ProfileItem, String> {
         state,
         updated_at,
         parked_since,
+        next_due_at,
+        merged_into,
     })
 }
 
@@ -186,6 +215,8 @@ mod tests {
             state: vec![0, 255, 10, 34],
             updated_at: Timestamp::from_epoch_ms(1_767_607_200_123),
             parked_since: None,
+            next_due_at: None,
+            merged_into: None,
         }
     }
 
@@ -201,6 +232,8 @@ mod tests {
 
         let parked = ProfileItem {
             parked_since: Some(Timestamp::from_epoch_ms(1_767_607_200_456)),
+            next_due_at: None,
+            merged_into: None,
             ..profile()
         };
         let item = profile_to_item(&parked);
@@ -282,7 +315,7 @@ mod tests {
     #[test]
     fn attributes_of_a_later_version_are_let_be() {
         let mut item = profile_to_item(&profile());
-        item.insert("next_due_at".to_owned(), AttributeValue::N("1".to_owned()));
+        item.insert("colour".to_owned(), AttributeValue::N("1".to_owned()));
         assert_eq!(profile_from_item(item), Ok(profile()));
     }
 

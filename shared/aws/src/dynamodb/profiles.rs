@@ -379,6 +379,8 @@ mod tests {
             state: vec![0, 255],
             updated_at,
             parked_since: None,
+            next_due_at: None,
+            merged_into: None,
         }
     }
 

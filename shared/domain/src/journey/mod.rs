@@ -1,12 +1,16 @@
 //! The journey: what an operator asks for, from one YAML file, checked before anything runs.
 
 mod diagnostic;
+mod policy;
 mod read;
 mod read_feature;
+mod rule;
 
 use hashbrown::HashMap;
 
 pub use diagnostic::{Diagnostic, Diagnostics, did_you_mean};
+pub use policy::{Cap, Experiment, Group, Policy, QuietAction, QuietHours, Reentry};
+pub use rule::{Due, Holdout, Limit, LimitPer, Moment, Rule, Since, Timer};
 
 use crate::condition::{Condition, Expression};
 use crate::feature::Computation;
@@ -48,30 +52,10 @@ pub struct Content {
     pub when: Option<Condition>,
     /// Not offered while this holds.
     pub unless: Option<Condition>,
-}
-
-/// A rule: on which events to offer what.
-#[derive(Debug)]
-pub struct Rule {
-    /// Its id.
-    pub id: String,
-    /// What its state in a profile is found by.
+    /// What it is found by in a profile.
     pub fingerprint: u32,
-    /// Only fires when this holds.
-    pub when: Option<Condition>,
-    /// Does not fire when this holds.
-    pub unless: Option<Condition>,
-    /// The index of the content that it offers.
-    pub offer: usize,
-    /// Where the offer is shown.
-    pub slot: String,
-    /// How long it stays silent after firing, in milliseconds.
+    /// How long it is not offered again, in milliseconds; without it, as [`Policy::content_cooldown_ms`] says.
     pub cooldown_ms: Option<i64>,
-    /// How often it fires for one user at most.
-    pub limit: Option<u64>,
-    /// Among rules that fire on one event for one slot, the one with the highest priority wins.
-    pub priority: i64,
-    on: EventTypes,
 }
 
 /// Which types of events something looks at.
@@ -102,8 +86,11 @@ pub struct Dispatch {
     pub features: Vec<usize>,
     /// The steps that it may complete.
     pub steps: Vec<usize>,
-    /// The rules that it may fire, the highest priority first.
+    /// The rules that it may fire (those of [`Moment::Event`], [`Moment::Enters`] and [`Moment::Leaves`]), the highest
+    /// priority first.
     pub rules: Vec<usize>,
+    /// The rules whose [`Moment::Timer`] counts from such an event.
+    pub timers: Vec<usize>,
 }
 
 /// A checked and compiled journey.
@@ -127,6 +114,10 @@ pub struct Journey {
     pub contents: Vec<Content>,
     /// The rules.
     pub rules: Vec<Rule>,
+    /// What limits all rules together.
+    pub policy: Policy,
+    /// How users are split for comparison.
+    pub experiments: Vec<Experiment>,
     /// The features that keep something for each session: indices into [`Journey::features`].
     pub per_session: Vec<usize>,
     by_type: HashMap<String, Dispatch>,

@@ -6,7 +6,10 @@ use saphyr::{LoadableYamlNode, MarkedYaml, Scalar as YamlScalar, YamlData};
 use saphyr_parser::{Event, Parser};
 
 use super::diagnostic::shortened;
-use super::{Content, Diagnostic, Diagnostics, EventTypes, IDLE_TIMEOUT_MS_DEFAULT, Journey, Rule, Step, did_you_mean};
+use super::{
+    Content, Diagnostic, Diagnostics, EventTypes, IDLE_TIMEOUT_MS_DEFAULT, Journey, Limit, LimitPer, Moment, Policy,
+    Rule, Step, did_you_mean,
+};
 use crate::condition::{Condition, Names};
 use crate::hash::{fingerprint, hash_bytes};
 use crate::limits::*;
@@ -230,6 +233,8 @@ impl Reader {
             traits: self.names.traits.clone(),
             contents,
             rules,
+            policy: Policy::default(),
+            experiments: Vec::new(),
             per_session: Vec::new(),
             by_type: Default::default(),
             otherwise: Default::default(),
@@ -286,6 +291,8 @@ impl Reader {
             id: id.to_owned(),
             when,
             unless,
+            fingerprint: fingerprint(&["content", id]),
+            cooldown_ms: None,
         })
     }
 
@@ -329,16 +336,24 @@ impl Reader {
         let priority =
             get("priority").and_then(|value| self.whole(value, &format!("{path}.priority"), i64::MIN, i64::MAX));
         let on = narrowed(on, when.as_ref());
+        let slot = slot?;
         Some(Rule {
             id: id.to_owned(),
             fingerprint: fingerprint(&["rule", id]),
+            moment: Moment::Event,
             when,
             unless,
-            offer: offer?,
-            slot: slot?,
+            offers: vec![offer?],
+            slot_fingerprint: fingerprint(&["slot", &slot]),
+            slot,
             cooldown_ms,
-            limit: limit.map(|limit| limit as u64),
+            limit: limit.map(|limit| Limit {
+                count: limit as u64,
+                per: LimitPer::User,
+            }),
             priority: priority.unwrap_or(0),
+            group: None,
+            holdout: None,
             on,
         })
     }

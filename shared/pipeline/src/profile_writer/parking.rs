@@ -93,7 +93,11 @@ impl Parking {
             .map(|(index, arrived)| {
                 let settled = self.profile.as_ref().and_then(|profile| {
                     let outcome = fold::outcome(journey.dispatch(&arrived.event.event_type), profile, arrived);
-                    matches!(outcome, EventOutcome::Redelivered | EventOutcome::Ignored).then_some(outcome)
+                    matches!(
+                        outcome,
+                        EventOutcome::Redelivered | EventOutcome::Ignored | EventOutcome::Woken
+                    )
+                    .then_some(outcome)
                 });
                 let became = settled.ok_or_else(|| {
                     let follows = !std::mem::take(&mut is_first) && self.reason == RejectReason::ProfileTooLarge;
@@ -307,6 +311,8 @@ where
             state: profile_state::encode(&Profile::new(&self.journey), &self.journey),
             updated_at: Timestamp::default(),
             parked_since: Some(since),
+            next_due_at: None,
+            merged_into: None,
         };
         let put = || self.ports.profiles.put(&item, 0);
         match until_answered(deadline, WRITE_ATTEMPTS_MAX, put).await {

@@ -126,6 +126,7 @@ impl Tally {
                 RecordOutcome::Event(EventOutcome::Duplicate) => &mut telemetry.duplicate,
                 RecordOutcome::Event(EventOutcome::Redelivered) => &mut telemetry.redelivered,
                 RecordOutcome::Event(EventOutcome::Ignored) => &mut telemetry.dropped_by_rule,
+                RecordOutcome::Event(EventOutcome::Woken) => &mut telemetry.woken,
                 RecordOutcome::Rejected(Reject { reason, .. }) | RecordOutcome::Parked(reason) => {
                     telemetry.parked += u64::from(matches!(outcome, RecordOutcome::Parked(_)));
                     *telemetry

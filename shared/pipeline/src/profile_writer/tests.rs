@@ -464,6 +464,8 @@ async fn p1_p6_events_of_an_unreadable_profile_are_rejected_in_order_and_the_oth
             state: state.to_vec(),
             updated_at: Timestamp::default(),
             parked_since: None,
+            next_due_at: None,
+            merged_into: None,
         });
     };
     type Case<'c> = (&'static str, &'c dyn Fn(&World), u64);

@@ -235,8 +235,9 @@ where
 
     /// The profile in an item, unless the user is parked or becomes so because it can't be read.
     fn decode(&self, item: &ProfileItem) -> Result<Loaded, UserFailure> {
-        let profile = profile_state::decode(&item.state, item.version, &item.user_id, &self.journey)
+        let mut profile = profile_state::decode(&item.state, item.version, &item.user_id, &self.journey)
             .map_err(|error| Parking::unreadable(ParkTarget::Version(item.version), chain(&error)))?;
+        profile.wake_at = item.next_due_at;
         if let Some(since) = item.parked_since {
             return Err(Parking::following(profile, since).into());
         }
@@ -343,6 +344,8 @@ where
                     state: profile_state::encode(&planned, &self.journey),
                     updated_at: planned.now,
                     parked_since: None,
+                    next_due_at: planned.wake_at,
+                    merged_into: None,
                 };
                 if item.state.len() > PROFILE_STATE_BYTES_MAX {
                     let mut stored = match room.stored.take() {

@@ -92,6 +92,7 @@ fn fold(journey: &Journey, drawn: &[Drawn]) -> Profile {
         .enumerate()
         .map(|(index, (is_click, seconds, _, _, traits, shard))| ArrivedEvent {
             event: Event {
+                alias: None,
                 id: format!("e{index}").into(),
                 id_hash: hash_bytes(format!("e{index}").as_bytes()),
                 event_type: if *is_click { "click" } else { "view" }.into(),

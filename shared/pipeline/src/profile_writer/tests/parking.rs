@@ -302,6 +302,8 @@ async fn p1_a_crash_between_the_put_and_the_mark_parks_again_and_nothing_is_pass
                     state: b"rubbish".to_vec(),
                     updated_at: Timestamp::default(),
                     parked_since: None,
+                    next_due_at: None,
+                    merged_into: None,
                 });
                 world.profiles.insert_unreadable("c", "no state");
                 let batch = records(0, &["a click", "c click", "b click", "a sign_up", "a hint", "c hint"]);
@@ -542,6 +544,8 @@ async fn p3_a_redrive_finds_what_is_parked_while_it_runs() {
     let (world, backup) = unreadable_for_a_while(&batch).await;
     world.profiles.insert(ProfileItem {
         parked_since: Some(Timestamp::from_epoch_ms(EPOCH_MS)),
+        next_due_at: None,
+        merged_into: None,
         ..backup
     });
     let meanwhile = records(81, &["a hint", "b hint", "a click"]);
@@ -561,6 +565,8 @@ async fn p2_a_redrive_that_ends_the_parking_between_put_and_mark_takes_nothing_t
     let (world, backup) = unreadable_for_a_while(&batch).await;
     world.profiles.insert(ProfileItem {
         parked_since: Some(Timestamp::from_epoch_ms(EPOCH_MS)),
+        next_due_at: None,
+        merged_into: None,
         ..backup
     });
     // profile-writer crashes when the events are on `rejected` and the item is not marked again.
@@ -585,6 +591,8 @@ async fn p2_a_redrive_that_ends_the_parking_between_put_and_mark_takes_nothing_t
     world.profiles.insert(ProfileItem {
         version: mended.version + 1,
         parked_since: Some(Timestamp::from_epoch_ms(EPOCH_MS)),
+        next_due_at: None,
+        merged_into: None,
         ..mended
     });
     world.profiles.faults().on_call(move |call| {
@@ -593,6 +601,8 @@ async fn p2_a_redrive_that_ends_the_parking_between_put_and_mark_takes_nothing_t
             profiles.insert(ProfileItem {
                 version: item.version + 1,
                 parked_since: None,
+                next_due_at: None,
+                merged_into: None,
                 ..item
             });
         }
