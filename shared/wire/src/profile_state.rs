@@ -8,6 +8,9 @@
 //! longer has is dropped at the next write, what it adds starts from now, and what it changed starts anew.
 
 mod feature_state;
+mod offers;
+mod rule_state;
+mod trigger_state;
 
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::{Error as EncodeError, Write};
@@ -15,15 +18,18 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 use usher_domain::feature::Dated;
 use usher_domain::guard::{Guard, ShardKey};
 use usher_domain::journey::Journey;
-use usher_domain::profile::{Profile, RuleState};
+use usher_domain::limits::{ALIASES_MAX, IDENTIFIER_BYTES_MAX};
+use usher_domain::profile::{Membership, Profile};
 use usher_domain::recent_event_ids::RecentEventIds;
 use usher_domain::sequence_number::{Position, SequenceNumber};
 use usher_domain::sessions::{Session, Sessions};
 use usher_domain::time::Timestamp;
-use usher_domain::trigger::{Cause, Reason, SeenValue, Trigger, TriggerId};
 use usher_domain::value::Scalar;
 
 use feature_state::{StoredState, load_state, store_state};
+use offers::{StoredOffers, load_offers, store_offers};
+use rule_state::{StoredRule, load_rule, store_rule};
+use trigger_state::{StoredTrigger, load_trigger, store_trigger};
 
 /// The layout that is written.
 pub const LAYOUT: u8 = 1;
@@ -129,6 +135,25 @@ struct StoredProfile {
     rules: Vec<StoredRule>,
     #[n(10)]
     outbox: Vec<StoredTrigger>,
+    // What follows came later: it is at the end and optional, so that what was written before is read, and what is not
+    // used takes no byte.
+    #[n(11)]
+    membership: Option<StoredMembership>,
+    #[n(12)]
+    offers: Option<StoredOffers>,
+    #[n(13)]
+    timezone: Option<StoredDated>,
+    #[cbor(n(14), with = "minicbor::bytes")]
+    aliases: Option<Vec<u8>>,
+}
+
+/// Milliseconds before now.
+#[derive(Encode, Decode)]
+struct StoredMembership {
+    #[n(0)]
+    entered: Option<i64>,
+    #[n(1)]
+    left: Option<i64>,
 }
 
 #[derive(Encode, Decode)]
@@ -198,50 +223,6 @@ struct StoredTrait {
     name: String,
     #[n(1)]
     value: StoredDated,
-}
-
-#[derive(Encode, Decode)]
-struct StoredRule {
-    #[n(0)]
-    fingerprint: u32,
-    #[n(1)]
-    fired: u64,
-    #[n(2)]
-    last_before_now_ms: Option<i64>,
-}
-
-#[derive(Encode, Decode)]
-struct StoredTrigger {
-    #[cbor(n(0), with = "minicbor::bytes")]
-    id: Vec<u8>,
-    #[n(1)]
-    rule: String,
-    #[n(2)]
-    slot: String,
-    #[n(3)]
-    offer: String,
-    #[n(4)]
-    decided_before_now_ms: i64,
-    #[n(5)]
-    event_id: String,
-    #[n(6)]
-    event_type: String,
-    #[n(7)]
-    event_before_now_ms: i64,
-    #[n(8)]
-    shard_id: String,
-    #[cbor(n(9), with = "minicbor::bytes")]
-    sequence_number: Vec<u8>,
-    #[n(10)]
-    journey: String,
-    #[n(11)]
-    journey_version: String,
-    #[n(12)]
-    condition: Option<String>,
-    #[n(13)]
-    saw: Vec<(String, String)>,
-    #[n(14)]
-    won_over: Vec<String>,
 }
 
 impl StoredScalar {
@@ -362,15 +343,8 @@ impl StoredProfile {
             .rules
             .iter()
             .zip(&profile.rules)
-            .filter(|(_, state)| state.fired > 0)
-            .map(|(rule, state)| {
-                let last_before_now_ms = state.last_fired_at.map(|at| times.before_now_ms(at));
-                StoredRule {
-                    fingerprint: rule.fingerprint,
-                    fired: state.fired,
-                    last_before_now_ms,
-                }
-            });
+            .filter_map(|(rule, state)| store_rule(rule, state, times));
+        let aliases: Vec<u8> = profile.aliases.iter().copied().flat_map(u64::to_be_bytes).collect();
         StoredProfile {
             layout: LAYOUT,
             applied_events: profile.applied_events,
@@ -391,6 +365,10 @@ impl StoredProfile {
                 .iter()
                 .map(|trigger| store_trigger(trigger, times))
                 .collect(),
+            membership: store_membership(profile.membership, times),
+            offers: store_offers(&profile.offers, times),
+            timezone: profile.timezone.as_ref().map(|dated| times.store_dated(dated)),
+            aliases: (!aliases.is_empty()).then_some(aliases),
         }
     }
 
@@ -412,13 +390,7 @@ impl StoredProfile {
             Some((ShardKey(entry.shard), position))
         });
         profile.guard = Guard::from_entries(guard.collect::<Option<_>>()?);
-        let hashes = self.recent_event_ids.chunks_exact(8);
-        if !hashes.remainder().is_empty() {
-            return None;
-        }
-        // chunks_exact gives 8 bytes each, so the conversion can't fail.
-        profile.recent_event_ids =
-            RecentEventIds::from_hashes(hashes.map(|hash| u64::from_be_bytes(hash.try_into().unwrap_or_default())));
+        profile.recent_event_ids = RecentEventIds::from_hashes(load_hashes(&self.recent_event_ids)?);
         profile.sessions = Sessions {
             closed_count: self.sessions.closed_count,
             closed_duration_ms: self.sessions.closed_duration_ms,
@@ -468,77 +440,49 @@ impl StoredProfile {
                 .iter()
                 .position(|rule| rule.fingerprint == stored.fingerprint)
             {
-                let last_fired_at = stored.last_before_now_ms.map(|ms| times.at(ms));
-                profile.rules[index] = RuleState {
-                    fired: stored.fired,
-                    last_fired_at,
-                    ..RuleState::default()
-                };
+                profile.rules[index] = load_rule(stored, &journey.rules[index], times)?;
             }
         }
         let outbox = self.outbox.into_iter().map(|stored| load_trigger(stored, user, times));
         profile.outbox = outbox.collect::<Option<_>>()?;
+        if let Some(stored) = self.membership {
+            profile.membership = Membership {
+                entered_at: stored.entered.map(|ms| times.at(ms)),
+                left_at: stored.left.map(|ms| times.at(ms)),
+            };
+        }
+        if let Some(stored) = self.offers {
+            profile.offers = load_offers(&stored, times)?;
+        }
+        profile.timezone = self.timezone.map(|stored| times.load_dated(stored)).filter(is_name);
+        if let Some(stored) = self.aliases {
+            let hashes: Vec<u64> = load_hashes(&stored)?.collect();
+            profile.aliases = hashes[hashes.len().saturating_sub(ALIASES_MAX)..].to_vec();
+        }
         Some(profile)
     }
 }
 
-fn store_trigger(trigger: &Trigger, times: Times) -> StoredTrigger {
-    StoredTrigger {
-        id: trigger.id.0.to_be_bytes().to_vec(),
-        rule: trigger.rule.clone(),
-        slot: trigger.slot.clone(),
-        offer: trigger.offer.clone(),
-        decided_before_now_ms: times.before_now_ms(trigger.decided_at),
-        event_id: trigger.cause.event_id.clone(),
-        event_type: trigger.cause.event_type.clone(),
-        event_before_now_ms: times.before_now_ms(trigger.cause.at),
-        shard_id: trigger.cause.shard_id.clone(),
-        sequence_number: store_sequence_number(trigger.cause.sequence_number),
-        journey: trigger.journey.clone(),
-        journey_version: trigger.journey_version.clone(),
-        condition: trigger.reason.condition.clone(),
-        saw: trigger
-            .reason
-            .saw
-            .iter()
-            .map(|seen| (seen.name.clone(), seen.json.clone()))
-            .collect(),
-        won_over: trigger.reason.won_over.clone(),
-    }
-}
-
-fn load_trigger(stored: StoredTrigger, user: &str, times: Times) -> Option<Trigger> {
-    Some(Trigger {
-        id: TriggerId(u128::from_be_bytes(stored.id.try_into().ok()?)),
-        user: user.to_owned(),
-        rule: stored.rule,
-        slot: stored.slot,
-        offer: stored.offer,
-        decided_at: times.at(stored.decided_before_now_ms),
-        due_at: None,
-        held_out: false,
-        arms: Vec::new(),
-        cause: Cause {
-            event_id: stored.event_id,
-            event_type: stored.event_type,
-            at: times.at(stored.event_before_now_ms),
-            shard_id: stored.shard_id,
-            sequence_number: load_sequence_number(&stored.sequence_number)?,
-        },
-        journey: stored.journey,
-        journey_version: stored.journey_version,
-        reason: Reason {
-            condition: stored.condition,
-            saw: stored
-                .saw
-                .into_iter()
-                .map(|(name, json)| SeenValue { name, json })
-                .collect(),
-            won_over: stored.won_over,
-            passed_over: Vec::new(),
-        },
+fn store_membership(membership: Membership, times: Times) -> Option<StoredMembership> {
+    (membership != Membership::default()).then(|| StoredMembership {
+        entered: membership.entered_at.map(|at| times.before_now_ms(at)),
+        left: membership.left_at.map(|at| times.before_now_ms(at)),
     })
 }
 
+/// 64-bit numbers, 8 bytes each; nothing where the last has fewer.
+fn load_hashes(bytes: &[u8]) -> Option<impl Iterator<Item = u64>> {
+    let (hashes, rest) = bytes.as_chunks::<8>();
+    rest.is_empty()
+        .then(|| hashes.iter().map(|hash| u64::from_be_bytes(*hash)))
+}
+
+/// Whether it can be the name of a time zone.
+fn is_name(dated: &Dated) -> bool {
+    matches!(&dated.value, Scalar::Text(name) if name.len() <= IDENTIFIER_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod kept_for_rules_tests;
 #[cfg(test)]
 mod tests;

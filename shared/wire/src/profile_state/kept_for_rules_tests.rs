@@ -1,0 +1,321 @@
+//! What profiles keep for rules, timers, policy and identity, made up: these tests don't ask how it comes about.
+
+use proptest::prelude::*;
+use usher_domain::journey::{Due, Limit, LimitPer, Moment, Since, Timer};
+use usher_domain::limits::{OFFERS_MADE_MAX, REMINDERS_MAX};
+use usher_domain::profile::{OfferMade, PutOff, RuleState, TimerState, WithinLimit};
+use usher_domain::trigger::{Cause, PassedOver, Reason, SeenValue, Trigger, TriggerId};
+
+use super::*;
+
+const START_MS: i64 = 1_767_607_200_000;
+const JOURNEY: &str = "
+journey: kept
+steps: [{ id: a, on: click }]
+contents: [{ id: c }]
+triggers:
+  - { id: timer, on: click, offer: c, slot: s }
+  - { id: limited, on: click, offer: c, slot: s, limit: 3 }
+  - { id: enters, on: click, when: steps.a.done, offer: c, slot: s }
+  - { id: plain, on: click, offer: c, slot: s }
+";
+
+/// A journey with a rule of each kind.
+fn journey() -> Journey {
+    let mut journey = Journey::parse(JOURNEY).expect("a journey");
+    journey.rules[0].moment = Moment::Timer(Timer {
+        since: Since::Step(0),
+        reminders: vec![Due::After(1000)],
+    });
+    journey.rules[1].limit = Some(Limit {
+        count: 3,
+        per: LimitPer::Session,
+    });
+    let condition = journey.rules[2].when.take().expect("a condition");
+    journey.rules[2].moment = Moment::Enters(condition);
+    journey
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![
+        // A year around the start, and any time there is.
+        (-31_536_000_000i64..31_536_000_000).prop_map(|ms| Timestamp::from_epoch_ms(START_MS + ms)),
+        any::<i64>().prop_map(Timestamp::from_epoch_ms),
+    ]
+}
+
+fn seen() -> impl Strategy<Value = Vec<SeenValue>> {
+    let one = ("[a-z.]{0,12}", "[0-9]{1,4}").prop_map(|(name, json)| SeenValue { name, json });
+    prop::collection::vec(one, 0..4)
+}
+
+fn sequence_number() -> impl Strategy<Value = SequenceNumber> {
+    any::<[u64; 3]>().prop_map(SequenceNumber::from_limbs)
+}
+
+fn cause() -> impl Strategy<Value = Cause> {
+    ("[a-zé:]{1,20}", "[a-z.]{1,12}", time(), sequence_number()).prop_map(|(event_id, event_type, at, number)| Cause {
+        event_id,
+        event_type,
+        at,
+        shard_id: "shardId-000000000001".to_owned(),
+        sequence_number: number,
+    })
+}
+
+/// The state of any rule; what a rule of its kind has no use for is taken out below.
+fn rule_state() -> impl Strategy<Value = RuleState> {
+    let timer = (time(), 0..=REMINDERS_MAX as u32).prop_map(|(since, done)| TimerState { since, done });
+    let within = (any::<i64>(), any::<u64>()).prop_map(|(scope, fired)| WithinLimit { scope, fired });
+    let put_off =
+        (time(), 0..=REMINDERS_MAX as u32, cause(), seen()).prop_map(|(until, reminder, cause, saw)| PutOff {
+            until,
+            reminder,
+            cause,
+            saw,
+        });
+    (
+        prop_oneof![Just(0), any::<u64>()],
+        prop::option::of(time()),
+        prop::option::of(within),
+        any::<bool>(),
+        prop::option::of(timer),
+        prop::option::of(put_off.prop_map(Box::new)),
+    )
+        .prop_map(
+            |(fired, last_fired_at, within_limit, holds, timer, put_off)| RuleState {
+                fired,
+                last_fired_at,
+                within_limit,
+                holds,
+                timer,
+                put_off,
+            },
+        )
+}
+
+fn passed_over() -> impl Strategy<Value = PassedOver> {
+    ("[a-z]{1,8}", "[a-z_]{1,12}", "[ -~]{0,40}", seen()).prop_map(|(rule, outcome, detail, saw)| PassedOver {
+        rule,
+        outcome,
+        detail,
+        saw,
+    })
+}
+
+fn outbox() -> impl Strategy<Value = Vec<Trigger>> {
+    let arms = prop::collection::vec(("[a-z_]{1,8}", "[a-z]{1,8}"), 0..3);
+    let passed_over = prop::collection::vec(passed_over(), 0..3);
+    let decided = (any::<u128>(), time(), prop::option::of(time()), any::<bool>());
+    let trigger = (decided, arms, cause(), seen(), passed_over).prop_map(
+        |((id, decided_at, due_at, held_out), arms, cause, saw, passed_over)| Trigger {
+            id: TriggerId(id),
+            user: "u1".to_owned(),
+            rule: "timer".to_owned(),
+            slot: "s".to_owned(),
+            offer: "c".to_owned(),
+            decided_at,
+            due_at,
+            held_out,
+            arms,
+            cause,
+            journey: "kept".to_owned(),
+            journey_version: "1".to_owned(),
+            reason: Reason {
+                condition: None,
+                saw,
+                won_over: Vec::new(),
+                passed_over,
+            },
+        },
+    );
+    prop::collection::vec(trigger, 0..3)
+}
+
+fn profile() -> impl Strategy<Value = Profile> {
+    let offer = (time(), any::<[u32; 3]>()).prop_map(|(at, [rule, content, slot])| OfferMade {
+        at,
+        rule,
+        content,
+        slot,
+    });
+    let membership = (prop::option::of(time()), prop::option::of(time()));
+    let timezone = (time(), any::<u16>(), "[A-Za-z/_]{0,30}").prop_map(|(at, shard, name)| Dated {
+        at,
+        shard,
+        value: Scalar::Text(name),
+    });
+    (
+        time(),
+        prop::collection::vec(rule_state(), 4),
+        prop::collection::vec(offer, 0..=OFFERS_MADE_MAX),
+        membership,
+        prop::option::of(timezone),
+        prop::collection::vec(any::<u64>(), 0..=ALIASES_MAX),
+        outbox(),
+    )
+        .prop_map(
+            |(now, mut rules, offers, (entered_at, left_at), timezone, aliases, outbox)| {
+                for (index, rule) in rules.iter_mut().enumerate() {
+                    rule.timer = rule.timer.filter(|_| index == 0);
+                    rule.within_limit = rule.within_limit.filter(|_| index == 1);
+                    rule.holds &= index == 2;
+                }
+                Profile {
+                    now,
+                    rules,
+                    offers,
+                    membership: Membership { entered_at, left_at },
+                    timezone,
+                    aliases,
+                    outbox,
+                    ..Profile::new(&journey())
+                }
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn p4_what_is_kept_for_rules_is_read_back(profile in profile()) {
+        let journey = journey();
+        let bytes = encode(&profile, &journey);
+        prop_assert_eq!(&decode(&bytes, 0, "u1", &journey).expect("just written"), &profile);
+        prop_assert_eq!(encode(&profile, &journey), bytes);
+    }
+
+    /// A rule that became another kind starts anew, one that is gone is forgotten, and nothing else changes.
+    #[test]
+    fn what_another_journey_has_no_use_for_is_dropped(profile in profile()) {
+        let bytes = encode(&profile, &journey());
+        let mut other = Journey::parse(&JOURNEY.replace("limit: 3", "cooldown: 1h").replace("id: plain", "id: new"))
+            .expect("a journey");
+        other.rules.rotate_left(1);
+        let read = decode(&bytes, 0, "u1", &other).expect("a profile");
+        for (rule, state) in other.rules.iter().zip(&read.rules) {
+            let (timer, within, holds) = (state.timer, state.within_limit, state.holds);
+            prop_assert_eq!((timer, within, holds), (None, None, false), "{}", rule.id);
+            let known = journey().rules.iter().position(|known| known.id == rule.id);
+            let fired = known.map_or(0, |index| profile.rules[index].fired);
+            prop_assert_eq!(state.fired, fired, "{}", rule.id);
+        }
+        prop_assert_eq!(&read.offers, &profile.offers, "they count for caps all the same");
+        prop_assert_eq!((&read.outbox, &read.membership, &read.aliases), (&profile.outbox, &profile.membership, &profile.aliases));
+    }
+
+    #[test]
+    fn p10_damaged_bytes_are_an_error_or_a_profile_within_the_bounds(
+        profile in profile(),
+        cut in 0usize..3000,
+        flips in prop::collection::vec((0usize..3000, any::<u8>()), 1..6),
+    ) {
+        let journey = journey();
+        let bytes = encode(&profile, &journey);
+        if cut < bytes.len() {
+            prop_assert!(decode(&bytes[..cut], 1, "u1", &journey).is_err(), "cut at {}", cut);
+        }
+        let mut flipped = bytes;
+        for (at, with) in flips {
+            let at = at % flipped.len();
+            flipped[at] ^= with;
+        }
+        if let Ok(profile) = decode(&flipped, 1, "u1", &journey) {
+            prop_assert!(!encode(&profile, &journey).is_empty());
+            prop_assert!(profile.offers.len() <= OFFERS_MADE_MAX && profile.aliases.len() <= ALIASES_MAX);
+        }
+    }
+}
+
+#[test]
+fn p8_more_than_a_profile_keeps_is_cut_to_the_latest() {
+    let journey = journey();
+    let at = |seconds: usize| Timestamp::from_epoch_ms(START_MS + seconds as i64 * 1000);
+    let offers = (0..OFFERS_MADE_MAX + 5).map(|number| OfferMade {
+        at: at(number),
+        rule: 1,
+        content: 2,
+        slot: 3,
+    });
+    let stored = Profile {
+        offers: offers.collect(),
+        aliases: (0..ALIASES_MAX as u64 + 3).collect(),
+        ..Profile::new(&journey)
+    };
+    let read = decode(&encode(&stored, &journey), 0, "u1", &journey).expect("a profile");
+    assert_eq!(read.offers, stored.offers[5..]);
+    assert_eq!(read.aliases, stored.aliases[3..]);
+}
+
+/// What it costs in bytes of the item, for who designs a journey; what is not used costs nothing.
+#[test]
+fn p8_what_is_kept_for_rules_is_small() {
+    let journey = journey();
+    let now = Timestamp::from_epoch_ms(START_MS);
+    let hours_ago = |hours: i64| now.minus_ms(hours * 3_600_000);
+    let empty = Profile {
+        now,
+        ..Profile::new(&journey)
+    };
+    let plain = encode(&empty, &journey).len();
+    let cost = |change: &dyn Fn(&mut Profile)| {
+        let mut profile = empty.clone();
+        change(&mut profile);
+        encode(&profile, &journey).len() - plain
+    };
+    let offers = |count: i64| {
+        move |profile: &mut Profile| {
+            profile.offers = (0..count)
+                .map(|number| OfferMade {
+                    at: hours_ago(24 * count - 24 * number),
+                    rule: u32::MAX,
+                    content: u32::MAX,
+                    slot: u32::MAX,
+                })
+                .collect();
+        }
+    };
+    let timer = |profile: &mut Profile| {
+        profile.rules[0].timer = Some(TimerState {
+            since: hours_ago(30),
+            done: 0,
+        });
+    };
+    let fired = |profile: &mut Profile| {
+        profile.rules[1] = RuleState {
+            fired: 2,
+            last_fired_at: Some(hours_ago(2)),
+            within_limit: Some(WithinLimit {
+                scope: hours_ago(3).epoch_ms(),
+                fired: 2,
+            }),
+            ..RuleState::default()
+        };
+    };
+    let entered = |profile: &mut Profile| profile.membership.entered_at = Some(hours_ago(500));
+    let alias = |profile: &mut Profile| profile.aliases = vec![u64::MAX];
+    let timezone = |profile: &mut Profile| {
+        profile.timezone = Some(Dated {
+            at: hours_ago(1),
+            shard: 70,
+            value: Scalar::Text("Europe/London".to_owned()),
+        });
+    };
+    for (what, cost, bytes_max) in [
+        ("nothing", cost(&|_| {}), 0),
+        ("a running timer", cost(&timer), 15),
+        ("a rule with a limit a session", cost(&fired), 23),
+        ("an offer", cost(&offers(1)), 23),
+        ("ten offers", cost(&offers(10)), 182),
+        (
+            "as many offers as it keeps",
+            cost(&offers(OFFERS_MADE_MAX as i64)),
+            1100,
+        ),
+        ("membership", cost(&entered), 8),
+        ("a time zone", cost(&timezone), 30),
+        ("one merged profile", cost(&alias), 12),
+    ] {
+        println!("{what}: {cost} bytes");
+        assert!(cost <= bytes_max, "{what}: {cost}");
+    }
+}
