@@ -207,6 +207,8 @@ pub enum DecisionStatus {
     Delivered,
     /// The receiver refused it for good.
     Undeliverable,
+    /// The user is held out: it is logged, and goes nowhere.
+    HeldOut,
 }
 
 impl DecisionStatus {
@@ -216,6 +218,7 @@ impl DecisionStatus {
             DecisionStatus::Pending => "pending",
             DecisionStatus::Delivered => "delivered",
             DecisionStatus::Undeliverable => "undeliverable",
+            DecisionStatus::HeldOut => "held_out",
         }
     }
 
@@ -225,6 +228,7 @@ impl DecisionStatus {
             DecisionStatus::Pending,
             DecisionStatus::Delivered,
             DecisionStatus::Undeliverable,
+            DecisionStatus::HeldOut,
         ];
         all.into_iter().find(|status| status.name() == name)
     }

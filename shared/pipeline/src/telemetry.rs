@@ -101,6 +101,8 @@ pub struct TriggerDeliveryBatch {
     pub duplicate: u64,
     /// Decisions that the receiver refused for good.
     pub undeliverable: u64,
+    /// Decisions recorded that nobody is shown, because their user is held out.
+    pub held_out: u64,
     /// Records of a kind that this function leaves alone.
     pub other_kind: u64,
     /// Records that are no trigger.

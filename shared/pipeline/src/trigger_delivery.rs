@@ -2,7 +2,8 @@
 //!
 //! A decision is recorded under (user, trigger id) before it is delivered, so a trigger that comes twice is delivered
 //! once (P5). Where delivering is a step of its own, the record says `pending` until it succeeded: a crash in between
-//! delivers again, under the same id, and the receiver acts once.
+//! delivers again, under the same id, and the receiver acts once. A decision for a user who is held out is recorded as
+//! such and goes nowhere.
 
 use futures::StreamExt;
 use tokio::time::Instant;
@@ -69,8 +70,15 @@ enum Outcome {
     Delivered,
     Duplicate,
     Undeliverable,
+    HeldOut,
     OtherKind,
     Malformed,
+}
+
+/// A decision that came.
+struct Incoming {
+    decision: DecisionItem,
+    is_held_out: bool,
 }
 
 impl<D, V, C, T> TriggerDelivery<D, V, C, T>
@@ -119,8 +127,8 @@ where
             );
         }
         // A user's decisions go out in order; a stable sort keeps each user's together and in place.
-        decisions.sort_by(|(_, left), (_, right)| left.user_id.cmp(&right.user_id));
-        let users = decisions.chunk_by(|(_, left), (_, right)| left.user_id == right.user_id);
+        decisions.sort_by(|(_, left), (_, right)| left.decision.user_id.cmp(&right.decision.user_id));
+        let users = decisions.chunk_by(|(_, left), (_, right)| left.decision.user_id == right.decision.user_id);
         let deliveries = users.map(|decisions| self.deliver_user(decisions, deadline));
         let delivered: Vec<_> = futures::stream::iter(deliveries)
             .buffer_unordered(self.config.delivery_concurrency.max(1))
@@ -155,7 +163,7 @@ where
     }
 
     /// The decision in a record; otherwise what becomes of the record.
-    fn read(&self, bytes: &[u8]) -> Result<DecisionItem, Outcome> {
+    fn read(&self, bytes: &[u8]) -> Result<Incoming, Outcome> {
         let text = std::str::from_utf8(bytes).map_err(|_| Outcome::Malformed)?;
         let record = TriggerRecord::parse(bytes).map_err(|_| Outcome::Malformed)?;
         if record.kind != DECISION_KIND {
@@ -182,7 +190,7 @@ where
             return Err(Outcome::Malformed);
         }
         let kept_s = i64::from(self.config.decision_ttl_days) * SECONDS_PER_DAY;
-        Ok(DecisionItem {
+        let decision = DecisionItem {
             user_id: record.user_id.into_owned(),
             trigger_id: record.trigger_id.into_owned(),
             rule: record.rule.into_owned(),
@@ -192,18 +200,22 @@ where
             trigger: text.to_owned(),
             // From the wall clock, not from when it was decided: TTL is about storage, and a replayed year must not vanish.
             expires_at_epoch_s: self.ports.clock.now().epoch_ms() / MS_PER_SECOND + kept_s,
+        };
+        Ok(Incoming {
+            decision,
+            is_held_out: record.held_out,
         })
     }
 
     /// Delivers one user's decisions in order, up to the first that fails.
     async fn deliver_user(
         &self,
-        decisions: &[(usize, DecisionItem)],
+        decisions: &[(usize, Incoming)],
         deadline: Instant,
     ) -> (Vec<(usize, Outcome)>, Option<(usize, String)>) {
         let mut settled = Vec::with_capacity(decisions.len());
-        for (index, decision) in decisions {
-            match self.deliver(decision, deadline).await {
+        for (index, incoming) in decisions {
+            match self.deliver(incoming, deadline).await {
                 Ok(outcome) => settled.push((*index, outcome)),
                 Err(failure) => return (settled, Some((*index, chain(&failure)))),
             }
@@ -211,28 +223,43 @@ where
         (settled, None)
     }
 
-    async fn deliver(&self, decision: &DecisionItem, deadline: Instant) -> Result<Outcome, Failure> {
+    async fn deliver(&self, incoming: &Incoming, deadline: Instant) -> Result<Outcome, Failure> {
+        let Incoming { decision, is_held_out } = incoming;
         let TriggerDeliveryPorts {
             decisions, delivery, ..
         } = &self.ports;
-        let first = if delivery.needs_receipt() {
+        let first = if *is_held_out {
+            DecisionStatus::HeldOut
+        } else if delivery.needs_receipt() {
             DecisionStatus::Pending
         } else {
             DecisionStatus::Delivered
         };
         let recorded = until_answered(deadline, TABLE_ATTEMPTS_MAX, || decisions.record(decision, first)).await?;
-        if let RecordAnswer::Known(DecisionStatus::Delivered | DecisionStatus::Undeliverable) = recorded {
-            return Ok(Outcome::Duplicate);
+        match recorded {
+            RecordAnswer::New | RecordAnswer::Known(DecisionStatus::Pending) => {}
+            RecordAnswer::Known(
+                DecisionStatus::Delivered | DecisionStatus::Undeliverable | DecisionStatus::HeldOut,
+            ) => {
+                return Ok(Outcome::Duplicate);
+            }
         }
-        let answer = until_answered(deadline, DELIVERY_ATTEMPTS_MAX, || delivery.deliver(decision)).await?;
-        let (status, outcome) = match answer {
-            DeliveryAnswer::Accepted => (DecisionStatus::Delivered, Outcome::Delivered),
-            DeliveryAnswer::RefusedForGood { status } => {
-                tracing::warn!(status, rule = decision.rule, "the receiver refused a decision for good");
-                (DecisionStatus::Undeliverable, Outcome::Undeliverable)
+        let (status, outcome) = if *is_held_out {
+            (DecisionStatus::HeldOut, Outcome::HeldOut)
+        } else {
+            match until_answered(deadline, DELIVERY_ATTEMPTS_MAX, || delivery.deliver(decision)).await? {
+                DeliveryAnswer::Accepted => (DecisionStatus::Delivered, Outcome::Delivered),
+                DeliveryAnswer::RefusedForGood { status } => {
+                    tracing::warn!(status, rule = decision.rule, "the receiver refused a decision for good");
+                    (DecisionStatus::Undeliverable, Outcome::Undeliverable)
+                }
             }
         };
-        if status != first {
+        let known = match recorded {
+            RecordAnswer::New => first,
+            RecordAnswer::Known(status) => status,
+        };
+        if status != known {
             let (user_id, trigger_id) = (&decision.user_id, &decision.trigger_id);
             until_answered(deadline, TABLE_ATTEMPTS_MAX, || {
                 decisions.set_status(user_id, trigger_id, status)
@@ -262,6 +289,7 @@ fn tally(
             Some(Outcome::Delivered) => &mut telemetry.delivered,
             Some(Outcome::Duplicate) => &mut telemetry.duplicate,
             Some(Outcome::Undeliverable) => &mut telemetry.undeliverable,
+            Some(Outcome::HeldOut) => &mut telemetry.held_out,
             Some(Outcome::OtherKind) => &mut telemetry.other_kind,
             Some(Outcome::Malformed) => &mut telemetry.malformed,
             None => &mut telemetry.retried,

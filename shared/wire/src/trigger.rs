@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use usher_domain::trigger::Trigger;
+use usher_domain::trigger::{SeenValue, Trigger};
 
 /// The `kind` of a record that holds a decision.
 pub const DECISION_KIND: &str = "decision";
@@ -22,6 +22,12 @@ struct DecisionRecord<'a> {
     offer: &'a str,
     propensity: f64,
     decided_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_at: Option<String>,
+    #[serde(skip_serializing_if = "is_false")]
+    held_out: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    arms: BTreeMap<&'a str, &'a str>,
     cause: CauseRecord<'a>,
     journey: JourneyRecord<'a>,
     reason: ReasonRecord<'a>,
@@ -49,13 +55,40 @@ struct ReasonRecord<'a> {
     saw: BTreeMap<&'a str, Box<RawValue>>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     won_over: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    passed_over: Vec<PassedOverRecord<'a>>,
+}
+
+#[derive(Serialize)]
+struct PassedOverRecord<'a> {
+    rule: &'a str,
+    outcome: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    saw: BTreeMap<&'a str, Box<RawValue>>,
+}
+
+fn is_false(truth: &bool) -> bool {
+    !truth
+}
+
+fn seen(saw: &[SeenValue]) -> BTreeMap<&str, Box<RawValue>> {
+    saw.iter()
+        .map(|seen| {
+            let value = RawValue::from_string(seen.json.clone());
+            (seen.name.as_str(), value.unwrap_or_else(|_| RawValue::NULL.to_owned()))
+        })
+        .collect()
 }
 
 /// The bytes of a trigger on the stream.
 pub fn to_json(trigger: &Trigger) -> Vec<u8> {
-    let saw = trigger.reason.saw.iter().map(|seen| {
-        let value = RawValue::from_string(seen.json.clone());
-        (seen.name.as_str(), value.unwrap_or_else(|_| RawValue::NULL.to_owned()))
+    let arms = trigger.arms.iter();
+    let passed_over = trigger.reason.passed_over.iter().map(|passed| PassedOverRecord {
+        rule: &passed.rule,
+        outcome: &passed.outcome,
+        detail: &passed.detail,
+        saw: seen(&passed.saw),
     });
     let record = DecisionRecord {
         kind: DECISION_KIND,
@@ -66,6 +99,11 @@ pub fn to_json(trigger: &Trigger) -> Vec<u8> {
         offer: &trigger.offer,
         propensity: FIXED_OFFER_PROPENSITY,
         decided_at: trigger.decided_at.to_string(),
+        due_at: trigger.due_at.map(|at| at.to_string()),
+        held_out: trigger.held_out,
+        arms: arms
+            .map(|(experiment, arm)| (experiment.as_str(), arm.as_str()))
+            .collect(),
         cause: CauseRecord {
             event_id: &trigger.cause.event_id,
             event_type: &trigger.cause.event_type,
@@ -79,8 +117,9 @@ pub fn to_json(trigger: &Trigger) -> Vec<u8> {
         },
         reason: ReasonRecord {
             condition: trigger.reason.condition.as_deref(),
-            saw: saw.collect(),
+            saw: seen(&trigger.reason.saw),
             won_over: &trigger.reason.won_over,
+            passed_over: passed_over.collect(),
         },
     };
     // Text, numbers and raw JSON that was checked: there is nothing in it that can't be written.
@@ -111,6 +150,9 @@ pub struct TriggerRecord<'a> {
     /// When it was decided (RFC 3339).
     #[serde(borrow, default)]
     pub decided_at: Cow<'a, str>,
+    /// Whether nobody is to be shown it: it is there to be compared with what others do who are shown something.
+    #[serde(default)]
+    pub held_out: bool,
     /// What caused it.
     #[serde(borrow, default)]
     pub cause: TriggerCause<'a>,
@@ -139,3 +181,96 @@ impl<'a> TriggerRecord<'a> {
         serde_json::from_slice(bytes)
     }
 }
+
+/// A whole decision, for people who want to know why.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DecisionDetails {
+    /// 32 hexadecimal digits.
+    pub trigger_id: String,
+    /// Whom it is for.
+    pub user_id: String,
+    /// The rule that fired.
+    pub rule: String,
+    /// Where it is shown.
+    pub slot: String,
+    /// What is offered.
+    pub offer: String,
+    /// When it was decided (RFC 3339): the arrival of the record that caused it or woke its timer.
+    pub decided_at: String,
+    /// When its timer was due or its quiet hours ended (RFC 3339).
+    pub due_at: Option<String>,
+    /// Whether nobody is shown it.
+    pub held_out: bool,
+    /// The user's arm of each experiment.
+    pub arms: BTreeMap<String, String>,
+    /// What caused it.
+    pub cause: CauseDetails,
+    /// The journey that decided it.
+    pub journey: JourneyDetails,
+    /// Why.
+    pub reason: ReasonDetails,
+}
+
+/// The event that caused a decision.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CauseDetails {
+    /// Its id.
+    pub event_id: String,
+    /// Its type.
+    pub event_type: String,
+    /// When it happened (RFC 3339).
+    pub timestamp: String,
+}
+
+/// The journey of a decision.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct JourneyDetails {
+    /// Its name.
+    pub name: String,
+    /// Its version: 16 hexadecimal digits that follow from the file.
+    pub version: String,
+}
+
+/// Why a rule fired, and the others did not.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ReasonDetails {
+    /// The rule's condition, where it has one.
+    pub condition: Option<String>,
+    /// What the condition read, by name.
+    pub saw: BTreeMap<String, Box<RawValue>>,
+    /// The rules that lost to it by their priority.
+    pub won_over: Vec<String>,
+    /// The rules that looked at the same moment and did not fire.
+    pub passed_over: Vec<PassedOverDetails>,
+}
+
+/// A rule that looked and did not fire.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PassedOverDetails {
+    /// The rule.
+    pub rule: String,
+    /// Why not, as [`usher_domain::rules::RuleOutcome::name`] says it.
+    pub outcome: String,
+    /// The same for people.
+    pub detail: String,
+    /// What its condition read, by name.
+    pub saw: BTreeMap<String, Box<RawValue>>,
+}
+
+impl DecisionDetails {
+    /// Reads a decision, of this version or an older one.
+    ///
+    /// # Errors
+    /// When it is not JSON of this shape.
+    pub fn parse(text: &str) -> Result<DecisionDetails, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -181,6 +181,7 @@ mod tests {
                 json!({ "status": { "S": "undeliverable" } }),
                 Some(DecisionStatus::Undeliverable),
             ),
+            (json!({ "status": { "S": "held_out" } }), Some(DecisionStatus::HeldOut)),
             (json!({ "status": { "S": "of the future" } }), None),
             (json!({ "user_id": { "S": "u-1" } }), None),
             (Value::Null, None),

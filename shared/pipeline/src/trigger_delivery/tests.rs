@@ -63,8 +63,12 @@ impl World {
             .expect("a Kinesis batch");
         assert!(started.elapsed() < time + Duration::from_secs(2), "P10: it ends");
         let counted = TriggerDeliveryBatch::from_line(self.sink.lines().last().expect("a line a batch")).expect("ours");
-        let settled =
-            counted.delivered + counted.duplicate + counted.undeliverable + counted.other_kind + counted.malformed;
+        let settled = counted.delivered
+            + counted.duplicate
+            + counted.undeliverable
+            + counted.held_out
+            + counted.other_kind
+            + counted.malformed;
         assert_eq!(counted.received, records.len() as u64, "{counted:?}");
         assert_eq!(settled + counted.retried, counted.received, "{counted:?}");
         let retried_from = retried_from(&response, records);
@@ -86,6 +90,13 @@ impl World {
             .map(|(decision, status)| (decision.trigger_id, status.name()))
             .collect()
     }
+}
+
+/// A decision for a user who is held out.
+fn held_out(number: u64, user: &str, id: &str) -> TestRecord {
+    let shown = trigger(number, user, id);
+    let text = String::from_utf8(shown.data).expect("JSON");
+    TestRecord::new(number, text.replace('}', r#","held_out":true}"#))
 }
 
 fn trigger(number: u64, user: &str, id: &str) -> TestRecord {
@@ -246,6 +257,7 @@ async fn p5_a_pending_decision_is_delivered_again() {
         (DecisionStatus::Pending, 1),
         (DecisionStatus::Delivered, 1),
         (DecisionStatus::Undeliverable, 1),
+        (DecisionStatus::HeldOut, 1),
     ] {
         world.decisions.remove("a", "1");
         world.decisions.record(&decision, status).await.expect("it works");
@@ -253,6 +265,12 @@ async fn p5_a_pending_decision_is_delivered_again() {
         assert_eq!(ran.counted.delivered, u64::from(status == DecisionStatus::Pending));
         assert_eq!(world.delivered().len(), delivered, "{status:?}");
     }
+    // A version that knew nothing of holdouts may have recorded it first.
+    world.decisions.remove("a", "1");
+    let pending = DecisionStatus::Pending;
+    world.decisions.record(&decision, pending).await.expect("it works");
+    assert_eq!(world.run(&[held_out(0, "a", "1")]).await.counted.held_out, 1);
+    assert_eq!((world.statuses()[0].1, world.delivered().len()), ("held_out", 1));
 }
 
 #[tokio::test]
@@ -276,6 +294,61 @@ async fn p6_what_is_refused_for_good_is_undeliverable_and_stops_nothing() {
         2,
         "it is not asked again"
     );
+}
+
+#[tokio::test]
+async fn p5_a_decision_that_is_held_out_is_recorded_once_and_goes_nowhere() {
+    for delivery in [MemoryDelivery::default(), MemoryDelivery::without_receipt()] {
+        let world = World::of(delivery);
+        let batch = [
+            trigger(0, "a", "1"),
+            held_out(1, "a", "2"),
+            held_out(2, "b", "3"),
+            trigger(3, "a", "4"),
+        ];
+        for (held_out, delivered, duplicate) in [(2, 2, 0), (0, 0, 4)] {
+            let ran = world.run(&batch).await;
+            let counted = [ran.counted.held_out, ran.counted.delivered, ran.counted.duplicate];
+            assert_eq!((ran.retried_from, counted), (None, [held_out, delivered, duplicate]));
+            assert_eq!(ran.counted.trigger_to_delivered.len() as u64, delivered);
+            let statuses = world.statuses();
+            let statuses: Vec<_> = statuses.iter().map(|(id, status)| (id.as_str(), *status)).collect();
+            let expected = [
+                ("1", "delivered"),
+                ("2", "held_out"),
+                ("4", "delivered"),
+                ("3", "held_out"),
+            ];
+            assert_eq!(statuses, expected);
+            assert_eq!(world.delivered(), ["1", "4"], "nobody is shown the others");
+        }
+    }
+}
+
+#[tokio::test]
+async fn p3_what_is_held_out_keeps_its_place_when_a_call_fails() {
+    use Operation::RecordDecision;
+    for (fault, outcomes) in [
+        (Fault::Throttle, [1, 0]),
+        (Fault::Hang, [1, 0]),
+        // It took effect, so it is known when it comes again.
+        (Fault::LostAnswer, [0, 1]),
+    ] {
+        let world = World::new();
+        world
+            .decisions
+            .faults()
+            .on_call(failing(RecordDecision, "2", fault.clone()));
+        let batch = [held_out(0, "a", "1"), held_out(1, "a", "2"), trigger(2, "a", "3")];
+        let ran = world.run_within(&batch, SHORT * 2).await;
+        let counted = [ran.counted.held_out, ran.counted.duplicate];
+        assert_eq!((ran.retried_from, counted), (Some(1), [1, 0]), "{fault:?}");
+        assert!(world.delivered().is_empty(), "P3: {fault:?}");
+        world.decisions.faults().on_call(|_| None);
+        let ran = world.run(&batch[1..]).await;
+        assert_eq!([ran.counted.held_out, ran.counted.duplicate], outcomes, "{fault:?}");
+        assert_eq!(world.delivered(), ["3"]);
+    }
 }
 
 #[tokio::test]
@@ -319,6 +392,10 @@ async fn p6_what_is_no_decision_is_counted_and_stops_nothing() {
         (of("decision", "", "a", at), Outcome::Malformed),
         (of("decision", "1", "", at), Outcome::Malformed),
         (of("decision", "1", "a", "yesterday"), Outcome::Malformed),
+        (
+            of("decision", "1", "a", at).replace('}', r#","held_out":"maybe"}"#),
+            Outcome::Malformed,
+        ),
         (String::new(), Outcome::Malformed),
         ("not json".to_owned(), Outcome::Malformed),
         ("{}".to_owned(), Outcome::Malformed),
