@@ -20,6 +20,7 @@ pub mod journey;
 pub mod json;
 pub mod limits;
 pub mod local_time;
+pub mod merge;
 pub mod plan;
 pub mod profile;
 pub mod recent_event_ids;

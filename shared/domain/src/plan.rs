@@ -2,6 +2,7 @@
 
 use crate::event::ArrivedEvent;
 use crate::fold::{self, EventOutcome};
+use crate::hash::hash_bytes;
 use crate::journey::{Dispatch, Journey};
 use crate::limits::OUTBOX_TRIGGERS_MAX;
 use crate::profile::Profile;
@@ -52,6 +53,13 @@ pub fn plan_user<'e, 'a: 'e>(
         let outcome = fold::outcome(dispatch, &profile, arrived);
         if outcome == EventOutcome::Applied && !has_room(dispatch, &profile) {
             stopped = Some(Stopped::OutboxIsFull);
+            break;
+        }
+        if outcome == EventOutcome::Applied
+            && let Some(alias) = &arrived.event.alias
+            && !profile.aliases.contains(&hash_bytes(alias.as_bytes()))
+        {
+            stopped = Some(Stopped::AliasToMerge(alias.clone().into_owned()));
             break;
         }
         match outcome {

@@ -9,9 +9,9 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use crate::event::{ArrivedEvent, Event, Properties};
-use crate::fold::merge_history;
 use crate::journey::Journey;
 use crate::limits::OPEN_SESSIONS_MAX;
+use crate::merge::merge_history;
 use crate::plan::plan_user;
 use crate::profile::Profile;
 use crate::testing::{EPOCH_MS, MINUTE_MS, SHARDS, arrived, event, journey, time};
