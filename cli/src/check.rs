@@ -66,7 +66,7 @@ mod tests {
             "{summary}"
         );
         assert!(
-            summary.contains("steps.b: event.content_id.contains(\"y\")"),
+            summary.contains("steps.b.when: event.content_id.contains(\"y\")"),
             "{summary}"
         );
         assert!(!summary.contains("steps.a"), "{summary}");

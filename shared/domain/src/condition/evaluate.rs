@@ -17,7 +17,8 @@ use crate::value::Value;
 pub struct Scope<'s> {
     /// The journey that the condition belongs to.
     pub journey: &'s Journey,
-    /// The event, already folded into the profile.
+    /// The event, already folded into the profile. Its user is the one whose profile it is, even where the rest of it says
+    /// nothing.
     pub event: &'s Event<'s>,
     /// The profile.
     pub profile: &'s Profile,
@@ -62,6 +63,10 @@ impl<'s> Scope<'s> {
             Slot::SessionCount => Value::Int(self.profile.sessions.count() as i64),
             Slot::SessionEvents => Value::Int(latest_session.map_or(0, |session| session.events as i64)),
             Slot::SessionDuration => Value::Int(latest_session.map_or(0, |session| session.duration_ms())),
+            Slot::Arm(index) => {
+                let experiment = self.journey.experiments.get(*index)?;
+                Value::Text(experiment.arm(&self.event.user).into())
+            }
             Slot::AllOfEvent | Slot::PartOfEvent | Slot::AllFeatures | Slot::AllSteps => return None,
         })
     }

@@ -51,6 +51,7 @@ impl Program {
             features: journey.features.iter().map(|feature| feature.name.clone()).collect(),
             steps: journey.steps.iter().map(|step| step.id.clone()).collect(),
             traits: journey.traits.clone(),
+            experiments: journey.arm_names(),
         };
         super::lower::compile(source, &mut names).map(|compiled| compiled.interpreted)
     }
@@ -159,12 +160,13 @@ fn property_bytes(scope: &Scope<'_>) -> usize {
 }
 
 type Build = fn(&Scope<'_>, &Needs) -> CelValue;
-const ROOTS: [(&str, Build); 5] = [
+const ROOTS: [(&str, Build); 6] = [
     ("event", event),
     ("features", features),
     ("steps", steps),
     ("traits", traits),
     ("session", session),
+    ("arms", arms),
 ];
 
 fn map(entries: impl IntoIterator<Item = (String, CelValue)>) -> CelValue {
@@ -242,6 +244,11 @@ fn session(scope: &Scope<'_>, _: &Needs) -> CelValue {
         member("events", Slot::SessionEvents),
         member("duration_ms", Slot::SessionDuration),
     ])
+}
+
+fn arms(scope: &Scope<'_>, _: &Needs) -> CelValue {
+    let experiments = scope.journey.experiments.iter().enumerate();
+    map(experiments.map(|(index, experiment)| (experiment.id.clone(), slot_value(scope, &Slot::Arm(index)))))
 }
 
 fn slot_value(scope: &Scope<'_>, slot: &Slot) -> CelValue {

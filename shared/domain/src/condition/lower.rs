@@ -10,7 +10,7 @@ use crate::limits::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, IDENTIFIER_BYTES_M
 use crate::value::Scalar;
 
 /// The names that every condition knows.
-const ROOTS: [&str; 5] = ["event", "features", "steps", "traits", "session"];
+const ROOTS: [&str; 6] = ["event", "features", "steps", "traits", "session", "arms"];
 const SESSION_MEMBERS: [(&str, Slot); 3] = [
     ("count", Slot::SessionCount),
     ("events", Slot::SessionEvents),
@@ -242,7 +242,7 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
         ["event", "location" | "properties"] => Ok(Some(Slot::PartOfEvent)),
         ["features"] => Ok(Some(Slot::AllFeatures)),
         ["steps"] => Ok(Some(Slot::AllSteps)),
-        ["traits" | "session"] => Ok(None),
+        ["traits" | "session" | "arms"] => Ok(None),
         ["event", rest @ ..] => {
             let named = rest.join(".");
             if rest[0] == "properties" {
@@ -307,7 +307,17 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
                 &mut SESSION_MEMBERS.iter().map(|(name, _)| *name),
             )),
         },
-        ["features" | "traits" | "session" | "steps", ..] => Err(of_no_part(&path[..path.len() - 1].join("."))),
+        ["arms", name] => match names.experiments.iter().position(|(id, _)| id == name) {
+            Some(index) => Ok(Some(Slot::Arm(index))),
+            None => Err(unknown(
+                "experiment",
+                name,
+                &mut names.experiments.iter().map(|(id, _)| id.as_str()),
+            )),
+        },
+        ["features" | "traits" | "session" | "steps" | "arms", ..] => {
+            Err(of_no_part(&path[..path.len() - 1].join(".")))
+        }
         [root, ..] => Err(unknown("name", root, &mut ROOTS.into_iter())),
         [] => Ok(None),
     }
@@ -344,6 +354,7 @@ impl Checker<'_> {
             Expr::Call(call) => {
                 self.check_function(&call.func_name);
                 self.check_type_literals(call);
+                self.check_arm_literals(call);
                 self.check_pattern(call);
                 call.target.iter().for_each(|target| self.check(target));
                 call.args.iter().for_each(|arg| self.check(arg));
@@ -429,6 +440,24 @@ impl Checker<'_> {
         }
     }
 
+    /// A comparison with what is no arm of its experiment can't be true, or can't be false.
+    fn check_arm_literals(&mut self, call: &CallExpr) {
+        let Some((name, literals)) = arm_literals(call) else {
+            return;
+        };
+        let Some((_, arms)) = self.names.experiments.iter().find(|(id, _)| *id == name) else {
+            return;
+        };
+        for literal in literals {
+            if !arms.iter().any(|arm| arm == literal) {
+                self.errors.push(ConditionError {
+                    message: format!("the experiment `{name}` has no arm `{literal}`"),
+                    suggestion: did_you_mean(literal, &mut arms.iter().map(String::as_str)),
+                });
+            }
+        }
+    }
+
     /// Event types are kept in lower case, so a comparison with anything else can't be true.
     fn check_type_literals(&mut self, call: &CallExpr) {
         for literal in type_literals(call).unwrap_or_default() {
@@ -440,6 +469,29 @@ impl Checker<'_> {
                 });
             }
         }
+    }
+}
+
+/// The experiment whose arm an expression reads, and the texts that it is compared with.
+fn arm_literals(call: &CallExpr) -> Option<(String, Vec<&str>)> {
+    let [left, right] = call.args.as_slice() else {
+        return None;
+    };
+    let experiment = |expr: &IdedExpr| match path(&expr.expr)?.as_slice() {
+        ["arms", name] => Some((*name).to_owned()),
+        _ => None,
+    };
+    match call.func_name.as_str() {
+        operators::EQUALS | operators::NOT_EQUALS => match (experiment(left), experiment(right)) {
+            (Some(name), None) => Some((name, vec![text(right)?])),
+            (None, Some(name)) => Some((name, vec![text(left)?])),
+            _ => None,
+        },
+        operators::IN => {
+            let Expr::List(list) = &right.expr else { return None };
+            Some((experiment(left)?, list.elements.iter().filter_map(text).collect()))
+        }
+        _ => None,
     }
 }
 

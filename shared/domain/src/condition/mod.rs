@@ -43,6 +43,8 @@ pub enum Slot {
     SessionEvents,
     /// `session.duration_ms`: the latest session's duration.
     SessionDuration,
+    /// `arms.NAME`: the index of the experiment in the journey.
+    Arm(usize),
     /// `event` as a whole.
     AllOfEvent,
     /// `event.location` or `event.properties` as a whole.
@@ -72,6 +74,8 @@ pub struct Names {
     pub steps: Vec<String>,
     /// The traits that conditions read; compiling a condition adds those that it is the first to read.
     pub traits: Vec<String>,
+    /// The experiments and their arms, in the journey's order.
+    pub experiments: Vec<(String, Vec<String>)>,
 }
 
 /// Something wrong with a condition.
@@ -161,6 +165,39 @@ impl Condition {
         read.map(|(name, _)| name.as_str())
     }
 
+    /// The first thing that it reads of an event, as it is written. Whose event it is doesn't count: that is the same
+    /// whichever event it is.
+    pub fn reads_of_event(&self) -> Option<&str> {
+        let of_event = |slot: &Slot| match slot {
+            Slot::Event(field) => *field != Field::UserId,
+            slot => matches!(slot, Slot::AllOfEvent | Slot::PartOfEvent),
+        };
+        let read = self.reads.iter().find(|(_, slot)| of_event(slot));
+        read.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether it reads anything of an event, so that without one it has no answer.
+    pub fn reads_event(&self) -> bool {
+        self.reads_of_event().is_some()
+    }
+
+    /// Everything that it reads, each once, in the order of reading, with how it is written.
+    pub fn reads(&self) -> &[(String, Slot)] {
+        &self.reads
+    }
+
+    /// Whether it is made of nothing but `steps.ID.done`, `&&` and `||`: then, once it holds, it holds for ever.
+    pub fn is_steps_only(&self) -> bool {
+        fn of_steps(node: &Node) -> bool {
+            match node {
+                Node::Slot(Slot::StepDone(_)) => true,
+                Node::And(left, right) | Node::Or(left, right) => of_steps(left) && of_steps(right),
+                _ => false,
+            }
+        }
+        matches!(&self.program, Program::Typed(node) if of_steps(node))
+    }
+
     /// The condition as it was written.
     pub fn source(&self) -> &str {
         &self.source
@@ -234,6 +271,9 @@ impl Expression {
         let wrong = compiled.reads_once.iter().filter_map(|(name, slot)| match slot {
             Slot::Event(_) | Slot::AllOfEvent | Slot::PartOfEvent => Some(format!(
                 "an `expr` reads features, steps, traits and the session, but no event: `{name}`"
+            )),
+            Slot::Arm(_) => Some(format!(
+                "an `expr` is the same for everyone with the same history, so it can't read `{name}`: put it into a trigger's `when`"
             )),
             Slot::AllFeatures => Some("an `expr` names the features that it reads, as `features.NAME`".to_owned()),
             _ => None,

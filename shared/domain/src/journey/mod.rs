@@ -4,12 +4,14 @@ mod diagnostic;
 mod policy;
 mod read;
 mod read_feature;
+mod read_policy;
+mod read_rule;
 mod rule;
 
 use hashbrown::HashMap;
 
 pub use diagnostic::{Diagnostic, Diagnostics, did_you_mean};
-pub use policy::{Cap, Experiment, Group, Policy, QuietAction, QuietHours, Reentry};
+pub use policy::{Cap, Experiment, Group, Policy, QuietAction, QuietHours, Reentry, share_of};
 pub use rule::{Due, Holdout, Limit, LimitPer, Moment, Rule, Since, Timer};
 
 use crate::condition::{Condition, Expression};
@@ -66,6 +68,9 @@ pub enum EventTypes {
     /// These.
     These(Vec<String>),
 }
+
+/// None at all.
+static NO_TYPES: EventTypes = EventTypes::These(Vec::new());
 
 impl EventTypes {
     /// Whether a type is one of them.
@@ -141,34 +146,62 @@ impl Journey {
         self.by_type.get(event_type).unwrap_or(&self.otherwise)
     }
 
-    /// The conditions that run in the interpreter, with where they are.
-    pub fn interpreted_conditions(&self) -> Vec<(String, &str)> {
-        let steps = self.steps.iter().map(|step| (format!("steps.{}", step.id), &step.when));
-        let features = self
-            .features
-            .iter()
-            .map(|feature| (format!("features.{}", feature.name), &feature.when));
+    /// Every condition of the journey, with where it is in the file, such as `triggers.welcome.when`.
+    pub fn conditions(&self) -> Vec<(String, &Condition)> {
+        let policy = [("entry", &self.policy.entry), ("exit", &self.policy.exit)];
+        let policy = policy.map(|(key, condition)| (key.to_owned(), condition.as_ref()));
+        let steps = self.steps.iter();
+        let steps = steps.map(|step| (format!("steps.{}.when", step.id), step.when.as_ref()));
+        let features = self.features.iter();
+        let features = features.map(|feature| (format!("features.{}.when", feature.name), feature.when.as_ref()));
         let contents = self.contents.iter().flat_map(|content| {
-            let place = format!("contents.{}", content.id);
-            [(place.clone(), &content.when), (place, &content.unless)]
+            let conditions = [("when", &content.when), ("unless", &content.unless)];
+            conditions.map(|(key, condition)| (format!("contents.{}.{key}", content.id), condition.as_ref()))
         });
         let rules = self.rules.iter().flat_map(|rule| {
-            let place = format!("triggers.{}", rule.id);
-            [(place.clone(), &rule.when), (place, &rule.unless)]
+            let of_moment = match &rule.moment {
+                Moment::Event => ("on", None),
+                Moment::Enters(condition) => ("enters", Some(condition)),
+                Moment::Leaves(condition) => ("leaves", Some(condition)),
+                Moment::Timer(timer) => match &timer.since {
+                    Since::Event(when) => ("since.when", when.as_ref()),
+                    Since::Step(_) | Since::SessionEnd => ("since", None),
+                },
+            };
+            let conditions = [
+                of_moment,
+                ("when", rule.when.as_ref()),
+                ("unless", rule.unless.as_ref()),
+            ];
+            conditions.map(|(key, condition)| (format!("triggers.{}.{key}", rule.id), condition))
         });
+        let all = policy
+            .into_iter()
+            .chain(steps)
+            .chain(features)
+            .chain(contents)
+            .chain(rules);
+        all.filter_map(|(place, condition)| Some((place, condition?))).collect()
+    }
+
+    /// The names of the experiments and of their arms, as conditions know them.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn arm_names(&self) -> Vec<(String, Vec<String>)> {
+        names_of_arms(&self.experiments)
+    }
+
+    /// The conditions and expressions that run in the interpreter, with where they are.
+    pub fn interpreted_conditions(&self) -> Vec<(String, &str)> {
+        let conditions = self.conditions().into_iter();
+        let slow = conditions.filter(|(_, condition)| condition.is_interpreted());
         let expressions = self.features.iter().filter_map(|feature| {
             let expression = feature.expression.as_ref()?;
             let interpreted = expression.is_interpreted();
-            interpreted.then(|| (format!("features.{}", feature.name), expression.source()))
+            interpreted.then(|| (format!("features.{}.expr", feature.name), expression.source()))
         });
-        let all = steps.chain(features).chain(contents).chain(rules);
-        let conditions = all.filter_map(|(place, condition)| {
-            condition
-                .as_ref()
-                .filter(|condition| condition.is_interpreted())
-                .map(|condition| (place, condition.source()))
-        });
-        conditions.chain(expressions).collect()
+        slow.map(|(place, condition)| (place, condition.source()))
+            .chain(expressions)
+            .collect()
     }
 
     /// Works out which types of events touch what.
@@ -180,8 +213,19 @@ impl Journey {
         index.add(steps, |dispatch| &mut dispatch.steps);
         let features = self.features.iter().map(|feature| &feature.on);
         index.add(features, |dispatch| &mut dispatch.features);
-        let rules = self.rules.iter().map(|rule| &rule.on);
-        index.add(rules, |dispatch| &mut dispatch.rules);
+        let is_timer = |rule: &Rule| matches!(rule.moment, Moment::Timer(_));
+        index.add(
+            self.rules
+                .iter()
+                .map(|rule| if is_timer(rule) { &NO_TYPES } else { &rule.on }),
+            |dispatch| &mut dispatch.rules,
+        );
+        index.add(
+            self.rules
+                .iter()
+                .map(|rule| if is_timer(rule) { &rule.on } else { &NO_TYPES }),
+            |dispatch| &mut dispatch.timers,
+        );
         for event_type in ignored {
             index.of(event_type).ignored = true;
         }
@@ -197,6 +241,15 @@ impl Journey {
         (self.by_type, self.otherwise) = (by_type, otherwise);
         self
     }
+}
+
+/// The names of experiments and of their arms.
+fn names_of_arms(experiments: &[Experiment]) -> Vec<(String, Vec<String>)> {
+    let named = experiments.iter().map(|experiment| {
+        let arms = experiment.arms.iter().map(|(name, _)| name.clone());
+        (experiment.id.clone(), arms.collect())
+    });
+    named.collect()
 }
 
 /// What the types of events touch, as it is worked out. Each list of types is walked once: a journey file has room for a

@@ -2,6 +2,7 @@
 
 use super::Holdout;
 use crate::condition::Condition;
+use crate::hash::hash_parts;
 
 /// What limits all rules together.
 #[derive(Debug, Default)]
@@ -86,8 +87,46 @@ pub enum Reentry {
 pub struct Experiment {
     /// What conditions read it by, as `arms.ID`.
     pub id: String,
-    /// Another salt splits the users in another way.
+    /// What goes into the hash beside the user: the experiment's id and what the file says, so that two experiments never
+    /// split the users in the same way.
     pub salt: String,
     /// Name and weight of each arm; a weight is above 0.
     pub arms: Vec<(String, f64)>,
+}
+
+impl Experiment {
+    /// The name of the arm that a user is in: always the same one, for as long as the salt, the weights and the order of
+    /// the arms are.
+    pub fn arm(&self, user: &str) -> &str {
+        self.arm_at(share_of(&self.salt, user))
+    }
+
+    /// The arm that a share from 0 to just below 1 falls into.
+    fn arm_at(&self, share: f64) -> &str {
+        let total: f64 = self.arms.iter().map(|(_, weight)| weight).sum();
+        let mut left = share * total;
+        for (name, weight) in &self.arms {
+            if left < *weight {
+                return name;
+            }
+            left -= weight;
+        }
+        // Only rounding gets here.
+        self.arms.last().map_or("", |(name, _)| name)
+    }
+}
+
+impl Holdout {
+    /// Whether a user is held out. A larger share with the same salt holds out the same users, and more.
+    pub fn includes(&self, user: &str) -> bool {
+        share_of(&self.salt, user) < self.share
+    }
+}
+
+/// Where a user stands among all users as a salt orders them: from 0 to just below 1, evenly spread, and independent of
+/// where another salt puts them.
+pub fn share_of(salt: &str, user: &str) -> f64 {
+    let hash = hash_parts(&[salt.as_bytes(), user.as_bytes()]);
+    // As many bits as a double holds exactly.
+    (hash >> (u128::BITS - f64::MANTISSA_DIGITS)) as f64 / (1u64 << f64::MANTISSA_DIGITS) as f64
 }

@@ -6,10 +6,9 @@ use saphyr::{LoadableYamlNode, MarkedYaml, Scalar as YamlScalar, YamlData};
 use saphyr_parser::{Event, Parser};
 
 use super::diagnostic::shortened;
-use super::{
-    Content, Diagnostic, Diagnostics, EventTypes, IDLE_TIMEOUT_MS_DEFAULT, Journey, Limit, LimitPer, Moment, Policy,
-    Rule, Step, did_you_mean,
-};
+use super::read_rule::{Known, find};
+use super::{Content, Diagnostic, Diagnostics, EventTypes, IDLE_TIMEOUT_MS_DEFAULT, Journey, Moment, Policy, Rule};
+use super::{Step, did_you_mean, names_of_arms};
 use crate::condition::{Condition, Names};
 use crate::hash::{fingerprint, hash_bytes};
 use crate::limits::*;
@@ -18,7 +17,20 @@ pub(super) type Node<'y> = MarkedYaml<'y>;
 pub(super) type Entry<'n, 'y> = (String, &'n Node<'y>, &'n Node<'y>);
 
 const TOP_LEVEL: &[&str] = &[
-    "journey", "sessions", "dedupe", "events", "ignore", "steps", "features", "contents", "triggers",
+    "journey",
+    "sessions",
+    "dedupe",
+    "events",
+    "ignore",
+    "entry",
+    "exit",
+    "reentry",
+    "experiments",
+    "steps",
+    "features",
+    "contents",
+    "triggers",
+    "policy",
 ];
 const ANY_EVENT: &str = "any";
 
@@ -201,6 +213,8 @@ impl Reader {
         });
 
         // Conditions may name features and steps that are defined further down, so collect the names first.
+        let experiments = get("experiments").map_or_else(Vec::new, |node| self.experiments(node));
+        self.names.experiments = names_of_arms(&experiments);
         let steps = get("steps").map_or_else(Vec::new, |node| self.items(node, "steps", "id", STEPS_MAX));
         self.names.steps = steps.iter().map(|(id, ..)| id.clone()).collect();
         let features = get("features").map_or_else(Vec::new, |node| self.named(node, "features", FEATURES_MAX));
@@ -211,18 +225,36 @@ impl Reader {
         let rules = get("triggers").map_or_else(Vec::new, |node| self.items(node, "triggers", "id", RULES_MAX));
 
         let features = self.features(&features);
-        let steps = steps
+        let steps: Vec<Step> = steps
             .iter()
             .filter_map(|(id, path, node)| self.step(id, path, node))
             .collect();
-        let contents = contents
+        let contents: Vec<Content> = contents
             .iter()
             .filter_map(|(id, path, node)| self.content(id, path, node))
             .collect();
-        let rules = rules
+        let groups = self.groups(get("policy"));
+        let known = Known {
+            contents: &content_ids,
+            steps: &steps,
+            groups: &groups,
+        };
+        let read: Vec<(Rule, &Node<'_>)> = rules
             .iter()
-            .filter_map(|(id, path, node)| self.rule(id, path, node, &content_ids))
+            .filter_map(|(id, path, node)| Some((self.rule(id, path, node, &known)?, *node)))
             .collect();
+        // Indices are those of the file, so one content that can't be read would shift them.
+        if contents.len() == content_ids.len() {
+            for (rule, node) in &read {
+                self.check_contents(rule, node, &contents);
+            }
+        }
+        let rules: Vec<Rule> = read.into_iter().map(|(rule, _)| rule).collect();
+        let mut policy = match get("policy") {
+            Some(node) => self.policy(node, groups, &rules),
+            None => Policy::default(),
+        };
+        self.membership(&top, &mut policy);
         let journey = Journey {
             name,
             version,
@@ -233,8 +265,8 @@ impl Reader {
             traits: self.names.traits.clone(),
             contents,
             rules,
-            policy: Policy::default(),
-            experiments: Vec::new(),
+            policy,
+            experiments,
             per_session: Vec::new(),
             by_type: Default::default(),
             otherwise: Default::default(),
@@ -284,98 +316,48 @@ impl Reader {
     }
 
     fn content(&mut self, id: &str, path: &str, node: &Node<'_>) -> Option<Content> {
-        let entries = self.mapping(node, path, &["id", "when", "unless"])?;
+        let entries = self.mapping(node, path, &["id", "when", "unless", "cooldown"])?;
         let when = self.condition(&entries, path, "when");
         let unless = self.condition(&entries, path, "unless");
+        let cooldown = find(&entries, "cooldown");
+        let cooldown_ms =
+            cooldown.and_then(|value| self.duration_ms(value, &format!("{path}.cooldown"), 1, WINDOW_MS_MAX));
         Some(Content {
             id: id.to_owned(),
             when,
             unless,
             fingerprint: fingerprint(&["content", id]),
-            cooldown_ms: None,
-        })
-    }
-
-    fn rule(&mut self, id: &str, path: &str, node: &Node<'_>, content_ids: &[String]) -> Option<Rule> {
-        let allowed = [
-            "id", "on", "when", "unless", "offer", "slot", "cooldown", "limit", "priority",
-        ];
-        let entries = self.mapping(node, path, &allowed)?;
-        let on = self.optional_event_types(&entries, path);
-        let when = self.condition(&entries, path, "when");
-        let unless = self.condition(&entries, path, "unless");
-        if on.is_none() && when.is_none() {
-            self.error(
-                node,
-                path,
-                "a trigger needs `on` (event types) or `when` (a condition), or both",
-            );
-        }
-        let get = |name: &str| entries.iter().find(|(key, ..)| key == name).map(|(_, _, value)| *value);
-        let offer = match get("offer") {
-            Some(value) => self.content_index(value, &format!("{path}.offer"), content_ids),
-            None => {
-                self.error(node, path, "a trigger needs `offer`: the id of one of the `contents`");
-                None
-            }
-        };
-        let slot = match get("slot") {
-            Some(value) => self.identifier(value, &format!("{path}.slot")),
-            None => {
-                self.error(
-                    node,
-                    path,
-                    "a trigger needs `slot`: where the offer is shown, such as `in_app`",
-                );
-                None
-            }
-        };
-        let cooldown_ms = get("cooldown")
-            .and_then(|value| self.duration_ms(value, &format!("{path}.cooldown"), 1, WINDOW_MS_MAX * 10));
-        let limit = get("limit").and_then(|value| self.whole(value, &format!("{path}.limit"), 1, i64::MAX));
-        let priority =
-            get("priority").and_then(|value| self.whole(value, &format!("{path}.priority"), i64::MIN, i64::MAX));
-        let on = narrowed(on, when.as_ref());
-        let slot = slot?;
-        Some(Rule {
-            id: id.to_owned(),
-            fingerprint: fingerprint(&["rule", id]),
-            moment: Moment::Event,
-            when,
-            unless,
-            offers: vec![offer?],
-            slot_fingerprint: fingerprint(&["slot", &slot]),
-            slot,
             cooldown_ms,
-            limit: limit.map(|limit| Limit {
-                count: limit as u64,
-                per: LimitPer::User,
-            }),
-            priority: priority.unwrap_or(0),
-            group: None,
-            holdout: None,
-            on,
         })
     }
 
-    fn content_index(&mut self, node: &Node<'_>, path: &str, content_ids: &[String]) -> Option<usize> {
-        let id = self.identifier(node, path)?;
-        let index = content_ids.iter().position(|known| *known == id);
-        if index.is_none() {
-            let suggestion = did_you_mean(&id, &mut content_ids.iter().map(String::as_str));
-            self.error_suggesting(
-                node,
-                path,
-                format!("there is no content `{id}` under `contents`"),
-                suggestion,
-            );
+    /// What is offered without an event can't be eligible by one.
+    fn check_contents(&mut self, rule: &Rule, node: &Node<'_>, contents: &[Content]) {
+        if matches!(rule.moment, Moment::Event) {
+            return;
         }
-        index
+        let offered = rule.offers.iter().filter_map(|index| contents.get(*index));
+        for content in offered {
+            let conditions = [("when", &content.when), ("unless", &content.unless)];
+            for (key, condition) in conditions {
+                if let Some(read) = condition.as_ref().and_then(Condition::reads_of_event) {
+                    let message = format!(
+                        "it may be made without an event, but the `{key}` of the content `{}` reads `{read}`",
+                        content.id
+                    );
+                    self.error(node, &format!("triggers.{}.offer", rule.id), message);
+                }
+            }
+        }
     }
 
     pub(super) fn condition(&mut self, entries: &[Entry<'_, '_>], path: &str, key: &str) -> Option<Condition> {
         let (_, _, node) = entries.iter().find(|(name, ..)| name == key)?;
-        let path = format!("{path}.{key}");
+        let path = if path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{path}.{key}")
+        };
         let source = match &node.data {
             // `when: true` is YAML's own boolean, and a condition all the same.
             YamlData::Value(YamlScalar::Boolean(value)) => value.to_string(),
@@ -487,7 +469,13 @@ impl Reader {
     }
 
     /// A list of mappings, each with an id of its own: id, path and node.
-    fn items<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str, key: &str, most: usize) -> Vec<Entry3<'n, 'y>> {
+    pub(super) fn items<'n, 'y>(
+        &mut self,
+        node: &'n Node<'y>,
+        path: &str,
+        key: &str,
+        most: usize,
+    ) -> Vec<Entry3<'n, 'y>> {
         let YamlData::Sequence(sequence) = &node.data else {
             self.error(
                 node,
@@ -525,7 +513,7 @@ impl Reader {
     }
 
     /// The entries of a mapping whose keys are names: name, path and value.
-    fn named<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str, most: usize) -> Vec<Entry3<'n, 'y>> {
+    pub(super) fn named<'n, 'y>(&mut self, node: &'n Node<'y>, path: &str, most: usize) -> Vec<Entry3<'n, 'y>> {
         let entries = self.entries(node, path).unwrap_or_default();
         if entries.len() > most {
             self.error(
@@ -555,7 +543,7 @@ impl Reader {
         }
     }
 
-    fn identifier(&mut self, node: &Node<'_>, path: &str) -> Option<String> {
+    pub(super) fn identifier(&mut self, node: &Node<'_>, path: &str) -> Option<String> {
         let text = self.text(node, path)?;
         self.check_identifier(node, path, &text).then_some(text)
     }
@@ -599,6 +587,19 @@ impl Reader {
             self.error(node, path, format!("expected a number from {least} to {most}"));
         }
         number
+    }
+
+    /// One of a few words.
+    pub(super) fn one_of<T: Copy>(&mut self, node: &Node<'_>, path: &str, no: &str, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text(node, path)?;
+        let known = words.iter().find(|(word, _)| *word == text);
+        if known.is_none() {
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let suggestion = did_you_mean(&text, &mut names.iter().copied());
+            let message = format!("`{text}` is {no}: write `{}`", names.join("` or `"));
+            self.error_suggesting(node, path, message, suggestion);
+        }
+        known.map(|(_, value)| *value)
     }
 
     pub(super) fn whole(&mut self, node: &Node<'_>, path: &str, least: i64, most: i64) -> Option<i64> {
