@@ -146,8 +146,8 @@ pub async fn read_trigger_ids(cloud: &LocalCloud, resources: &Resources) -> Resu
 pub struct LoggedDecision {
     /// The trigger that it is about.
     pub trigger_id: String,
-    /// Whether it was delivered.
-    pub is_delivered: bool,
+    /// Whether it was delivered, or is held out and recorded, which is all that is to be done.
+    pub is_settled: bool,
 }
 
 /// Reads the decision log.
@@ -167,9 +167,10 @@ pub async fn read_decisions(clients: &Clients, table: &str) -> Result<Vec<Logged
         let page = page.with_context(|| format!("cannot read the decisions from {table}"))?;
         for item in page.items() {
             let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
+            let status = text("status").as_deref().and_then(DecisionStatus::from_name);
             decisions.push(LoggedDecision {
                 trigger_id: text("trigger_id").with_context(|| format!("an item of {table} has no trigger_id"))?,
-                is_delivered: text("status").as_deref() == Some(DecisionStatus::Delivered.name()),
+                is_settled: matches!(status, Some(DecisionStatus::Delivered | DecisionStatus::HeldOut)),
             });
         }
         match page.last_evaluated_key {

@@ -216,7 +216,7 @@ impl Setup<'_> {
         let mut actual = Truth::of_profiles(&profiles.by_user, self.journey);
         actual.triggers = truth::read_trigger_ids(cloud, resources).await?;
         for decision in truth::read_decisions(&clients, &resources.decisions).await? {
-            if decision.is_delivered {
+            if decision.is_settled {
                 *actual.delivered.entry(decision.trigger_id).or_default() += 1;
             } else {
                 problems.push(format!("the decision {} is not delivered", decision.trigger_id));

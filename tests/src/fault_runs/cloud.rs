@@ -26,6 +26,7 @@ use usher_pipeline::response::BatchResponse;
 use usher_pipeline::trigger_delivery::{TriggerDelivery, TriggerDeliveryConfig, TriggerDeliveryPorts};
 use usher_wire::profile_state;
 use usher_wire::reject::{RejectReason, RejectedRecord};
+use usher_wire::trigger::TriggerRecord;
 
 use super::serial::{Outcome, Place, compared, fold, lane_of, position_of, user_of};
 use super::survived::Port;
@@ -524,8 +525,9 @@ impl MemoryCloud {
     }
 
     /// Checks what trigger-delivery did with these triggers, whatever came on the stream: each is in the decisions table
-    /// once, noted as delivered; the receiver got each, and no other. `one_at_a_time` says that no two containers
-    /// delivered the same batch at once: then nothing is delivered that was noted as delivered.
+    /// once, noted as delivered; the receiver got each, and no other. One that is held out is noted as such, and the
+    /// receiver did not get it. `one_at_a_time` says that no two containers delivered the same batch at once: then
+    /// nothing is delivered that was noted as delivered.
     ///
     /// Where no receipt is needed, recording is delivering: a crash in between leaves out the line that the delivery
     /// writes, and only a lost answer to writing it writes it twice.
@@ -534,10 +536,19 @@ impl MemoryCloud {
     /// What is wrong.
     pub fn check_decisions(&self, triggers: &BTreeMap<String, Vec<u8>>, one_at_a_time: bool) -> Result<(), String> {
         let expected: BTreeSet<&str> = triggers.keys().map(String::as_str).collect();
+        let is_held_out = |id: &str| {
+            let trigger = triggers.get(id).map(|bytes| TriggerRecord::parse(bytes));
+            trigger.is_some_and(|trigger| trigger.is_ok_and(|trigger| trigger.held_out))
+        };
         let decisions = self.decisions.decisions();
         let mut recorded = BTreeSet::new();
         for (decision, status) in &decisions {
-            if *status != DecisionStatus::Delivered {
+            let expected_status = if is_held_out(&decision.trigger_id) {
+                DecisionStatus::HeldOut
+            } else {
+                DecisionStatus::Delivered
+            };
+            if *status != expected_status {
                 return Err(format!("the decision {} is {}", decision.trigger_id, status.name()));
             }
             if triggers.get(&decision.trigger_id).map(Vec::as_slice) != Some(decision.trigger.as_bytes()) {
@@ -560,6 +571,7 @@ impl MemoryCloud {
                 ));
             }
         }
+        let expected: BTreeSet<&str> = expected.into_iter().filter(|id| !is_held_out(id)).collect();
         let received: BTreeSet<&str> = delivered.keys().map(String::as_str).collect();
         if !received.is_subset(&expected) || (self.setup.needs_receipt && received != expected) {
             return Err(format!("delivered: expected {expected:?}, found {received:?}"));
