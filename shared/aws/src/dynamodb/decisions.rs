@@ -1,4 +1,7 @@
 //! The `decisions` table: the log of what was decided, and how far its delivery has come.
+//!
+//! Its sort key is the trigger's id, a hash: a user's decisions come in no order of time, so whoever wants the latest reads
+//! all of them, which the caps of a journey and the table's TTL keep few.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
@@ -24,6 +27,41 @@ struct UnreadableStatus {
     why: String,
 }
 
+/// A decision in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedDecision {
+    /// Its id: 32 hexadecimal digits.
+    pub trigger_id: String,
+    /// How far its delivery has come, as [`DecisionStatus::name`] says it; a later version may know others.
+    pub status: String,
+    /// The whole trigger, as it came on the stream (JSON).
+    pub trigger: String,
+}
+
+/// A page of a user's decisions: up to 1 MB of items, in no order of time.
+#[derive(Debug, Default)]
+pub struct DecisionPage {
+    /// The decisions.
+    pub decisions: Vec<RecordedDecision>,
+    /// What is wrong with each item that can't be read.
+    pub unreadable: Vec<String>,
+}
+
+/// Where a walk through a user's decisions is. See [`DynamoDecisionTable::pages_of_user`].
+#[derive(Debug)]
+pub struct DecisionPages<'t> {
+    table: &'t DynamoDecisionTable,
+    user_id: String,
+    position: Position,
+}
+
+#[derive(Debug)]
+enum Position {
+    AtStart,
+    After(Item),
+    AtEnd,
+}
+
 impl DynamoDecisionTable {
     /// The table with this name or ARN.
     pub fn new(client: Client, name_or_arn: impl Into<String>) -> DynamoDecisionTable {
@@ -32,6 +70,75 @@ impl DynamoDecisionTable {
             table: name_or_arn.into(),
         }
     }
+
+    /// Walks through a user's decisions, a page at a time, for an operator's command.
+    ///
+    /// ```no_run
+    /// # async fn example(table: usher_aws::dynamodb::DynamoDecisionTable) -> Result<(), usher_pipeline::ports::CallError> {
+    /// let mut pages = table.pages_of_user("ann");
+    /// while let Some(page) = pages.next_page().await? {
+    ///     for decision in page.decisions {
+    ///         println!("{} {}", decision.trigger_id, decision.status);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn pages_of_user(&self, user_id: impl Into<String>) -> DecisionPages<'_> {
+        DecisionPages {
+            table: self,
+            user_id: user_id.into(),
+            position: Position::AtStart,
+        }
+    }
+}
+
+impl DecisionPages<'_> {
+    /// The next page; none after the last one. A page may be empty. After an error, calling it again asks for the same
+    /// page.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn next_page(&mut self) -> Result<Option<DecisionPage>, CallError> {
+        let start = match &self.position {
+            Position::AtStart => None,
+            Position::After(key) => Some(key.clone()),
+            Position::AtEnd => return Ok(None),
+        };
+        let table = &self.table.table;
+        let request = self
+            .table
+            .client
+            .query()
+            .table_name(table)
+            .consistent_read(true)
+            .key_condition_expression("user_id = :user")
+            .expression_attribute_values(":user", AttributeValue::S(self.user_id.clone()))
+            .set_exclusive_start_key(start);
+        let output = request
+            .send()
+            .await
+            .map_err(|error| call_error("Query", table, error))?;
+        self.position = match output.last_evaluated_key {
+            Some(key) if !key.is_empty() => Position::After(key),
+            _ => Position::AtEnd,
+        };
+        let mut page = DecisionPage::default();
+        for item in output.items.unwrap_or_default() {
+            match recorded(&item) {
+                Ok(decision) => page.decisions.push(decision),
+                Err(why) => page.unreadable.push(why),
+            }
+        }
+        Ok(Some(page))
+    }
+}
+
+fn recorded(item: &Item) -> Result<RecordedDecision, String> {
+    Ok(RecordedDecision {
+        trigger_id: text(item, "trigger_id")?.to_owned(),
+        status: text(item, "status")?.to_owned(),
+        trigger: text(item, "trigger")?.to_owned(),
+    })
 }
 
 impl DecisionTable for DynamoDecisionTable {
@@ -225,5 +332,52 @@ mod tests {
                 .expect_err(code);
             assert_eq!(matches!(error, CallError::Refused { .. }), is_refused, "{error:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_users_decisions_are_read_page_by_page() {
+        let server = TestServer::start(|request| {
+            let asked: Value = serde_json::from_slice(&request.body).expect("the SDK sends JSON");
+            let item = |id: &str| {
+                json!({ "trigger_id": { "S": id }, "status": { "S": "held_out" }, "trigger": { "S": "{}" },
+                    "expires_at": { "N": "1" } })
+            };
+            let key = json!({ "user_id": { "S": "ann" }, "trigger_id": { "S": "2" } });
+            let answer = if asked["ExclusiveStartKey"] == key {
+                json!({ "Items": [item("3")] })
+            } else {
+                json!({ "Items": [item("1"), { "trigger_id": { "S": "2" } }], "LastEvaluatedKey": key })
+            };
+            Reply::json(200, answer.to_string())
+        })
+        .await;
+        let client = Clients::for_emulators(&server.url(), &server.url()).dynamodb;
+        let table = DynamoDecisionTable::new(client, "decisions");
+        let mut pages = table.pages_of_user("ann");
+        let (mut ids, mut unreadable) = (Vec::new(), Vec::new());
+        while let Some(page) = pages.next_page().await.expect("it answers") {
+            ids.extend(
+                page.decisions
+                    .into_iter()
+                    .map(|decision| (decision.trigger_id, decision.status)),
+            );
+            unreadable.extend(page.unreadable);
+        }
+        let held_out = |id: &str| (id.to_owned(), "held_out".to_owned());
+        assert_eq!(ids, [held_out("1"), held_out("3")]);
+        assert_eq!(unreadable, ["it has no attribute status, which must be text (S)"]);
+        assert_eq!(server.requests(), 2);
+        let request = asked(&server);
+        assert_eq!(request["KeyConditionExpression"], "user_id = :user");
+        assert_eq!(
+            (
+                &request["ExpressionAttributeValues"][":user"]["S"],
+                &request["ConsistentRead"]
+            ),
+            (&json!("ann"), &json!(true))
+        );
+
+        let (table, _server) = table_that_answers(400, json!({ "__type": "ResourceNotFoundException" })).await;
+        assert!(table.pages_of_user("ann").next_page().await.is_err());
     }
 }

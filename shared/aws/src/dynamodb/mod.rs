@@ -4,7 +4,7 @@ mod decisions;
 mod item;
 mod profiles;
 
-pub use decisions::DynamoDecisionTable;
+pub use decisions::{DecisionPage, DecisionPages, DynamoDecisionTable, RecordedDecision};
 pub use item::profile_item_bytes;
 pub use profiles::{DynamoProfileTable, ProfilePage, ProfilePages, UnreadableProfile};
 
