@@ -238,6 +238,17 @@ pub struct Shard {
     pub id: String,
 }
 
+impl Shard {
+    /// The part of the shard whose records name `key`, which is another profile's by now: it has a place of its own in
+    /// that profile's guard, so that a merge can neither lose an event nor apply one twice (P1, P2).
+    pub fn within(&self, key: &str) -> Shard {
+        Shard {
+            key: self.key.within(key),
+            id: self.id.clone(),
+        }
+    }
+}
+
 /// An event with where and when its record arrived.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ArrivedEvent<'a> {
@@ -249,4 +260,23 @@ pub struct ArrivedEvent<'a> {
     pub shard: &'a Shard,
     /// Where in the shard it was.
     pub position: Position,
+}
+
+impl<'a> ArrivedEvent<'a> {
+    /// The same event for the user that the one it names became. `shard` is [`Shard::within`] each key on the way.
+    pub fn followed<'f>(&self, user: &str, shard: &'f Shard) -> ArrivedEvent<'f>
+    where
+        'a: 'f,
+    {
+        let mut event: Event<'f> = self.event.clone();
+        // Its own id may be the alias that a later one names; the user's own is none.
+        event.alias = event.alias.filter(|alias| alias != user);
+        event.user = Cow::Owned(user.to_owned());
+        ArrivedEvent {
+            event,
+            arrived_at: self.arrived_at,
+            shard,
+            position: self.position,
+        }
+    }
 }

@@ -47,6 +47,31 @@ impl Guard {
             .any(|(key, applied)| *key == shard && position <= *applied)
     }
 
+    /// Takes in the guard of another profile, whose entries are known by other keys from here on. Nothing that either
+    /// covered is covered no more, while there is room; where there is none, of both those least recently advanced leave.
+    pub fn merge(&mut self, other: &Guard, renamed: impl Fn(ShardKey) -> ShardKey) {
+        let mut entries: Vec<(ShardKey, Position)> = interleaved(
+            other
+                .shards
+                .iter()
+                .map(|(shard, position)| (renamed(*shard), *position)),
+            self.shards.iter().copied(),
+        );
+        // What is there twice stays where it was advanced last, with the higher position.
+        let mut index = 0;
+        while index < entries.len() {
+            let (shard, position) = entries[index];
+            match entries[index + 1..].iter_mut().find(|(later, _)| *later == shard) {
+                Some((_, later)) => {
+                    *later = position.max(*later);
+                    entries.remove(index);
+                }
+                None => index += 1,
+            }
+        }
+        *self = Guard::from_entries(entries);
+    }
+
     /// Marks everything of the shard up to `position` as applied. A lower position changes nothing.
     pub fn advance(&mut self, shard: ShardKey, position: Position) {
         // Nearly always the last entry: a user's events come from one shard.
@@ -65,6 +90,23 @@ impl Guard {
         }
         self.shards.push((shard, advanced));
     }
+}
+
+/// Two lists of which the last entry is the latest, as one: what is as far from the end of either is as late.
+pub(crate) fn interleaved<T>(one: impl ExactSizeIterator<Item = T>, other: impl ExactSizeIterator<Item = T>) -> Vec<T> {
+    let mut together = Vec::with_capacity(one.len() + other.len());
+    let (mut one, mut other) = (one.fuse(), other.fuse());
+    while one.len() > other.len() {
+        together.extend(one.next());
+    }
+    while other.len() > one.len() {
+        together.extend(other.next());
+    }
+    while one.len() > 0 {
+        together.extend(one.next());
+        together.extend(other.next());
+    }
+    together
 }
 
 #[cfg(test)]
@@ -110,5 +152,47 @@ mod tests {
         assert_eq!(guard.entries().len(), GUARD_SHARDS_MAX);
         assert!(guard.covers(ShardKey(0), at(2)));
         assert!(!guard.covers(ShardKey(1), at(1)));
+    }
+
+    #[test]
+    fn p2_a_merged_guard_covers_what_either_did() {
+        let (shard, other_shard) = (ShardKey(1), ShardKey(2));
+        let (mut guard, mut other) = (Guard::default(), Guard::default());
+        guard.advance(shard, at(5));
+        guard.advance(other_shard, at(9));
+        other.advance(shard, at(7));
+        let renamed = |key: ShardKey| key.within("anonymous:a");
+        for _ in 0..2 {
+            guard.merge(&other, renamed);
+            for (key, number, covered) in [
+                (shard, 5, true),
+                (shard, 6, false),
+                (other_shard, 9, true),
+                (renamed(shard), 7, true),
+                (renamed(shard), 8, false),
+                (renamed(other_shard), 1, false),
+            ] {
+                assert_eq!(guard.covers(key, at(number)), covered, "{key:?} {number}");
+            }
+        }
+        assert_eq!(guard.entries().len(), 3, "merging again changes nothing");
+    }
+
+    #[test]
+    fn p8_a_merged_guard_is_bounded_and_keeps_what_either_advanced_last() {
+        let full = |first: u64| {
+            let mut guard = Guard::default();
+            for shard in first..first + GUARD_SHARDS_MAX as u64 {
+                guard.advance(ShardKey(shard), at(1));
+            }
+            guard
+        };
+        let mut guard = full(0);
+        guard.merge(&full(1000), |key| key);
+        assert_eq!(guard.entries().len(), GUARD_SHARDS_MAX);
+        let half = GUARD_SHARDS_MAX as u64 / 2;
+        for shard in half..2 * half {
+            assert!(guard.covers(ShardKey(shard), at(1)) && guard.covers(ShardKey(1000 + shard), at(1)));
+        }
     }
 }

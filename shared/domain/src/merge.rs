@@ -1,9 +1,184 @@
 //! Merging: when two profiles turn out to be one user's.
+//!
+//! Someone who was anonymous says who they are, or an id is replaced by another: an event names both
+//! ([`crate::event::Event::alias`]). Then one profile takes in the other ([`merge_profiles`]), once: the other becomes a
+//! pointer to it, and later events that name the other follow the pointer, in lanes of their own
+//! ([`crate::event::Shard::within`]).
+//!
+//! What becomes of each part, in whatever order profiles are merged (while no bound is hit):
+//!
+//! | Part | Becomes |
+//! |---|---|
+//! | sessions, features, steps, traits, applied events | as if the events of both had come to one profile ([`merge_history`]) |
+//! | guard, remembered ids, remembered aliases | those of both |
+//! | how often a rule fired, and when last | the sum, and the later time |
+//! | limit for a session or version | the sum for the same one, otherwise the later session's or the present version's |
+//! | transition | holds where it held in either |
+//! | timer | the later start, with as many reminders done as there; from a step, the earlier start, as the step has |
+//! | put-off offer | the earlier one |
+//! | offers made | those of both |
+//! | membership | out where either is out, since the later time; in since the earlier time |
+//! | time zone | the latest |
+//! | outbox | its own: the other's is sent before |
+//!
+//! [`Household`] does all of this in memory, event by event.
 
+use hashbrown::HashMap;
+
+use crate::event::{ArrivedEvent, Shard};
 use crate::feature::merge_trait;
-use crate::fold::follow_sessions;
-use crate::journey::Journey;
-use crate::profile::Profile;
+use crate::fold::{EventOutcome, follow_sessions};
+use crate::hash::hash_bytes;
+use crate::journey::{Journey, Limit, LimitPer, Moment, Rule, Since};
+use crate::limits::{ALIASES_MAX, OFFERS_MADE_MAX, POINTERS_MAX};
+use crate::plan::{Stopped, plan_user};
+use crate::profile::{Membership, OfferMade, Profile, PutOff, RuleState, TimerState, WithinLimit};
+use crate::rules::RuleCounts;
+use crate::sessions::Sessions;
+use crate::time::Timestamp;
+use crate::trigger::Trigger;
+
+/// Merges the profile of `from_key` into that of the user it turned out to be. Both are laid out for the same journey.
+///
+/// What `from` holds unsent is to be sent before, because it stays behind.
+pub fn merge_profiles(journey: &Journey, into: &mut Profile, from: &Profile, from_key: &str) {
+    merge_history(journey, into, from);
+    into.guard.merge(&from.guard, |shard| shard.within(from_key));
+    into.recent_event_ids.merge(&from.recent_event_ids, journey.dedupe_last);
+    for (rule, (state, other)) in journey.rules.iter().zip(into.rules.iter_mut().zip(&from.rules)) {
+        merge_rule(journey, rule, state, other, &into.sessions);
+    }
+    merge_offers(&mut into.offers, &from.offers);
+    into.membership = merged_membership(into.membership, from.membership);
+    merge_trait(&mut into.timezone, &from.timezone);
+    into.wake_at = earlier(into.wake_at, from.wake_at);
+    let mut aliases = std::mem::take(&mut into.aliases);
+    let others = from.aliases.iter().filter(|alias| !aliases.contains(alias));
+    // The other's are further from those that come with the user's next events.
+    let mut all: Vec<u64> = others.copied().collect();
+    all.append(&mut aliases);
+    into.aliases = all;
+    remember_alias(into, from_key);
+}
+
+/// Remembers that the profile of `key` needs no merging any more: it was merged, never was one, or is another user's.
+pub fn remember_alias(profile: &mut Profile, key: &str) {
+    let hash = alias_hash(key);
+    profile.aliases.retain(|known| *known != hash);
+    profile.aliases.push(hash);
+    let beyond = profile.aliases.len().saturating_sub(ALIASES_MAX);
+    profile.aliases.drain(..beyond);
+}
+
+/// What a profile remembers of a key in [`Profile::aliases`].
+pub fn alias_hash(key: &str) -> u64 {
+    hash_bytes(key.as_bytes())
+}
+
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn merge_rule(journey: &Journey, rule: &Rule, state: &mut RuleState, other: &RuleState, sessions: &Sessions) {
+    state.fired = state.fired.saturating_add(other.fired);
+    state.last_fired_at = state.last_fired_at.max(other.last_fired_at);
+    state.within_limit = match (state.within_limit, other.within_limit) {
+        (Some(one), Some(other)) => Some(merged_limit(journey, rule.limit, one, other, sessions)),
+        (one, other) => one.or(other),
+    };
+    state.holds |= other.holds;
+    state.timer = match (state.timer, other.timer) {
+        (Some(one), Some(other)) => Some(merged_timer(&rule.moment, one, other)),
+        (one, other) => one.or(other),
+    };
+    state.put_off = match (state.put_off.take(), &other.put_off) {
+        (Some(one), Some(other)) if put_off_order(other) < put_off_order(&one) => Some(other.clone()),
+        (one, other) => one.or_else(|| other.clone()),
+    };
+}
+
+fn merged_limit(
+    journey: &Journey,
+    limit: Option<Limit>,
+    one: WithinLimit,
+    other: WithinLimit,
+    sessions: &Sessions,
+) -> WithinLimit {
+    let session_of = |within: WithinLimit| sessions.position(Timestamp::from_epoch_ms(within.scope));
+    let is_same = one.scope == other.scope
+        || match limit.map(|limit| limit.per) {
+            // Two sessions may have become one.
+            Some(LimitPer::Session) => session_of(one).is_some_and(|session| session_of(other) == Some(session)),
+            _ => false,
+        };
+    if is_same {
+        return WithinLimit {
+            scope: one.scope.min(other.scope),
+            fired: one.fired.saturating_add(other.fired),
+        };
+    }
+    let present = match limit.map(|limit| limit.per) {
+        Some(LimitPer::JourneyVersion) => Some(hash_bytes(journey.version.as_bytes()) as i64),
+        _ => None,
+    };
+    match present {
+        Some(present) if one.scope == present => one,
+        Some(present) if other.scope == present => other,
+        _ if one.scope < other.scope => other,
+        _ => one,
+    }
+}
+
+fn merged_timer(moment: &Moment, one: TimerState, other: TimerState) -> TimerState {
+    match moment {
+        // The step is done when it was done first. A reminder that was made for either is not made again.
+        Moment::Timer(timer) if matches!(timer.since, Since::Step(_)) => TimerState {
+            since: one.since.min(other.since),
+            done: one.done.max(other.done),
+        },
+        _ => {
+            let order = |timer: TimerState| (timer.since, timer.done);
+            if order(one) < order(other) { other } else { one }
+        }
+    }
+}
+
+/// The earliest first, and whatever tells two apart after that, so that the order of merging makes no difference.
+fn put_off_order(put_off: &PutOff) -> impl Ord + '_ {
+    let cause = &put_off.cause;
+    (
+        put_off.until,
+        put_off.reminder,
+        cause.at,
+        &cause.event_id,
+        &cause.shard_id,
+        cause.sequence_number,
+    )
+}
+
+fn merge_offers(offers: &mut Vec<OfferMade>, other: &[OfferMade]) {
+    if other.is_empty() {
+        return;
+    }
+    let order = |offer: &OfferMade| (offer.at, offer.rule, offer.content, offer.slot);
+    offers.extend_from_slice(other);
+    offers.sort_by_key(order);
+    offers.dedup();
+    let beyond = offers.len().saturating_sub(OFFERS_MADE_MAX);
+    offers.drain(..beyond);
+}
+
+/// A person who has left has left, with whichever id: whether they come in again is the policy's to say, at the next
+/// event.
+fn merged_membership(one: Membership, other: Membership) -> Membership {
+    Membership {
+        entered_at: earlier(one.entered_at, other.entered_at),
+        left_at: one.left_at.max(other.left_at),
+    }
+}
 
 /// Takes the history of another profile of the same user into this one: sessions, features, steps and traits, as if the
 /// events of both had come to one profile. In whatever order profiles are merged, the result is the same, within what
@@ -28,3 +203,165 @@ pub fn merge_history(journey: &Journey, profile: &mut Profile, other: &Profile) 
         merge_trait(known, other);
     }
 }
+
+/// Profiles of many users in memory, with the pointers that merging leaves: what comes of events one by one, as
+/// profile-writer does it over its table.
+#[derive(Clone, Debug, Default)]
+pub struct Household {
+    held: HashMap<String, Held>,
+}
+
+#[derive(Clone, Debug)]
+enum Held {
+    /// Taken out while it is planned on.
+    Profile(Option<Box<Profile>>),
+    /// Its user turned out to be this one.
+    Pointer(String),
+}
+
+/// What an event did in a [`Household`].
+#[derive(Clone, Debug)]
+pub struct HouseholdStep {
+    /// What became of it.
+    pub outcome: EventOutcome,
+    /// What it fired.
+    pub triggers: Vec<Trigger>,
+    /// What became of the rules.
+    pub rules: RuleCounts,
+    /// Whether it made one profile of two.
+    pub merged: bool,
+}
+
+impl Household {
+    /// Nobody yet.
+    pub fn new() -> Household {
+        Household::default()
+    }
+
+    /// The user that a key has become: itself, unless it points to another.
+    pub fn user_of<'k>(&'k self, key: &'k str) -> &'k str {
+        let mut user = key;
+        for _ in 0..POINTERS_MAX {
+            match self.held.get(user) {
+                Some(Held::Pointer(to)) => user = to,
+                _ => break,
+            }
+        }
+        user
+    }
+
+    /// Whether a key points to another.
+    pub fn is_pointer(&self, key: &str) -> bool {
+        matches!(self.held.get(key), Some(Held::Pointer(_)))
+    }
+
+    /// The profile of a user; that of a key that points to another is the other's.
+    pub fn profile(&self, key: &str) -> Option<&Profile> {
+        match self.held.get(self.user_of(key)) {
+            Some(Held::Profile(profile)) => profile.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The users with a profile and those profiles, in no order.
+    pub fn profiles(&self) -> impl Iterator<Item = (&str, &Profile)> {
+        self.held.iter().filter_map(|(user, held)| match held {
+            Held::Profile(profile) => Some((user.as_str(), profile.as_deref()?)),
+            Held::Pointer(_) => None,
+        })
+    }
+
+    /// Takes the profiles out, in no order.
+    pub fn into_profiles(self) -> impl Iterator<Item = (String, Profile)> {
+        self.held.into_iter().filter_map(|(user, held)| match held {
+            Held::Profile(profile) => Some((user, *profile?)),
+            Held::Pointer(_) => None,
+        })
+    }
+
+    /// Applies an event to the profile that it belongs to by now, and merges another one into it if the event says so.
+    pub fn apply(&mut self, journey: &Journey, arrived: &ArrivedEvent<'_>) -> HouseholdStep {
+        let key = arrived.event.user.as_ref();
+        if !self.is_pointer(key) {
+            return self.apply_to(journey, key, arrived);
+        }
+        let user = self.user_of(key).to_owned();
+        let shard = self.lane_of(key, arrived.shard);
+        self.apply_to(journey, &user, &arrived.followed(&user, &shard))
+    }
+
+    /// The lane in the user's guard of records that name `key`.
+    pub fn lane_of(&self, key: &str, shard: &Shard) -> Shard {
+        let mut lane = shard.clone();
+        let mut key = key;
+        for _ in 0..POINTERS_MAX {
+            let Some(Held::Pointer(to)) = self.held.get(key) else {
+                break;
+            };
+            lane = lane.within(key);
+            key = to;
+        }
+        lane
+    }
+
+    fn apply_to(&mut self, journey: &Journey, user: &str, arrived: &ArrivedEvent<'_>) -> HouseholdStep {
+        let mut profile = self.take(journey, user);
+        let mut merged = false;
+        loop {
+            let plan = plan_user(journey, *profile, [arrived]);
+            *profile = plan.profile;
+            if let Some(Stopped::AliasToMerge(other)) = plan.stopped {
+                merged |= self.meet(journey, user, &mut profile, &other);
+                continue;
+            }
+            let triggers = std::mem::take(&mut profile.outbox);
+            self.put(user, profile);
+            return HouseholdStep {
+                // Its outbox is empty and its alias remembered, so planning stops nowhere.
+                outcome: plan.outcomes.first().copied().unwrap_or(EventOutcome::Ignored),
+                triggers,
+                rules: plan.rules,
+                merged,
+            };
+        }
+    }
+
+    fn take(&mut self, journey: &Journey, user: &str) -> Box<Profile> {
+        let held = match self.held.get_mut(user) {
+            Some(Held::Profile(profile)) => profile.take(),
+            _ => None,
+        };
+        held.unwrap_or_else(|| Box::new(Profile::new(journey)))
+    }
+
+    fn put(&mut self, user: &str, profile: Box<Profile>) {
+        match self.held.get_mut(user) {
+            Some(held) => *held = Held::Profile(Some(profile)),
+            None => {
+                self.held.insert(user.to_owned(), Held::Profile(Some(profile)));
+            }
+        }
+    }
+
+    /// Merges the profile of another key, unless that is another user's by now. Says whether it merged one.
+    fn meet(&mut self, journey: &Journey, user: &str, profile: &mut Profile, other: &str) -> bool {
+        let pointer = || Held::Pointer(user.to_owned());
+        match self.held.get_mut(other) {
+            Some(Held::Pointer(_)) => remember_alias(profile, other),
+            None => {
+                self.held.insert(other.to_owned(), pointer());
+                remember_alias(profile, other);
+            }
+            Some(held) => {
+                if let Held::Profile(Some(from)) = std::mem::replace(held, pointer()) {
+                    merge_profiles(journey, profile, &from, other);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;

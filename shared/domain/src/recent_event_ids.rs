@@ -2,6 +2,10 @@
 
 use std::collections::VecDeque;
 
+use hashbrown::HashSet;
+
+use crate::guard::interleaved;
+
 /// The last event ids that were applied, as 64-bit hashes, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecentEventIds {
@@ -44,6 +48,20 @@ impl RecentEventIds {
         }
         self.hashes.push_back(hash);
     }
+
+    /// Takes in the ids of another profile of the same user, and keeps the last `keep` of both, each once.
+    pub fn merge(&mut self, other: &RecentEventIds, keep: usize) {
+        let all = interleaved(other.hashes(), self.hashes());
+        let mut seen = HashSet::with_capacity(all.len());
+        // From the latest on, so that what is there twice stays where it is latest.
+        let mut kept: VecDeque<u64> = VecDeque::with_capacity(all.len().min(keep.max(1)));
+        for hash in all.into_iter().rev() {
+            if kept.len() < keep.max(1) && seen.insert(hash) {
+                kept.push_front(hash);
+            }
+        }
+        self.hashes = kept;
+    }
 }
 
 #[cfg(test)]
@@ -61,5 +79,22 @@ mod tests {
         // A journey that lowers the number takes effect at the next event.
         ids.remember(100, 2);
         assert_eq!(ids.hashes().collect::<Vec<_>>(), [99, 100]);
+    }
+
+    #[test]
+    fn p2_merged_ids_are_those_of_both_each_once_and_the_latest_stay() {
+        let ids = |hashes: &[u64]| RecentEventIds::from_hashes(hashes.iter().copied());
+        for (one, other, keep, expected) in [
+            (&[1, 2, 3][..], &[7, 8][..], 64, &[1, 7, 2, 8, 3][..]),
+            (&[1, 2, 3], &[3, 1], 64, &[2, 1, 3]),
+            (&[1, 2, 3], &[1, 2, 3], 64, &[1, 2, 3]),
+            (&[], &[1], 64, &[1]),
+            (&[1, 2, 3], &[7, 8, 9], 4, &[8, 2, 9, 3]),
+            (&[1, 2], &[3], 0, &[2]),
+        ] {
+            let mut merged = ids(one);
+            merged.merge(&ids(other), keep);
+            assert_eq!(merged.hashes().collect::<Vec<_>>(), expected, "{one:?} and {other:?}");
+        }
     }
 }
