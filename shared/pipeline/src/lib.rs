@@ -5,7 +5,8 @@
 //! the in-memory fakes.
 //!
 //! [`profile_writer`] is interactions → profiles, triggers, rejected; [`trigger_delivery`] is triggers → decisions and
-//! whoever shows them; [`redrive_user`] is a parked user's events from `rejected` into the mended profile.
+//! whoever shows them; [`timer_sweeper`] wakes the users whose next timer is due; [`redrive_user`] is a parked user's events
+//! from `rejected` into the mended profile.
 
 pub mod invocation;
 pub mod memory;
@@ -19,4 +20,5 @@ pub mod retry;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod timer_sweeper;
 pub mod trigger_delivery;

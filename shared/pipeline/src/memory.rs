@@ -14,7 +14,7 @@
 //! table.faults().inject(Fault::LostAnswer);
 //! let profile =
 //!     ProfileItem { user_id: "u-1".to_owned(), version: 1, state: vec![], updated_at: Timestamp::from_epoch_ms(0),
-//!     parked_since: None };
+//!     parked_since: None, next_due_at: None, merged_into: None };
 //! assert!(table.put(&profile, 0).await.is_err(), "its answer was lost");
 //! assert_eq!(table.item("u-1"), Some(profile), "but it was written");
 //! # }
@@ -22,6 +22,7 @@
 //!
 //! Every one of them is a handle: a clone sees the same data.
 
+mod due;
 mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,10 +33,11 @@ use usher_domain::time::Timestamp;
 
 use crate::ports::{
     CallError, DecisionItem, DecisionStatus, DecisionTable, Delivery, DeliveryAnswer, GET_USERS_MAX, GetAnswer,
-    PUT_BYTES_MAX, PUT_RECORDS_MAX, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer, PutOutcome,
-    RecordAnswer, RecordStream, StreamRecord, TelemetrySink, WallClock,
+    MergeAnswer, MergeSide, MergeWrite, PUT_BYTES_MAX, PUT_RECORDS_MAX, ParkAnswer, ParkTarget, ProfileItem,
+    ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream, StreamRecord, TelemetrySink, WallClock,
 };
 
+pub use due::MemoryDueIndex;
 use faults::refused;
 pub use faults::{Call, Container, ContainerEnded, Fault, Faults, Operation};
 
@@ -50,10 +52,14 @@ pub const PARTITION_KEY_CHARS_MAX: usize = 256;
 const READ_UNIT_BYTES: usize = 4 * 1024;
 /// Bytes that one write unit pays for.
 const WRITE_UNIT_BYTES: usize = 1024;
+/// Each write of a transaction takes so many times what it takes alone.
+const TRANSACTION_UNITS: f64 = 2.0;
 /// About what an item takes besides its texts and bytes: attribute names, times and numbers.
 const ITEM_OVERHEAD_BYTES: usize = 75;
 /// What the marker of a parked user takes: its name and time.
 const MARKER_BYTES: usize = 36;
+/// What the name of a pointer's attribute takes.
+const POINTER_NAME_BYTES: usize = 11;
 /// What Kinesis' sequence numbers start with; they have 56 digits.
 const SEQUENCE_NUMBER_PREFIX: &str = "495903382714902566085596925383615710";
 
@@ -68,7 +74,11 @@ fn units(bytes: usize, unit_bytes: usize) -> f64 {
 
 fn profile_bytes(profile: &ProfileItem) -> usize {
     let marker_bytes = profile.parked_since.map_or(0, |_| MARKER_BYTES);
-    ITEM_OVERHEAD_BYTES + profile.user_id.len() + profile.state.len() + marker_bytes
+    let pointer_bytes = profile
+        .merged_into
+        .as_ref()
+        .map_or(0, |user| POINTER_NAME_BYTES + user.len());
+    ITEM_OVERHEAD_BYTES + profile.user_id.len() + profile.state.len() + marker_bytes + pointer_bytes
 }
 
 /// The `profiles` table.
@@ -210,6 +220,57 @@ impl ProfileTable for MemoryProfileTable {
                     write_units: units(profile_bytes(current), WRITE_UNIT_BYTES),
                 },
                 Some(Err(item)) => PutAnswer::Unreadable { why: item.why.clone() },
+            }
+        };
+        effect.answer(operation, answer).await
+    }
+
+    async fn merge(&self, merge: &MergeWrite) -> Result<MergeAnswer, CallError> {
+        let operation = Operation::MergeProfiles;
+        let sides = [(&merge.into, merge.into_expected), (&merge.from, merge.from_expected)];
+        let keys = sides.iter().map(|(item, _)| item.user_id.clone()).collect();
+        let effect = self.inner.faults.meet(operation, keys).await?;
+        let is_wrong = |item: &ProfileItem| profile_bytes(item) > ITEM_BYTES_MAX || item.user_id.is_empty();
+        if sides.iter().any(|(item, _)| is_wrong(item)) || merge.into.user_id == merge.from.user_id {
+            return Err(refused(
+                operation,
+                "a merge writes two different items, each with a key and at most 400 KB",
+            ));
+        }
+        let answer = {
+            let mut items = locked(&self.inner.items);
+            let mut write_units = 0.0;
+            let looked_at = sides.map(|(item, expected)| {
+                let stored = items.get(&item.user_id);
+                let stored_bytes =
+                    stored.map_or(0, |stored| stored.as_ref().map_or(ITEM_OVERHEAD_BYTES, profile_bytes));
+                let is_expected = match stored {
+                    None => expected == 0,
+                    Some(Ok(current)) => expected > 0 && current.version == expected,
+                    Some(Err(_)) => false,
+                };
+                if is_expected {
+                    write_units += TRANSACTION_UNITS * units(stored_bytes.max(profile_bytes(item)), WRITE_UNIT_BYTES);
+                    return MergeSide::AsExpected;
+                }
+                match stored {
+                    None => MergeSide::Changed(None),
+                    Some(Ok(current)) => MergeSide::Changed(Some(Box::new(current.clone()))),
+                    Some(Err(item)) => MergeSide::Unreadable { why: item.why.clone() },
+                }
+            });
+            if looked_at == [MergeSide::AsExpected, MergeSide::AsExpected] {
+                for (item, _) in sides {
+                    items.insert(item.user_id.clone(), Ok(item.clone()));
+                }
+                MergeAnswer::Written { write_units }
+            } else {
+                let [into, from] = looked_at;
+                MergeAnswer::Conflict {
+                    into,
+                    from,
+                    write_units,
+                }
             }
         };
         effect.answer(operation, answer).await

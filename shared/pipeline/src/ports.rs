@@ -59,7 +59,52 @@ pub const DUE_SHARDS: u64 = 16;
 
 /// The partition of the index of due users that a user is in: `00` to `15`.
 pub fn due_shard(user_id: &str) -> String {
-    format!("{:02}", usher_domain::hash::hash_bytes(user_id.as_bytes()) % DUE_SHARDS)
+    due_shard_name(usher_domain::hash::hash_bytes(user_id.as_bytes()) % DUE_SHARDS)
+}
+
+/// Every partition of the index of due users.
+pub fn due_shards() -> impl Iterator<Item = String> {
+    (0..DUE_SHARDS).map(due_shard_name)
+}
+
+fn due_shard_name(number: u64) -> String {
+    format!("{number:02}")
+}
+
+/// A user who is to be woken: an entry of the index of due users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueUser {
+    /// Whose profile it is.
+    pub user_id: String,
+    /// When it is to look at its timers.
+    pub due_at: Timestamp,
+}
+
+/// Users that one [`DueIndex::page`] has at most: two puts' worth, so that the first are woken while the next are read.
+pub const DUE_PAGE_USERS_MAX: usize = 1000;
+
+/// One page of the due users in a partition.
+#[derive(Debug, Default)]
+pub struct DuePage {
+    /// Whoever is due longest comes first.
+    pub users: Vec<DueUser>,
+    /// After whom the next page begins; none where this was the last.
+    pub next_after: Option<DueUser>,
+    /// Read capacity units that it took.
+    pub read_units: f64,
+}
+
+/// The sparse index of the `profiles` table over those who are to be woken.
+pub trait DueIndex: Send + Sync {
+    /// Reads up to [`DUE_PAGE_USERS_MAX`] users of one partition who are due by `until`, in the order of when, from the one
+    /// after `after` on. The index follows the table with a delay: it may name a user who has been woken since, and not yet
+    /// name one who became due.
+    fn page(
+        &self,
+        due_shard: &str,
+        until: Timestamp,
+        after: Option<&DueUser>,
+    ) -> impl Future<Output = Result<DuePage, CallError>> + Send;
 }
 
 /// The largest [`ProfileItem::state`] that is written, in bytes: an item holds 400 KB, its other attributes and names
@@ -133,6 +178,54 @@ pub enum ParkAnswer {
     },
 }
 
+/// Two profiles that become one, to be written together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeWrite {
+    /// The user's profile, with what the other one had.
+    pub into: ProfileItem,
+    /// The stored version of the user's that it was made from; 0 where none may be stored.
+    pub into_expected: u64,
+    /// The other one's item: a pointer to the user.
+    pub from: ProfileItem,
+    /// The stored version of the other one that was merged; 0 where none may be stored.
+    pub from_expected: u64,
+    /// Names this write among others, so that one whose answer got lost takes effect once however often it is tried.
+    pub token: u128,
+}
+
+/// What is stored of one side of a merge that was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MergeSide {
+    /// Nothing speaks against the version that was expected.
+    AsExpected,
+    /// Another version: this item (`ALL_OLD`), or none.
+    Changed(Option<Box<ProfileItem>>),
+    /// Another version, and the stored item can't be read.
+    Unreadable {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// What writing a merge gives.
+#[derive(Debug)]
+pub enum MergeAnswer {
+    /// Both were written.
+    Written {
+        /// Write capacity units that it took: a transaction takes twice those of its writes.
+        write_units: f64,
+    },
+    /// At least one stored version is another. Nothing was written.
+    Conflict {
+        /// The user's item.
+        into: MergeSide,
+        /// The other one's.
+        from: MergeSide,
+        /// Write capacity units that it took all the same.
+        write_units: f64,
+    },
+}
+
 /// Users that one [`ProfileTable::get`] may name: the limit of `BatchGetItem`.
 pub const GET_USERS_MAX: usize = 100;
 
@@ -148,6 +241,10 @@ pub trait ProfileTable: Send + Sync {
         item: &ProfileItem,
         expected_version: u64,
     ) -> impl Future<Output = Result<PutAnswer, CallError>> + Send;
+
+    /// Writes two items if each has its expected version, or neither. When it was written before and the answer got lost,
+    /// it either says so, or gives both items as they were to be.
+    fn merge(&self, merge: &MergeWrite) -> impl Future<Output = Result<MergeAnswer, CallError>> + Send;
 
     /// Marks a user's item as parked, `since` then unless it is already, and raises its version by one. What else is in
     /// it stays, readable or not.

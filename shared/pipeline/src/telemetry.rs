@@ -115,6 +115,32 @@ pub struct TriggerDeliveryBatch {
     pub trigger_to_delivered: Vec<u64>,
 }
 
+/// An invocation that timer-sweeper is done with: some passes over the index of due users.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct TimerSweep {
+    /// Lambda's id of the invocation.
+    pub request_id: String,
+    /// Looks at the whole index.
+    pub passes: u64,
+    /// Entries of the index that were due, those of each pass anew.
+    pub due: u64,
+    /// Users who were sent a wake-up.
+    pub woken: u64,
+    /// Entries that were passed over, because their user was sent a wake-up for the same moment a short while ago.
+    pub sent_lately: u64,
+    /// Wake-ups that could not be put on the stream; a later pass sends them.
+    pub unsent: u64,
+    /// Partitions of the index that a pass could not read to their end; a later pass reads them.
+    pub partitions_failed: u64,
+    /// Read capacity units.
+    pub read_units: f64,
+    /// From a user's due time to the pass that sent the wake-up, in milliseconds: at most 100 values, spread evenly.
+    pub sweep_lateness: Vec<u64>,
+    /// How long the user who is due longest has waited, in milliseconds, as the last pass found the index; 0 if nobody is due.
+    pub oldest_due: u64,
+}
+
 /// A telemetry event: a struct that knows its metrics.
 pub trait TelemetryEvent: Serialize + for<'de> Deserialize<'de> {
     /// The function that reports it; the value of the dimension.
@@ -155,6 +181,12 @@ impl TelemetryEvent for TriggerDeliveryBatch {
     const FUNCTION: &'static str = "trigger-delivery";
     const MESSAGE: &'static str = "batch of triggers processed";
     const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "TriggerToDelivered"];
+}
+
+impl TelemetryEvent for TimerSweep {
+    const FUNCTION: &'static str = "timer-sweeper";
+    const MESSAGE: &'static str = "due users swept";
+    const MILLISECONDS: &'static [&'static str] = &["SweepLateness", "OldestDue"];
 }
 
 fn line<E: TelemetryEvent>(event: &E, namespace: &str, at: Timestamp) -> String {

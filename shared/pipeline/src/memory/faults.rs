@@ -45,6 +45,10 @@ pub enum Operation {
     PutProfile,
     /// [`ProfileTable::park`](crate::ports::ProfileTable::park)
     ParkProfile,
+    /// [`ProfileTable::merge`](crate::ports::ProfileTable::merge)
+    MergeProfiles,
+    /// [`DueIndex::page`](crate::ports::DueIndex::page)
+    QueryDue,
     /// [`RecordStream::put`](crate::ports::RecordStream::put)
     PutRecords,
     /// [`DecisionTable::record`](crate::ports::DecisionTable::record)
