@@ -2,10 +2,13 @@
 
 use crate::condition::Scope;
 use crate::event::{ArrivedEvent, TIMER_EVENT};
-use crate::feature::{Folding, apply_trait, short_shard};
+use crate::feature::{Dated, Folding, apply_trait, short_shard};
 use crate::journey::{Dispatch, Journey};
+use crate::limits::STEPS_MAX;
+use crate::local_time::is_time_zone;
 use crate::profile::Profile;
 use crate::time::Timestamp;
+use crate::value::{Scalar, Value};
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +40,35 @@ pub fn outcome(dispatch: &Dispatch, profile: &Profile, arrived: &ArrivedEvent<'_
     }
 }
 
+/// What an event changed that timers count from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// The steps that were done for the first time, a bit each.
+    steps_done: u64,
+    /// The steps that turned out to have been done earlier, a bit each.
+    steps_moved: u64,
+    /// When the latest session ended before.
+    pub(crate) session_end_before: Option<Timestamp>,
+}
+
+// A bit for each step.
+const _: () = assert!(STEPS_MAX <= u64::BITS as usize);
+
+impl Folded {
+    /// Whether the event is the first that did this step.
+    pub fn is_newly_done(&self, step: usize) -> bool {
+        self.steps_done >> step & 1 == 1
+    }
+
+    /// Whether the event did this step earlier than was known.
+    pub fn is_moved(&self, step: usize) -> bool {
+        self.steps_moved >> step & 1 == 1
+    }
+}
+
 /// Folds an event into the profile: guard, ids, sessions, traits, features and steps. Rules come after, in
 /// [`crate::rules`]. The event must be one whose [`outcome`] is [`EventOutcome::Applied`].
-pub fn apply(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, arrived: &ArrivedEvent<'_>) {
+pub fn apply(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, arrived: &ArrivedEvent<'_>) -> Folded {
     let event = &arrived.event;
     let shard = short_shard(arrived.shard.key);
     profile.guard.advance(arrived.shard.key, arrived.position);
@@ -48,6 +77,10 @@ pub fn apply(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, arri
     // Records of two shards may come in either order; the profile's now never goes back.
     profile.now = profile.now.max(arrived.arrived_at);
     let now = profile.now;
+    let mut folded = Folded {
+        session_end_before: profile.sessions.latest().map(|session| session.end),
+        ..Folded::default()
+    };
     if profile.sessions.add(event.at, journey.idle_timeout_ms) {
         follow_sessions(journey, profile, now);
     }
@@ -92,8 +125,38 @@ pub fn apply(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, arri
             }) == Ok(true)
         });
         if done {
-            profile.steps[*index] = Some(event.at);
+            let bit = 1 << *index;
+            match profile.steps[*index].replace(event.at) {
+                Some(_) => folded.steps_moved |= bit,
+                None => folded.steps_done |= bit,
+            }
         }
+    }
+    folded
+}
+
+/// Keeps the time zone of the latest event that names one, where the journey goes by it
+/// ([`crate::policy::goes_by_local_time`]).
+pub fn follow_clock(profile: &mut Profile, arrived: &ArrivedEvent<'_>) {
+    let event = &arrived.event;
+    let Some(zone) = event.location.timezone.as_deref() else {
+        return;
+    };
+    let shard = short_shard(arrived.shard.key);
+    match &mut profile.timezone {
+        Some(known) if !known.is_superseded_by(event.at, shard) => {}
+        Some(known) if known.value.is(&Value::Text(zone.into())) => {
+            known.at = event.at;
+            known.shard = shard;
+        }
+        known if is_time_zone(zone) => {
+            *known = Some(Dated {
+                at: event.at,
+                shard,
+                value: Scalar::Text(zone.to_owned()),
+            });
+        }
+        _ => {}
     }
 }
 

@@ -5,8 +5,8 @@
 //!
 //! The way through, one module a step:
 //! [`event`] is what happened, [`batch`] sorts a batch's events by user, [`profile`] is what is known of a user,
-//! [`journey`] what the operator asked for, [`fold`] applies one event to one profile, [`rules`] decides what fires, and
-//! [`plan`] does all of that for one user's events of a batch and returns what to write and what to emit.
+//! [`journey`] what the operator asked for, [`fold`] applies one event to one profile, [`timers`] knows what is due,
+//! [`rules`] decides what fires within what [`policy`] allows, and [`plan`] does all of that for one user's events of a batch and returns what to write and what to emit.
 
 pub mod batch;
 pub mod condition;
@@ -22,6 +22,7 @@ pub mod limits;
 pub mod local_time;
 pub mod merge;
 pub mod plan;
+pub mod policy;
 pub mod profile;
 pub mod recent_event_ids;
 pub mod rules;
@@ -30,6 +31,7 @@ pub mod sessions;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod timers;
 pub mod trigger;
 pub mod user_agent;
 pub mod value;

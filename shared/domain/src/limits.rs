@@ -55,6 +55,10 @@ pub const EXPERIMENTS_MAX: usize = 16;
 pub const ARMS_MAX: usize = 16;
 /// Rules that did not fire which a decision names with their reasons, at most.
 pub const REASON_RULES_MAX: usize = 16;
+/// What a decision says of the rules that did not fire, in bytes: rules beyond it go without the values that they saw.
+pub const PASSED_OVER_BYTES_MAX: usize = 2048;
+/// Longest text in a decision that tells people why a rule did not fire, in bytes.
+pub const DETAIL_BYTES_MAX: usize = 256;
 /// Sessions kept as intervals, so that late events can still join them; older ones only count.
 pub const OPEN_SESSIONS_MAX: usize = 4;
 /// Values that a rule's reason reports at most.

@@ -5,8 +5,11 @@ use crate::fold::{self, EventOutcome};
 use crate::hash::hash_bytes;
 use crate::journey::{Dispatch, Journey};
 use crate::limits::OUTBOX_TRIGGERS_MAX;
+use crate::policy;
 use crate::profile::Profile;
 use crate::rules::{self, RuleCounts};
+use crate::time::Timestamp;
+use crate::timers;
 
 /// What is to be done for one user.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,8 +18,8 @@ pub struct UserPlan {
     pub profile: Profile,
     /// Whether it must be written. An outbox alone needs no write: it is stored already.
     pub changed: bool,
-    /// What became of each event, in order. Fewer than were given where the outbox is full: the rest is planned again
-    /// after this plan was carried out.
+    /// What became of each event, in order. Fewer than were given where planning stopped: the rest is planned again after
+    /// this plan was carried out, or what stopped it was.
     pub outcomes: Vec<EventOutcome>,
     /// What became of each rule.
     pub rules: RuleCounts,
@@ -27,7 +30,7 @@ pub struct UserPlan {
 /// Why planning stopped before an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// The outbox may not hold what the event fires: go on when it was sent.
+    /// The outbox may not hold what the event fires, or what was due before it: go on when it was sent.
     OutboxIsFull,
     /// The event says that another profile is the same user's: go on when that was merged into this one, and write both
     /// together. It is the key of the other.
@@ -38,56 +41,184 @@ pub enum Stopped {
 ///
 /// A pure function: the same journey, profile and events give the same plan, whoever runs it and whenever (P7). Events
 /// that were applied before change nothing, so a redelivered batch plans to nothing but its unsent triggers (P2, P5).
+///
+/// What was due before an event is made before that is folded, as of when it was due. What is due between the event's own
+/// time and its arrival is made after: an event that makes it moot does so although it came late.
 pub fn plan_user<'e, 'a: 'e>(
     journey: &Journey,
-    mut profile: Profile,
+    profile: Profile,
     events: impl IntoIterator<Item = &'e ArrivedEvent<'a>>,
 ) -> UserPlan {
     let events = events.into_iter();
+    let mut planning = Planning::of(journey, profile);
     let mut outcomes = Vec::with_capacity(events.size_hint().0);
-    let mut rule_counts = RuleCounts::default();
-    let mut changed = false;
     let mut stopped = None;
     for arrived in events {
         let dispatch = journey.dispatch(&arrived.event.event_type);
-        let outcome = fold::outcome(dispatch, &profile, arrived);
-        if outcome == EventOutcome::Applied && !has_room(dispatch, &profile) {
-            stopped = Some(Stopped::OutboxIsFull);
-            break;
-        }
-        if outcome == EventOutcome::Applied
-            && let Some(alias) = &arrived.event.alias
-            && !profile.aliases.contains(&hash_bytes(alias.as_bytes()))
-        {
-            stopped = Some(Stopped::AliasToMerge(alias.clone().into_owned()));
-            break;
-        }
-        match outcome {
-            EventOutcome::Applied => {
-                fold::apply(journey, dispatch, &mut profile, arrived);
-                rules::run(journey, dispatch, &mut profile, arrived, &mut rule_counts);
-                changed = true;
-            }
+        let outcome = fold::outcome(dispatch, &planning.profile, arrived);
+        stopped = match outcome {
+            EventOutcome::Applied => match planning.apply(dispatch, arrived) {
+                Applied::Wholly => None,
+                // What is still due is made by the next record.
+                Applied::Partly(stopped) => {
+                    outcomes.push(outcome);
+                    Some(stopped)
+                }
+                Applied::Not(stopped) => Some(stopped),
+            },
+            EventOutcome::Woken => planning.wake(arrived).err(),
             // Its record is settled: it stays so when it comes again after its id was forgotten. That alone is worth no
             // write, so it is stored with the next one.
-            EventOutcome::Duplicate | EventOutcome::Woken => profile.guard.advance(arrived.shard.key, arrived.position),
-            EventOutcome::Redelivered | EventOutcome::Ignored => {}
+            EventOutcome::Duplicate => {
+                planning.profile.guard.advance(arrived.shard.key, arrived.position);
+                None
+            }
+            EventOutcome::Redelivered | EventOutcome::Ignored => None,
+        };
+        if stopped.is_some() {
+            break;
         }
         outcomes.push(outcome);
     }
+    planning.set_wake_at();
     UserPlan {
-        profile,
-        changed,
+        profile: planning.profile,
+        changed: planning.changed,
         outcomes,
-        rules: rule_counts,
+        rules: planning.rules,
         stopped,
     }
 }
 
-/// Whether the outbox can take whatever the event may fire. An empty one can: what one event fires is sent together.
-fn has_room(dispatch: &Dispatch, profile: &Profile) -> bool {
-    let held = profile.outbox.len();
-    held == 0 || held + dispatch.rules.len() <= OUTBOX_TRIGGERS_MAX
+/// How far an event was applied.
+enum Applied {
+    /// With all that was due before and after it.
+    Wholly,
+    /// But not all that was due after it was made.
+    Partly(Stopped),
+    /// Not at all.
+    Not(Stopped),
+}
+
+/// A plan in the making.
+struct Planning<'j> {
+    journey: &'j Journey,
+    profile: Profile,
+    changed: bool,
+    rules: RuleCounts,
+    /// Whether anything may be due.
+    has_timers: bool,
+    has_membership: bool,
+    goes_by_local_time: bool,
+    /// The latest arrival of a record that woke the user.
+    woken_at: Option<Timestamp>,
+}
+
+impl<'j> Planning<'j> {
+    fn of(journey: &'j Journey, profile: Profile) -> Planning<'j> {
+        Planning {
+            journey,
+            changed: false,
+            rules: RuleCounts::default(),
+            // What an earlier journey put off stays due.
+            has_timers: timers::has_any(journey) || profile.wake_at.is_some(),
+            has_membership: policy::has_membership(journey),
+            goes_by_local_time: policy::goes_by_local_time(journey),
+            woken_at: None,
+            profile,
+        }
+    }
+
+    fn apply(&mut self, dispatch: &Dispatch, arrived: &ArrivedEvent<'_>) -> Applied {
+        if let Some(alias) = unmerged_alias(&self.profile, arrived) {
+            return Applied::Not(Stopped::AliasToMerge(alias.to_owned()));
+        }
+        if self.has_timers {
+            // What was left over when the outbox was full was due by now.
+            let before = arrived.event.at.min(arrived.arrived_at).max(self.profile.now);
+            if let Err(stopped) = self.make_due(arrived, before) {
+                return Applied::Not(stopped);
+            }
+        }
+        if !self.has_room(dispatch.rules.len()) {
+            return Applied::Not(Stopped::OutboxIsFull);
+        }
+        let journey = self.journey;
+        let profile = &mut self.profile;
+        let folded = fold::apply(journey, dispatch, profile, arrived);
+        self.changed = true;
+        if self.goes_by_local_time {
+            fold::follow_clock(profile, arrived);
+        }
+        if self.has_membership {
+            let now = profile.now;
+            policy::update_membership(journey, profile, &arrived.event, now);
+        }
+        if self.has_timers {
+            timers::arm(journey, dispatch, profile, &arrived.event, &folded);
+        }
+        rules::run(journey, dispatch, profile, arrived, &mut self.rules);
+        if self.has_timers {
+            let now = self.profile.now;
+            if let Err(stopped) = self.make_due(arrived, now) {
+                return Applied::Partly(stopped);
+            }
+        }
+        Applied::Wholly
+    }
+
+    /// Makes what is due as of a timer event's arrival. It may come from anyone: where nothing is due, it changes nothing.
+    fn wake(&mut self, arrived: &ArrivedEvent<'_>) -> Result<(), Stopped> {
+        let as_of = arrived.arrived_at.max(self.profile.now);
+        self.make_due(arrived, as_of)?;
+        self.woken_at = self.woken_at.max(Some(arrived.arrived_at));
+        self.profile.guard.advance(arrived.shard.key, arrived.position);
+        Ok(())
+    }
+
+    /// Makes what is due up to a time, the earliest first, each as of when it was due.
+    fn make_due(&mut self, arrived: &ArrivedEvent<'_>, until: Timestamp) -> Result<(), Stopped> {
+        while let Some(due) = timers::next_moment(self.journey, &self.profile, until) {
+            let looks = timers::looks(self.journey, &self.profile, due);
+            if !self.has_room(looks.len()) {
+                return Err(Stopped::OutboxIsFull);
+            }
+            rules::run_due(self.journey, &mut self.profile, &looks, due, arrived, &mut self.rules);
+            self.changed = true;
+        }
+        Ok(())
+    }
+
+    /// Whether the outbox can take whatever so many rules may fire. An empty one can: what one moment fires is sent
+    /// together.
+    fn has_room(&self, looks: usize) -> bool {
+        let held = self.profile.outbox.len();
+        held == 0 || held + looks <= OUTBOX_TRIGGERS_MAX
+    }
+
+    /// Sets when the user is woken next, for a profile that is written. Where nothing else changed it is only written when
+    /// its time has come and nothing was due, so that the user isn't found again and again.
+    fn set_wake_at(&mut self) {
+        if !self.changed && self.woken_at.is_none() {
+            return;
+        }
+        let as_of = self.woken_at.max(Some(self.profile.now)).unwrap_or_default();
+        let wake_at = match self.has_timers {
+            true => timers::wake_at(self.journey, &self.profile, as_of),
+            false => None,
+        };
+        let is_past = self.profile.wake_at.is_none_or(|stored| stored <= as_of);
+        if wake_at != self.profile.wake_at && (self.changed || is_past) {
+            self.profile.wake_at = wake_at;
+            self.changed = true;
+        }
+    }
+}
+
+/// The key of another profile that the event says is the same user's, unless that was merged into this one lately.
+fn unmerged_alias<'e>(profile: &Profile, arrived: &'e ArrivedEvent<'_>) -> Option<&'e str> {
+    let alias = arrived.event.alias.as_deref()?;
+    (!profile.aliases.contains(&hash_bytes(alias.as_bytes()))).then_some(alias)
 }
 
 #[cfg(test)]

@@ -1,0 +1,264 @@
+//! What firing leaves behind: the trigger, and what the profile remembers of it.
+
+use super::consider::{conditions, detail, seen, seen_by_loser};
+use super::{Look, LookAt, Occasion, RuleOutcome};
+use crate::condition::Scope;
+use crate::event::TIMER_EVENT;
+use crate::hash::hash_bytes;
+use crate::journey::{Due, Journey, LimitPer, Moment, Rule, Since, Timer};
+use crate::limits::{PASSED_OVER_BYTES_MAX, REASON_RULES_MAX};
+use crate::policy;
+use crate::profile::{OfferMade, Profile, PutOff, WithinLimit};
+use crate::sequence_number::SequenceNumber;
+use crate::trigger::{Cause, PassedOver, Reason, SeenValue, Trigger, TriggerId};
+
+/// Makes an offer: its trigger goes into the outbox, and limits, cooldowns and caps remember it. Who is held out is not
+/// told apart by any of those, so that they differ from the others by what they are shown alone.
+pub(super) fn fire(
+    journey: &Journey,
+    profile: &mut Profile,
+    occasion: &Occasion<'_>,
+    index: usize,
+    reminder: u32,
+    put_off: Option<Box<PutOff>>,
+    outcome: RuleOutcome,
+) {
+    let rule = &journey.rules[index];
+    let Some(content) = journey.contents.get(rule.offer(reminder as usize)) else {
+        return;
+    };
+    let (cause, saw) = match put_off {
+        // What time caused has no record of its own: it is that of whoever wakes the user.
+        Some(put_off) if put_off.cause.event_type == TIMER_EVENT => {
+            let by_record = Cause {
+                shard_id: occasion.record.shard.id.clone(),
+                sequence_number: occasion.record.position.sequence_number,
+                ..put_off.cause
+            };
+            (by_record, put_off.saw)
+        }
+        Some(put_off) => (put_off.cause, put_off.saw),
+        None => (cause(occasion), saw(journey, profile, occasion, rule)),
+    };
+    let user = occasion.event.user.as_ref();
+    let decided_at = match occasion.due_at {
+        Some(due_at) => occasion.record.arrived_at.max(due_at),
+        None => occasion.now,
+    };
+    profile.outbox.push(Trigger {
+        id: TriggerId::of(user, &rule.id, &cause.event_id),
+        user: user.to_owned(),
+        rule: rule.id.clone(),
+        slot: rule.slot.clone(),
+        offer: content.id.clone(),
+        decided_at,
+        due_at: occasion.due_at,
+        held_out: outcome == RuleOutcome::HeldOut,
+        arms: policy::arms(journey, user),
+        cause,
+        journey: journey.name.clone(),
+        journey_version: journey.version.clone(),
+        reason: Reason {
+            condition: written(journey, rule),
+            saw,
+            won_over: Vec::new(),
+            passed_over: Vec::new(),
+        },
+    });
+    let now = occasion.now;
+    let within_limit = within_limit(journey, profile, occasion, index);
+    let state = &mut profile.rules[index];
+    state.fired += 1;
+    state.last_fired_at = Some(state.last_fired_at.map_or(now, |last| last.max(now)));
+    state.within_limit = within_limit;
+    let offer = OfferMade {
+        at: now,
+        rule: rule.fingerprint,
+        content: content.fingerprint,
+        slot: rule.slot_fingerprint,
+    };
+    let profile_now = profile.now;
+    policy::remember_offer(journey, profile, offer, profile_now);
+}
+
+/// Puts an offer off to the end of the user's quiet hours. One that is put off already stays.
+pub(super) fn put_off(
+    journey: &Journey,
+    profile: &mut Profile,
+    occasion: &Occasion<'_>,
+    index: usize,
+    reminder: u32,
+    again: Option<Box<PutOff>>,
+) {
+    let rule = &journey.rules[index];
+    let until = policy::quiet_until(journey, profile, rule.slot_fingerprint, occasion.now);
+    let (None, Some(until)) = (&profile.rules[index].put_off, until) else {
+        return;
+    };
+    let put_off = match again {
+        Some(again) => PutOff { until, ..*again },
+        None => {
+            let mut cause = cause(occasion);
+            if occasion.due_at.is_some() {
+                // Which record wakes the user makes no difference to the profile (P7).
+                cause.shard_id.clear();
+                cause.sequence_number = SequenceNumber::default();
+            }
+            PutOff {
+                until,
+                reminder,
+                cause,
+                saw: saw(journey, profile, occasion, rule),
+            }
+        }
+    };
+    profile.rules[index].put_off = Some(Box::new(put_off));
+}
+
+/// Tells the trigger that won what it won over.
+pub(super) fn note_loser(journey: &Journey, profile: &mut Profile, first_new: usize, index: usize) {
+    let rule = &journey.rules[index];
+    let new = &mut profile.outbox[first_new..];
+    if let Some(winner) = new.iter_mut().find(|trigger| trigger.slot == rule.slot) {
+        winner.reason.won_over.push(rule.id.clone());
+    }
+}
+
+/// Tells the triggers of a moment which other rules looked and why they did not fire.
+pub(super) fn note_passed_over(
+    journey: &Journey,
+    profile: &mut Profile,
+    occasion: &Occasion<'_>,
+    first_new: usize,
+    fired: &[usize],
+    looks: impl Iterator<Item = (Look, RuleOutcome)>,
+) {
+    let scope = Scope {
+        journey,
+        event: occasion.event,
+        profile,
+        now: occasion.now,
+    };
+    let did_not = looks.filter(|(_, outcome)| !matches!(outcome, RuleOutcome::Fired | RuleOutcome::HeldOut));
+    let mut room = PASSED_OVER_BYTES_MAX;
+    let passed_over: Vec<PassedOver> = did_not
+        .take(REASON_RULES_MAX)
+        .map(|(look, outcome)| {
+            let rule = &journey.rules[look.rule];
+            let reminder = match look.at {
+                LookAt::Reminder(reminder) => reminder as usize,
+                LookAt::Event | LookAt::PutOff => 0,
+            };
+            let passed_over = PassedOver {
+                rule: rule.id.clone(),
+                outcome: outcome.name().to_owned(),
+                detail: detail(&scope, look, reminder, outcome, fired),
+                saw: Vec::new(),
+            };
+            room = room.saturating_sub(rule.id.len() + passed_over.detail.len());
+            let mut saw = seen_by_loser(&scope, look, reminder, outcome);
+            saw.retain(|seen| {
+                let bytes = seen.name.len() + seen.json.len();
+                let fits = bytes <= room;
+                room -= if fits { bytes } else { 0 };
+                fits
+            });
+            PassedOver { saw, ..passed_over }
+        })
+        .collect();
+    if passed_over.is_empty() {
+        return;
+    }
+    for trigger in &mut profile.outbox[first_new..] {
+        trigger.reason.passed_over.clone_from(&passed_over);
+    }
+}
+
+/// What caused a look: the event, or that time has passed.
+fn cause(occasion: &Occasion<'_>) -> Cause {
+    Cause {
+        event_id: occasion.event.id.to_string(),
+        event_type: occasion.event.event_type.to_string(),
+        at: occasion.event.at,
+        shard_id: occasion.record.shard.id.clone(),
+        sequence_number: occasion.record.position.sequence_number,
+    }
+}
+
+fn saw(journey: &Journey, profile: &Profile, occasion: &Occasion<'_>, rule: &Rule) -> Vec<SeenValue> {
+    let scope = Scope {
+        journey,
+        event: occasion.event,
+        profile,
+        now: occasion.now,
+    };
+    seen(&scope, conditions(rule))
+}
+
+/// What a limit for each version of the journey counts for.
+pub(super) fn version_scope(journey: &Journey) -> i64 {
+    hash_bytes(journey.version.as_bytes()) as i64
+}
+
+/// How often the rule fired in what its limit counts for, with this time.
+fn within_limit(journey: &Journey, profile: &Profile, occasion: &Occasion<'_>, index: usize) -> Option<WithinLimit> {
+    let limit = journey.rules[index].limit.filter(|limit| limit.per != LimitPer::User)?;
+    let known = profile.rules[index].within_limit;
+    let (scope, is_same) = match limit.per {
+        LimitPer::Session => {
+            let latest = profile.sessions.latest()?;
+            let (start, end) = (latest.start.epoch_ms(), latest.end.epoch_ms());
+            let at = occasion.event.at.epoch_ms().clamp(start, end);
+            (at, known.is_some_and(|known| start <= known.scope && known.scope <= end))
+        }
+        LimitPer::JourneyVersion | LimitPer::User => {
+            let scope = version_scope(journey);
+            (scope, known.is_some_and(|known| known.scope == scope))
+        }
+    };
+    Some(match known {
+        Some(known) if is_same => WithinLimit {
+            fired: known.fired + 1,
+            ..known
+        },
+        _ => WithinLimit { scope, fired: 1 },
+    })
+}
+
+/// What the rule asks for, as people wrote it.
+fn written(journey: &Journey, rule: &Rule) -> Option<String> {
+    let moment = match &rule.moment {
+        Moment::Event => None,
+        Moment::Enters(condition) => Some(format!("enters {}", condition.source())),
+        Moment::Leaves(condition) => Some(format!("leaves {}", condition.source())),
+        Moment::Timer(timer) => Some(written_timer(journey, timer)),
+    };
+    let when = rule.when.as_ref().map(|when| match moment {
+        Some(_) => format!("when {}", when.source()),
+        None => when.source().to_owned(),
+    });
+    let unless = rule.unless.as_ref().map(|unless| format!("unless {}", unless.source()));
+    let parts: Vec<String> = [moment, when, unless].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+fn written_timer(journey: &Journey, timer: &Timer) -> String {
+    const MINUTES_PER_HOUR: u16 = 60;
+    let dues = timer.reminders.iter().map(|due| match due {
+        Due::After(after_ms) => {
+            let after = std::time::Duration::from_millis(after_ms.unsigned_abs());
+            format!("after {}", humantime::format_duration(after))
+        }
+        Due::LocalTime { days, minute } => {
+            format!("at {:02}:{:02} {days} days after", minute / MINUTES_PER_HOUR, minute % MINUTES_PER_HOUR)
+        }
+    });
+    let since = match &timer.since {
+        Since::Step(step) => journey.steps.get(*step).map_or_else(String::new, |step| format!("steps.{}", step.id)),
+        Since::Event(Some(when)) => format!("the event with {}", when.source()),
+        Since::Event(None) => "the event".to_owned(),
+        Since::SessionEnd => "session.end".to_owned(),
+    };
+    let dues: Vec<String> = dues.collect();
+    format!("{} since {since}", dues.join(", "))
+}

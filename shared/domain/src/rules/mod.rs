@@ -1,0 +1,180 @@
+//! Which rules fire at a moment, and why the others don't.
+//!
+//! A moment is an applied event, or a time at which reminders or put-off offers are due. At each, rules look in the order
+//! of their priorities, and each look comes out in one way: [`RuleOutcome`]. [`consider`] evaluates a rule without changing
+//! anything, for whoever asks why.
+
+mod consider;
+mod firing;
+mod outcome;
+
+pub use consider::{Considered, consider};
+pub use outcome::{RuleCounts, RuleOutcome};
+
+use crate::condition::Scope;
+use crate::event::{ArrivedEvent, Event, TIMER_EVENT};
+use crate::journey::{Dispatch, Journey, Moment};
+use crate::limits::RULES_MAX;
+use crate::policy;
+use crate::profile::Profile;
+use crate::time::Timestamp;
+use crate::timers;
+use consider::judge;
+
+/// Why a rule looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookAt {
+    /// An event came, or for a transition, time has passed.
+    Event,
+    /// A reminder of its timer is due.
+    Reminder(u32),
+    /// Its put-off offer is due.
+    PutOff,
+}
+
+/// A rule, by its index, that looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    pub(crate) rule: usize,
+    pub(crate) at: LookAt,
+}
+
+impl Look {
+    pub(crate) fn new(rule: usize, at: LookAt) -> Look {
+        Look { rule, at }
+    }
+}
+
+/// A moment at which rules look.
+#[derive(Clone, Copy)]
+struct Occasion<'o> {
+    /// The event; where time has passed, one that stands for that.
+    event: &'o Event<'o>,
+    /// The record that brought the event, or woke the user.
+    record: &'o ArrivedEvent<'o>,
+    /// The moment.
+    now: Timestamp,
+    /// The same where something was due.
+    due_at: Option<Timestamp>,
+}
+
+/// Runs the rules that look at this event, which is already folded into the profile. Those that fire are noted in the
+/// profile and their triggers are put into its outbox (P5). *Now* is the record's arrival (P7).
+pub fn run(
+    journey: &Journey,
+    dispatch: &Dispatch,
+    profile: &mut Profile,
+    arrived: &ArrivedEvent<'_>,
+    counts: &mut RuleCounts,
+) {
+    let occasion = Occasion {
+        event: &arrived.event,
+        record: arrived,
+        now: profile.now,
+        due_at: None,
+    };
+    let looks = dispatch.rules.iter().map(|rule| Look::new(*rule, LookAt::Event));
+    run_looks(journey, profile, &occasion, looks, counts);
+}
+
+/// Makes the reminders and put-off offers that are due at a time, as of that time, by whichever record woke the user. `looks`
+/// are those of [`timers::looks`].
+pub(crate) fn run_due(
+    journey: &Journey,
+    profile: &mut Profile,
+    looks: &[Look],
+    due: Timestamp,
+    record: &ArrivedEvent<'_>,
+    counts: &mut RuleCounts,
+) {
+    let id = format!("timer:{due}");
+    let event = Event {
+        id: id.as_str().into(),
+        event_type: TIMER_EVENT.into(),
+        at: due,
+        user: record.event.user.as_ref().into(),
+        ..Event::default()
+    };
+    profile.now = profile.now.max(due);
+    timers::advance(journey, profile, due);
+    if policy::has_membership(journey) {
+        policy::update_membership(journey, profile, &event, due);
+    }
+    let occasion = Occasion {
+        event: &event,
+        record,
+        now: due,
+        due_at: Some(due),
+    };
+    run_looks(journey, profile, &occasion, looks.iter().copied(), counts);
+}
+
+/// Looks at one moment: a put-off offer and another look for each rule at most.
+const LOOKS_MAX: usize = 2 * RULES_MAX;
+
+fn run_looks(
+    journey: &Journey,
+    profile: &mut Profile,
+    occasion: &Occasion<'_>,
+    looks: impl Iterator<Item = Look> + Clone,
+    counts: &mut RuleCounts,
+) {
+    let first_new = profile.outbox.len();
+    // The rules that fired. Nearly always there is none, and then nothing is allocated.
+    let mut fired: Vec<usize> = Vec::new();
+    let mut outcomes = [None; LOOKS_MAX];
+    for (look, place) in looks.clone().zip(&mut outcomes) {
+        let turned = turn(journey, profile, occasion, look);
+        let put_off = match look.at {
+            LookAt::PutOff => profile.rules[look.rule].put_off.take(),
+            LookAt::Event | LookAt::Reminder(_) => None,
+        };
+        let reminder = match (look.at, &put_off) {
+            (LookAt::Reminder(reminder), _) => reminder,
+            (_, Some(put_off)) => put_off.reminder,
+            _ => 0,
+        };
+        let scope = Scope {
+            journey,
+            event: occasion.event,
+            profile,
+            now: occasion.now,
+        };
+        let Some(outcome) = judge(&scope, look, reminder as usize, turned, &fired) else {
+            continue;
+        };
+        counts.count(look.rule, outcome);
+        *place = Some(outcome);
+        match outcome {
+            RuleOutcome::Fired | RuleOutcome::HeldOut => {
+                firing::fire(journey, profile, occasion, look.rule, reminder, put_off, outcome);
+                fired.push(look.rule);
+            }
+            RuleOutcome::QuietUntil => firing::put_off(journey, profile, occasion, look.rule, reminder, put_off),
+            RuleOutcome::LostToPriority => firing::note_loser(journey, profile, first_new, look.rule),
+            _ => {}
+        }
+    }
+    if !fired.is_empty() {
+        let others = looks.zip(outcomes).filter_map(|(look, outcome)| Some((look, outcome?)));
+        firing::note_passed_over(journey, profile, occasion, first_new, &fired, others);
+    }
+}
+
+/// Whether what a rule looks for has just come about, where it looks for a change; it remembers what it saw.
+fn turn(journey: &Journey, profile: &mut Profile, occasion: &Occasion<'_>, look: Look) -> bool {
+    let (condition, wanted) = match &journey.rules[look.rule].moment {
+        Moment::Enters(condition) if look.at == LookAt::Event => (condition, true),
+        Moment::Leaves(condition) if look.at == LookAt::Event => (condition, false),
+        _ => return true,
+    };
+    let scope = Scope {
+        journey,
+        event: occasion.event,
+        profile,
+        now: occasion.now,
+    };
+    let holds = condition.is_met(&scope) == Ok(true);
+    let held = std::mem::replace(&mut profile.rules[look.rule].holds, holds);
+    holds == wanted && held != wanted
+}
