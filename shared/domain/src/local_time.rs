@@ -88,7 +88,9 @@ impl LocalClock {
     fn checked_time_of_day(&self, at: Timestamp, days: u32, minute: u16) -> Option<Timestamp> {
         let now = jiff::Timestamp::from_millisecond(at.epoch_ms()).ok()?;
         let date = self.0.to_datetime(now).date();
-        let date = date.checked_add(jiff::Span::new().try_days(i64::from(days)).ok()?).ok()?;
+        let date = date
+            .checked_add(jiff::Span::new().try_days(i64::from(days)).ok()?)
+            .ok()?;
         let (hour, minute) = (minute / MINUTES_PER_HOUR, minute % MINUTES_PER_HOUR);
         let time = jiff::civil::Time::new(i8::try_from(hour).ok()?, i8::try_from(minute).ok()?, 0, 0).ok()?;
         let ambiguous = self.0.to_ambiguous_timestamp(date.to_datetime(time));

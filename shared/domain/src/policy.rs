@@ -100,7 +100,10 @@ pub fn offers_kept_ms(journey: &Journey) -> Option<i64> {
     let caps = policy.caps.iter().map(|cap| cap.within_ms);
     let groups = policy.groups.iter().filter_map(|group| group.within_ms);
     let contents = journey.contents.iter().filter_map(|content| content.cooldown_ms);
-    caps.chain(groups).chain(contents).chain(policy.content_cooldown_ms).max()
+    caps.chain(groups)
+        .chain(contents)
+        .chain(policy.content_cooldown_ms)
+        .max()
 }
 
 /// Remembers an offer for as long as the policy looks back, and no more than [`OFFERS_MADE_MAX`].

@@ -82,13 +82,7 @@ pub(crate) fn advance(journey: &Journey, profile: &mut Profile, due: Timestamp) 
 }
 
 /// Starts timers after an event was folded, unless the user has left the journey.
-pub(crate) fn arm(
-    journey: &Journey,
-    dispatch: &Dispatch,
-    profile: &mut Profile,
-    event: &Event<'_>,
-    folded: &Folded,
-) {
+pub(crate) fn arm(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, event: &Event<'_>, folded: &Folded) {
     if profile.membership.left_at.is_some() && policy::has_membership(journey) {
         return;
     }
@@ -195,13 +189,7 @@ fn skip_until(journey: &Journey, profile: &mut Profile, index: usize, until: Tim
 }
 
 /// When a reminder is due.
-fn due_at(
-    journey: &Journey,
-    profile: &Profile,
-    timer: &Timer,
-    since: Timestamp,
-    reminder: u32,
-) -> Option<Timestamp> {
+fn due_at(journey: &Journey, profile: &Profile, timer: &Timer, since: Timestamp, reminder: u32) -> Option<Timestamp> {
     Some(match *timer.reminders.get(reminder as usize)? {
         Due::After(after_ms) => since.plus_ms(after_ms),
         Due::LocalTime { days, minute } => {

@@ -173,11 +173,7 @@ fn checked_conditions(rule: &Rule, look: Look) -> (Option<&Condition>, Option<&C
 
 /// Whether `when` holds and `unless` doesn't. An `unless` that can't be evaluated doesn't hold: what it excludes is
 /// not known to be there.
-fn allowed(
-    scope: &Scope<'_>,
-    when: Option<&Condition>,
-    unless: Option<&Condition>,
-) -> Result<bool, EvaluationError> {
+fn allowed(scope: &Scope<'_>, when: Option<&Condition>, unless: Option<&Condition>) -> Result<bool, EvaluationError> {
     if let Some(when) = when
         && !when.is_met(scope)?
     {
@@ -194,7 +190,9 @@ pub(super) fn conditions(rule: &Rule) -> impl Iterator<Item = &Condition> {
         Moment::Enters(condition) | Moment::Leaves(condition) => Some(condition),
         Moment::Event | Moment::Timer(_) => None,
     };
-    [of_moment, rule.when.as_ref(), rule.unless.as_ref()].into_iter().flatten()
+    [of_moment, rule.when.as_ref(), rule.unless.as_ref()]
+        .into_iter()
+        .flatten()
 }
 
 /// What some conditions read, each value once.
@@ -209,12 +207,7 @@ pub(super) fn seen<'c>(scope: &Scope<'_>, conditions: impl Iterator<Item = &'c C
 }
 
 /// What a rule that did not fire read, where that is why.
-pub(super) fn seen_by_loser(
-    scope: &Scope<'_>,
-    look: Look,
-    reminder: usize,
-    outcome: RuleOutcome,
-) -> Vec<SeenValue> {
+pub(super) fn seen_by_loser(scope: &Scope<'_>, look: Look, reminder: usize, outcome: RuleOutcome) -> Vec<SeenValue> {
     let rule = &scope.journey.rules[look.rule];
     match outcome {
         RuleOutcome::ConditionFalse | RuleOutcome::ConditionFailed => seen(scope, conditions(rule)),
@@ -236,13 +229,7 @@ fn unchanged(rule: &Rule, state: &RuleState) -> String {
 }
 
 /// An outcome for people. What it says is worked out again, so that a rule which nobody asks about costs nothing.
-pub(super) fn detail(
-    scope: &Scope<'_>,
-    look: Look,
-    reminder: usize,
-    outcome: RuleOutcome,
-    fired: &[usize],
-) -> String {
+pub(super) fn detail(scope: &Scope<'_>, look: Look, reminder: usize, outcome: RuleOutcome, fired: &[usize]) -> String {
     let Scope {
         journey, profile, now, ..
     } = *scope;
@@ -276,9 +263,8 @@ pub(super) fn detail(
             why_not(scope, when, unless)
         }
         RuleOutcome::ContentIneligible => {
-            let (when, unless) = content.map_or((None, None), |content| {
-                (content.when.as_ref(), content.unless.as_ref())
-            });
+            let (when, unless) =
+                content.map_or((None, None), |content| (content.when.as_ref(), content.unless.as_ref()));
             format!("{content_id} is not eligible: {}", why_not(scope, when, unless))
         }
         RuleOutcome::ContentCoolingDown => {
@@ -289,15 +275,22 @@ pub(super) fn detail(
             let other = policy::excluded_by(journey, profile, look.rule, now, fired);
             let other = other.map_or("another rule", |other| journey.rules[other].id.as_str());
             let group = rule.group.and_then(|group| journey.policy.groups.get(group));
-            format!("excluded by {other} of group {}", group.map_or("", |group| group.name.as_str()))
+            format!(
+                "excluded by {other} of group {}",
+                group.map_or("", |group| group.name.as_str())
+            )
         }
         RuleOutcome::LostToPriority => {
-            let winner = winner(journey, rule, fired).map_or("another rule", |winner| journey.rules[winner].id.as_str());
+            let winner =
+                winner(journey, rule, fired).map_or("another rule", |winner| journey.rules[winner].id.as_str());
             format!("lost to priority of {winner} for {}", rule.slot)
         }
         RuleOutcome::Capped => match policy::capped(journey, profile, rule.slot_fingerprint, now) {
             Some(cap) => {
-                let slot = cap.slot.as_ref().map_or_else(String::new, |(_, slot)| format!(" in {slot}"));
+                let slot = cap
+                    .slot
+                    .as_ref()
+                    .map_or_else(String::new, |(_, slot)| format!(" in {slot}"));
                 let within = humantime::format_duration(std::time::Duration::from_millis(cap.within_ms.unsigned_abs()));
                 format!("capped: {} offers within {within}{slot}", cap.offers)
             }

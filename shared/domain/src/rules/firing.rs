@@ -209,7 +209,10 @@ fn within_limit(journey: &Journey, profile: &Profile, occasion: &Occasion<'_>, i
             let latest = profile.sessions.latest()?;
             let (start, end) = (latest.start.epoch_ms(), latest.end.epoch_ms());
             let at = occasion.event.at.epoch_ms().clamp(start, end);
-            (at, known.is_some_and(|known| start <= known.scope && known.scope <= end))
+            (
+                at,
+                known.is_some_and(|known| start <= known.scope && known.scope <= end),
+            )
         }
         LimitPer::JourneyVersion | LimitPer::User => {
             let scope = version_scope(journey);
@@ -250,11 +253,18 @@ fn written_timer(journey: &Journey, timer: &Timer) -> String {
             format!("after {}", humantime::format_duration(after))
         }
         Due::LocalTime { days, minute } => {
-            format!("at {:02}:{:02} {days} days after", minute / MINUTES_PER_HOUR, minute % MINUTES_PER_HOUR)
+            format!(
+                "at {:02}:{:02} {days} days after",
+                minute / MINUTES_PER_HOUR,
+                minute % MINUTES_PER_HOUR
+            )
         }
     });
     let since = match &timer.since {
-        Since::Step(step) => journey.steps.get(*step).map_or_else(String::new, |step| format!("steps.{}", step.id)),
+        Since::Step(step) => journey
+            .steps
+            .get(*step)
+            .map_or_else(String::new, |step| format!("steps.{}", step.id)),
         Since::Event(Some(when)) => format!("the event with {}", when.source()),
         Since::Event(None) => "the event".to_owned(),
         Since::SessionEnd => "session.end".to_owned(),
