@@ -279,6 +279,14 @@ impl Household {
         })
     }
 
+    /// Hands over what is held of a key, profile or pointer, to another household: for users that are spread over several,
+    /// each with a thread of its own, until it turns out that two keys are one user's.
+    pub fn hand_over(&mut self, key: &str, to: &mut Household) {
+        if let Some((key, held)) = self.held.remove_entry(key) {
+            to.held.insert(key, held);
+        }
+    }
+
     /// Applies an event to the profile that it belongs to by now, and merges another one into it if the event says so.
     pub fn apply(&mut self, journey: &Journey, arrived: &ArrivedEvent<'_>) -> HouseholdStep {
         let key = arrived.event.user.as_ref();
