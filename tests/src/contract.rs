@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use usher_domain::sequence_number::SequenceNumber;
 use usher_domain::time::Timestamp;
 use usher_pipeline::ports::{
-    CallError, DecisionItem, DecisionStatus, DecisionTable, GET_USERS_MAX, PUT_RECORDS_MAX, ParkAnswer, ParkTarget,
-    ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream, StreamRecord,
+    CallError, DecisionItem, DecisionStatus, DecisionTable, GET_USERS_MAX, MergeAnswer, MergeSide, MergeWrite,
+    PUT_RECORDS_MAX, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer,
+    RecordStream, StreamRecord,
 };
 
 /// A state that leaves room for the rest of an item of 400 KB.
@@ -33,6 +34,8 @@ pub async fn profile_table(table: &impl ProfileTable, run: &str) {
     any_bytes_and_any_name_come_back(table, run).await;
     an_item_may_be_large_but_not_too_large(table, run).await;
     parking_marks_the_item_that_was_read_and_raises_its_version(table, run).await;
+    a_merge_writes_both_items_or_neither(table, run).await;
+    a_merge_whose_answer_was_lost_is_told_by_both_items(table, run).await;
 }
 
 /// A `profiles` table that also counts capacity units as DynamoDB does. Nothing but metrics depends on them, and not
@@ -59,6 +62,13 @@ pub async fn profile_table_units(table: &impl ProfileTable, run: &str) {
         (390.0..=392.0).contains(&units),
         "a failed condition is billed by the stored item, not with {units}"
     );
+
+    let (user, other) = (format!("{run}-units-of-a-user"), format!("{run}-units-of-another"));
+    let merge = merge_of(&user, 0, &other, 0);
+    match table.merge(&merge).await {
+        Ok(MergeAnswer::Written { write_units }) => assert_eq!(write_units, 4.0, "two for each item"),
+        other => panic!("nothing is in its way, but {other:?}"),
+    }
 }
 
 async fn a_missing_user_is_not_returned(table: &impl ProfileTable, run: &str) {
@@ -209,6 +219,132 @@ async fn parking_marks_the_item_that_was_read_and_raises_its_version(table: &imp
     let free = profile(&user, 6, b"mended");
     written(table, &free, 5).await;
     assert_eq!(read(table, &[&user]).await, [free], "one without it ends the parking");
+}
+
+/// The user with this version merges the other with that one: both as they are to be.
+fn merge_of(user: &str, into_expected: u64, other: &str, from_expected: u64) -> MergeWrite {
+    MergeWrite {
+        into: profile(user, into_expected + 1, b"both"),
+        into_expected,
+        from: ProfileItem {
+            merged_into: Some(user.to_owned()),
+            ..profile(other, from_expected + 1, b"")
+        },
+        from_expected,
+        token: fastrand::u128(..),
+    }
+}
+
+async fn a_merge_writes_both_items_or_neither(table: &impl ProfileTable, run: &str) {
+    // What is stored of the user and of the other (a version), and what the merge expects of each.
+    for (number, (stored, expected)) in [
+        ([0, 0], [0, 0]),
+        ([3, 0], [3, 0]),
+        ([0, 5], [0, 5]),
+        ([3, 5], [3, 5]),
+        ([3, 5], [2, 5]),
+        ([3, 5], [3, 4]),
+        ([3, 5], [4, 6]),
+        ([3, 5], [0, 5]),
+        ([3, 5], [3, 0]),
+        ([3, 0], [3, 5]),
+        ([0, 5], [3, 5]),
+        ([0, 0], [3, 5]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let users = ["user", "other"].map(|side| format!("{run}-merge-{number}-{side}"));
+        let mut items = [None, None];
+        for (item, (user, version)) in items.iter_mut().zip(users.iter().zip(stored)) {
+            if version > 0 {
+                let stored = profile(user, version, b"stored");
+                written(table, &stored, 0).await;
+                *item = Some(stored);
+            }
+        }
+        let merge = merge_of(&users[0], expected[0], &users[1], expected[1]);
+        let what = format!("{stored:?} is stored, {expected:?} expected");
+        let both: Vec<&str> = users.iter().map(String::as_str).collect();
+        match table.merge(&merge).await {
+            Ok(MergeAnswer::Written { write_units }) => {
+                assert_eq!(stored, expected, "{what}");
+                assert!(
+                    write_units >= 2.0,
+                    "{what}: a write takes a unit, not {write_units} for two"
+                );
+                // In the order of their names.
+                assert_eq!(read(table, &both).await, [merge.from, merge.into], "{what}");
+            }
+            Ok(MergeAnswer::Conflict { into, from, .. }) => {
+                let sides = [into, from]
+                    .into_iter()
+                    .zip(items.iter())
+                    .zip(stored.iter().zip(expected));
+                for ((side, item), (stored, expected)) in sides {
+                    let changed = MergeSide::Changed(item.clone().map(Box::new));
+                    let right = if *stored == expected {
+                        MergeSide::AsExpected
+                    } else {
+                        changed
+                    };
+                    assert_eq!(side, right, "{what}");
+                }
+                let [user, other] = items;
+                let unchanged: Vec<ProfileItem> = other.into_iter().chain(user).collect();
+                assert_eq!(read(table, &both).await, unchanged, "{what}: a conflict writes nothing");
+            }
+            Err(error) => panic!("{what}: {error:?}"),
+        }
+    }
+
+    let alone = format!("{run}-merge-alone");
+    match table.merge(&merge_of(&alone, 0, &alone, 0)).await {
+        Err(CallError::Refused { .. }) => {}
+        other => panic!("nobody is merged with themselves, but {other:?}"),
+    }
+    let (user, other) = (format!("{run}-merge-large"), format!("{run}-merge-large-other"));
+    let mut large = merge_of(&user, 0, &other, 0);
+    large.into.state = vec![0xA5; LARGE_STATE_BYTES];
+    let too_large = MergeWrite {
+        into: profile(&user, 1, &vec![0xA5; TOO_LARGE_STATE_BYTES]),
+        token: fastrand::u128(..),
+        ..large.clone()
+    };
+    match table.merge(&too_large).await {
+        Err(CallError::Refused { .. }) => {}
+        other => panic!("over 400 KB is refused, not {other:?}"),
+    }
+    assert_eq!(
+        read(table, &[&user, &other]).await,
+        [],
+        "a refused merge writes nothing"
+    );
+    match table.merge(&large).await {
+        Ok(MergeAnswer::Written { .. }) => {}
+        other => panic!("a large item is written, but {other:?}"),
+    }
+    assert_eq!(read(table, &[&user, &other]).await, [large.into, large.from]);
+}
+
+async fn a_merge_whose_answer_was_lost_is_told_by_both_items(table: &impl ProfileTable, run: &str) {
+    let (user, other) = (format!("{run}-merge-again-user"), format!("{run}-merge-again-other"));
+    let merge = merge_of(&user, 0, &other, 0);
+    for again in 0..2 {
+        match table.merge(&merge).await {
+            Ok(MergeAnswer::Written { .. }) => {}
+            Ok(MergeAnswer::Conflict { into, from, .. }) if again > 0 => {
+                assert_eq!(into, MergeSide::Changed(Some(Box::new(merge.into.clone()))));
+                assert_eq!(from, MergeSide::Changed(Some(Box::new(merge.from.clone()))));
+            }
+            other => panic!("it is written, but {other:?}"),
+        }
+        assert_eq!(
+            read(table, &[&user, &other]).await,
+            [merge.from.clone(), merge.into.clone()],
+            "a merge that comes again changes nothing"
+        );
+    }
 }
 
 /// A `decisions` table: records a decision once, and tells how far its delivery has come.

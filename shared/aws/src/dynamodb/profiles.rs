@@ -3,16 +3,21 @@
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, ConsumedCapacity, KeysAndAttributes, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
+    AttributeValue, CancellationReason, ConsumedCapacity, KeysAndAttributes, Put, ReturnConsumedCapacity,
+    ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 use usher_domain::time::Timestamp;
-use usher_pipeline::ports::{CallError, GetAnswer, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer};
+use usher_pipeline::ports::{
+    CallError, GetAnswer, MergeAnswer, MergeSide, MergeWrite, ParkAnswer, ParkTarget, ProfileItem, ProfileTable,
+    PutAnswer,
+};
 
 use super::item::{Item, PARKED_SINCE, profile_from_item, profile_to_item, text, write_units};
-use super::{call_error, call_name};
+use super::{call_error, call_name, is_transient_code};
 use crate::sdk_error;
 
 /// The `profiles` table.
@@ -230,6 +235,58 @@ impl ProfileTable for DynamoProfileTable {
         Err(call_error("PutItem", &self.table, error))
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "two users become one, once: the only time that two items have to change together"
+    )]
+    async fn merge(&self, merge: &MergeWrite) -> Result<MergeAnswer, CallError> {
+        const OPERATION: &str = "TransactWriteItems";
+        let sides = [
+            self.conditional_put(&merge.into, merge.into_expected),
+            self.conditional_put(&merge.from, merge.from_expected),
+        ];
+        let mut request = self
+            .client
+            .transact_write_items()
+            .client_request_token(format!("{:032x}", merge.token))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        for put in sides {
+            let put = put.map_err(|error| sdk_error::call_error(false, call_name(OPERATION, &self.table), error))?;
+            request = request.transact_items(TransactWriteItem::builder().put(put).build());
+        }
+        let error = match request.send().await {
+            Ok(output) => {
+                return Ok(MergeAnswer::Written {
+                    write_units: output
+                        .consumed_capacity
+                        .unwrap_or_default()
+                        .iter()
+                        .map(|used| units(Some(used)))
+                        .sum(),
+                });
+            }
+            Err(error) => error,
+        };
+        if let SdkError::ServiceError(service) = &error
+            && let TransactWriteItemsError::TransactionCanceledException(cancelled) = service.err()
+        {
+            let reasons = cancelled.cancellation_reasons();
+            if let Some(answer) = conflict_of(reasons) {
+                return Ok(answer);
+            }
+            let may_pass = reasons
+                .iter()
+                .filter_map(CancellationReason::code)
+                .any(is_transient_cancellation);
+            return Err(sdk_error::call_error(
+                may_pass,
+                call_name(OPERATION, &self.table),
+                error,
+            ));
+        }
+        Err(call_error(OPERATION, &self.table, error))
+    }
+
     async fn park(&self, user_id: &str, target: ParkTarget, since: Timestamp) -> Result<ParkAnswer, CallError> {
         match target {
             ParkTarget::Version(expected) => {
@@ -265,6 +322,51 @@ impl ProfileTable for DynamoProfileTable {
     }
 }
 
+/// The code of an item of a cancelled transaction that had nothing to do with it.
+const NO_REASON: &str = "None";
+/// The code of an item whose condition failed.
+const CONDITION_FAILED: &str = "ConditionalCheckFailed";
+/// Each write of a transaction takes so many times what it takes alone.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis.html>
+const TRANSACTION_UNITS: f64 = 2.0;
+
+/// What a cancelled transaction says of its two items, if one of their conditions failed. Reasons come in the order of the
+/// items, and an item comes with its own failed condition only.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>
+fn conflict_of(reasons: &[CancellationReason]) -> Option<MergeAnswer> {
+    let [into, from] = reasons else { return None };
+    let mut write_units = 0.0;
+    let mut side = |reason: &CancellationReason| match reason.code() {
+        Some(CONDITION_FAILED) => match stored(reason.item().cloned()) {
+            Stored::Profile(current, units) => {
+                write_units += TRANSACTION_UNITS * units;
+                MergeSide::Changed(current.map(Box::new))
+            }
+            Stored::Unreadable(why) => MergeSide::Unreadable { why },
+        },
+        _ => MergeSide::AsExpected,
+    };
+    let (into, from) = (side(into), side(from));
+    if (&into, &from) == (&MergeSide::AsExpected, &MergeSide::AsExpected) {
+        return None;
+    }
+    Some(MergeAnswer::Conflict {
+        into,
+        from,
+        write_units,
+    })
+}
+
+/// Whether a transaction that was cancelled for this reason may go through the next time.
+fn is_transient_cancellation(code: &str) -> bool {
+    const CODES: [&str; 3] = [
+        "TransactionConflict",
+        "ProvisionedThroughputExceeded",
+        "ThrottlingError",
+    ];
+    code != NO_REASON && (CODES.contains(&code) || is_transient_code(code))
+}
+
 /// Marks an item as parked.
 const MARK: &str = "SET #parked_since = if_not_exists(#parked_since, :since)";
 /// The same, and counts the write.
@@ -275,6 +377,26 @@ fn one() -> AttributeValue {
 }
 
 impl DynamoProfileTable {
+    /// A write of a transaction, under the condition of [`ProfileTable::put`].
+    fn conditional_put(
+        &self,
+        profile: &ProfileItem,
+        expected_version: u64,
+    ) -> Result<Put, aws_sdk_dynamodb::error::BuildError> {
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(profile_to_item(profile)))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let put = if expected_version == 0 {
+            put.condition_expression("attribute_not_exists(user_id)")
+        } else {
+            put.condition_expression("#version = :expected")
+                .expression_attribute_names("#version", "version")
+                .expression_attribute_values(":expected", AttributeValue::N(expected_version.to_string()))
+        };
+        put.build()
+    }
+
     fn update_to_park(&self, user_id: &str, since: Timestamp) -> UpdateItemFluentBuilder {
         self.client
             .update_item()
@@ -341,7 +463,7 @@ fn readable(item: Item) -> Result<ProfileItem, UnreadableProfile> {
     profile_from_item(item).map_err(|why| UnreadableProfile { user_id, why })
 }
 
-fn units(consumed: Option<&ConsumedCapacity>) -> f64 {
+pub(super) fn units(consumed: Option<&ConsumedCapacity>) -> f64 {
     consumed.and_then(|consumed| consumed.capacity_units).unwrap_or(0.0)
 }
 
