@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use url::Url;
+use usher_pipeline::timer_sweeper::{PASS_INTERVAL_DEFAULT, PASSES_DEFAULT};
 
 /// Where settings come from: gives the value of a name. [`environment`] is the real one.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -37,6 +38,10 @@ pub const DECISION_TTL_DAYS_RANGE: RangeInclusive<u32> = 8..=3650;
 pub const WEBHOOK_TIMEOUT_MS_DEFAULT: u64 = 3_000;
 /// What `USHER_WEBHOOK_TIMEOUT_MS` may be. The upper end is half of the function's own timeout in template.yaml.
 pub const WEBHOOK_TIMEOUT_MS_RANGE: RangeInclusive<u64> = 100..=30_000;
+/// What `USHER_SWEEP_PASSES` may be.
+pub const SWEEP_PASSES_RANGE: RangeInclusive<u32> = 1..=60;
+/// What `USHER_SWEEP_INTERVAL_MS` may be.
+pub const SWEEP_INTERVAL_MS_RANGE: RangeInclusive<u64> = 100..=60_000;
 
 /// Length of a webhook's key in bytes, as the Standard Webhooks specification asks.
 const WEBHOOK_KEY_BYTES: RangeInclusive<usize> = 24..=64;
@@ -182,6 +187,47 @@ impl TriggerDeliverySettings {
             ),
             metrics_namespace: reader.metrics_namespace(),
             webhook: reader.webhook(),
+        };
+        reader.finish(settings)
+    }
+}
+
+/// The settings of the function `timer-sweeper`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimerSweeperSettings {
+    /// `USHER_PROFILES_TABLE`: the table's name or ARN.
+    pub profiles_table: String,
+    /// `USHER_INTERACTIONS_STREAM`: the stream's name or ARN.
+    pub interactions_stream: String,
+    /// `USHER_SWEEP_PASSES`: looks at the index in one invocation.
+    pub passes: u32,
+    /// `USHER_SWEEP_INTERVAL_MS`: from one look to the next.
+    pub pass_interval: Duration,
+    /// `USHER_METRICS_NAMESPACE`.
+    pub metrics_namespace: String,
+}
+
+impl TimerSweeperSettings {
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// Every setting that is missing or can't be used.
+    pub fn read(lookup: Lookup<'_>) -> Result<TimerSweeperSettings, ConfigError> {
+        let mut reader = Reader {
+            lookup,
+            mistakes: Vec::new(),
+        };
+        let interval_ms_default = u64::try_from(PASS_INTERVAL_DEFAULT.as_millis()).unwrap_or(u64::MAX);
+        let settings = TimerSweeperSettings {
+            profiles_table: reader.required("USHER_PROFILES_TABLE", TABLE_ALLOWED, is_table),
+            interactions_stream: reader.required("USHER_INTERACTIONS_STREAM", STREAM_ALLOWED, is_stream),
+            passes: reader.number("USHER_SWEEP_PASSES", PASSES_DEFAULT, SWEEP_PASSES_RANGE),
+            pass_interval: Duration::from_millis(reader.number(
+                "USHER_SWEEP_INTERVAL_MS",
+                interval_ms_default,
+                SWEEP_INTERVAL_MS_RANGE,
+            )),
+            metrics_namespace: reader.metrics_namespace(),
         };
         reader.finish(settings)
     }
@@ -496,6 +542,36 @@ mod tests {
                 is_right,
                 "{name}={value}"
             );
+        }
+    }
+
+    #[test]
+    fn timer_sweeper_needs_two_names_and_has_a_default_for_the_rest() {
+        let names = [
+            ("USHER_PROFILES_TABLE", "profiles"),
+            ("USHER_INTERACTIONS_STREAM", "interactions"),
+        ];
+        let settings = TimerSweeperSettings::read(&lookup_in(&names)).expect("they are all there");
+        assert_eq!(
+            settings,
+            TimerSweeperSettings {
+                profiles_table: "profiles".to_owned(),
+                interactions_stream: "interactions".to_owned(),
+                passes: 6,
+                pass_interval: Duration::from_secs(10),
+                metrics_namespace: "Usher".to_owned(),
+            }
+        );
+        for (name, value, is_right) in [
+            ("USHER_SWEEP_PASSES", "1", true),
+            ("USHER_SWEEP_PASSES", "0", false),
+            ("USHER_SWEEP_INTERVAL_MS", "1000", true),
+            ("USHER_SWEEP_INTERVAL_MS", "10s", false),
+            ("USHER_INTERACTIONS_STREAM", "no spaces", false),
+        ] {
+            let set: Vec<(&str, &str)> = [(name, value)].into_iter().chain(names).collect();
+            let is_ok = TimerSweeperSettings::read(&lookup_in(&set)).is_ok();
+            assert_eq!(is_ok, is_right, "{name}={value}");
         }
     }
 

@@ -69,13 +69,7 @@ fn profile_from_layout_1(mut item: Item) -> Result<ProfileItem, String> {
     };
     let next_due_at = match item.get(NEXT_DUE_AT) {
         None => None,
-        Some(_) => {
-            let text = number(&item, NEXT_DUE_AT)?;
-            let epoch_ms = text
-                .parse()
-                .map_err(|_| format!("its {NEXT_DUE_AT} is {text}, which is no time in milliseconds"))?;
-            Some(Timestamp::from_epoch_ms(epoch_ms))
-        }
+        Some(_) => Some(epoch_ms(&item, NEXT_DUE_AT)?),
     };
     let merged_into = match item.get(MERGED_INTO) {
         None => None,
@@ -111,6 +105,15 @@ fn time(item: &Item, name: &str) -> Result<Timestamp, String> {
     text(item, name)?
         .parse()
         .map_err(|error| format!("its {name} can't be read: {error}"))
+}
+
+/// A time attribute that is a number of milliseconds since 1970, so that it sorts.
+pub(super) fn epoch_ms(item: &Item, name: &str) -> Result<Timestamp, String> {
+    let text = number(item, name)?;
+    let epoch_ms = text
+        .parse()
+        .map_err(|_| format!("its {name} is {text}, which is no time in milliseconds"))?;
+    Ok(Timestamp::from_epoch_ms(epoch_ms))
 }
 
 /// A text attribute.

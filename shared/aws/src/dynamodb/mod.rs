@@ -1,10 +1,12 @@
 //! The DynamoDB tables.
 
 mod decisions;
+mod due;
 mod item;
 mod profiles;
 
 pub use decisions::{DecisionPage, DecisionPages, DynamoDecisionTable, RecordedDecision};
+pub use due::{DUE_INDEX, DynamoDueIndex};
 pub use item::profile_item_bytes;
 pub use profiles::{DynamoProfileTable, ProfilePage, ProfilePages, UnreadableProfile};
 
@@ -34,6 +36,11 @@ const TRANSIENT_CODES: [&str; 12] = [
 /// Whether trying a failed call again may help.
 fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     sdk_error::is_transient(error, &TRANSIENT_CODES)
+}
+
+/// Whether another try may help after this error code.
+fn is_transient_code(code: &str) -> bool {
+    TRANSIENT_CODES.contains(&code)
 }
 
 /// The port's error for a failed `operation` on `table`.
