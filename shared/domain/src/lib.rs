@@ -12,6 +12,7 @@ pub mod batch;
 pub mod condition;
 pub mod estimate;
 pub mod event;
+pub mod explain;
 pub mod feature;
 pub mod fold;
 pub mod guard;

@@ -59,6 +59,8 @@ pub const REASON_RULES_MAX: usize = 16;
 pub const PASSED_OVER_BYTES_MAX: usize = 2048;
 /// Longest text in a decision that tells people why a rule did not fire, in bytes.
 pub const DETAIL_BYTES_MAX: usize = 256;
+/// Event types for which `explain` says what a rule would make of each.
+pub const EXPLAINED_TYPES_MAX: usize = 16;
 /// Sessions kept as intervals, so that late events can still join them; older ones only count.
 pub const OPEN_SESSIONS_MAX: usize = 4;
 /// Values that a rule's reason reports at most.

@@ -36,6 +36,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The types of events that it looks at, or that its timer counts from.
+    pub fn event_types(&self) -> &EventTypes {
+        &self.on
+    }
+
     /// The index of the content that the reminder with this index offers; anything else than a timer has one, with
     /// index 0.
     pub fn offer(&self, reminder: usize) -> usize {

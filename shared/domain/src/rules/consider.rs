@@ -144,7 +144,7 @@ fn cooling_until(rule: &Rule, state: &RuleState, now: Timestamp) -> Option<Times
 }
 
 /// How often a rule fired in what its limit counts for now.
-fn fired_within_limit(journey: &Journey, profile: &Profile, state: &RuleState, limit: Limit) -> u64 {
+pub(crate) fn fired_within_limit(journey: &Journey, profile: &Profile, state: &RuleState, limit: Limit) -> u64 {
     let counted = |is_same: &dyn Fn(i64) -> bool| {
         let within = state.within_limit.filter(|within| is_same(within.scope));
         within.map_or(0, |within| within.fired)

@@ -8,6 +8,7 @@ mod consider;
 mod firing;
 mod outcome;
 
+pub(crate) use consider::fired_within_limit;
 pub use consider::{Considered, consider};
 pub use outcome::{RuleCounts, RuleOutcome};
 
