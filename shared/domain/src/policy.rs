@@ -231,3 +231,6 @@ pub fn arms(journey: &Journey, user: &str) -> Vec<(String, String)> {
         .map(|experiment| (experiment.id.clone(), experiment.arm(user).to_owned()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,7 +74,8 @@ pub struct OfferMade {
 /// Whether a user is in the journey, where that has entry or exit conditions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// Since when the user is in, or was last.
+    /// Since when the user is in. Of a user who is out, since when they were in last, until the entry condition does not
+    /// hold: after that they may come in again ([`crate::policy::update_membership`]).
     pub entered_at: Option<Timestamp>,
     /// Since when the user is out again.
     pub left_at: Option<Timestamp>,
@@ -113,7 +114,7 @@ pub struct Profile {
     /// The hashes of the keys of profiles that were merged into this one last, the latest last, at most
     /// [`crate::limits::ALIASES_MAX`].
     pub aliases: Vec<u64>,
-    /// Then the user is woken: never later than the first timer is due, and as long as it is in the future, it may be
+    /// When the user is woken: never later than the first timer is due, and as long as it is in the future, it may be
     /// earlier. An attribute of the item, for the index; not a part of the state.
     pub wake_at: Option<Timestamp>,
     /// Triggers that were decided with this write and may not have been put on the stream yet, oldest first (P5).

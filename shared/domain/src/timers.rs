@@ -218,3 +218,6 @@ fn is_moot(journey: &Journey, rule: &Rule, profile: &Profile) -> bool {
     };
     unless.is_met(&scope) == Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

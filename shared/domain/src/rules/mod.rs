@@ -179,3 +179,6 @@ fn turn(journey: &Journey, profile: &mut Profile, occasion: &Occasion<'_>, look:
     let held = std::mem::replace(&mut profile.rules[look.rule].holds, holds);
     holds == wanted && held != wanted
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
