@@ -39,6 +39,11 @@ impl Clock {
         }
     }
 
+    /// Whether every stream goes by the wall clock.
+    pub(crate) fn is_wall(&self) -> bool {
+        matches!(self, Self::Wall)
+    }
+
     /// The function that reads the time of `stream`'s records, if this clock asks the records.
     pub(crate) fn record_time_of(&self, stream: &str) -> Option<&RecordTime> {
         match self {

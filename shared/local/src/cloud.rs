@@ -20,6 +20,7 @@ use crate::faults::Faults;
 use crate::kinesis::{Kinesis, KinesisOptions, PutObserver, StreamRecord};
 use crate::process::{self, LogObserver, ProcessOptions};
 use crate::runtime_api::RuntimeApi;
+use crate::schedule::{ScheduleProgress, ScheduledFunction};
 use crate::template::{Function, Template};
 
 /// A function has at most so many execution environments unless the caller says otherwise.
@@ -165,6 +166,8 @@ pub struct Progress {
     pub streams: BTreeMap<String, StreamProgress>,
     /// In the template's order.
     pub mappings: Vec<MappingProgress>,
+    /// In the template's order.
+    pub schedules: Vec<ScheduleProgress>,
 }
 
 /// What a stream took in.
@@ -197,6 +200,7 @@ pub struct LocalCloud {
     dynamodb: DynamoDb,
     runtime: RuntimeApi,
     mappings: Vec<Arc<Mapping>>,
+    schedules: Vec<Arc<ScheduledFunction>>,
     stuck_after_failures: u32,
     /// Raised to end the processes.
     stop: watch::Sender<bool>,
@@ -254,13 +258,21 @@ impl LocalCloud {
             dynamodb,
             runtime,
             mappings: Vec::new(),
+            schedules: Vec::new(),
             stuck_after_failures: options.stuck_after_failures.max(1),
             stop: watch::Sender::new(false),
             processes: JoinSet::new(),
             readers: JoinSet::new(),
         };
         cloud.start_processes(&options);
-        cloud.start_mappings(&options);
+        let concurrency = cloud
+            .template
+            .functions
+            .iter()
+            .map(|function| (function.logical_id.clone(), Arc::new(concurrency_of(function))))
+            .collect();
+        cloud.start_mappings(&options, &concurrency);
+        cloud.start_schedules(&options, &concurrency);
         Ok(cloud)
     }
 
@@ -287,7 +299,7 @@ impl LocalCloud {
         }
     }
 
-    fn start_mappings(&mut self, options: &LocalCloudOptions) {
+    fn start_mappings(&mut self, options: &LocalCloudOptions, concurrency: &BTreeMap<String, Arc<Semaphore>>) {
         let mapping_options = MappingOptions {
             fanout_latency: options.fanout_latency,
             retry_backoff_initial: options.retry_backoff_initial,
@@ -299,12 +311,6 @@ impl LocalCloud {
                 .map(|directory| Arc::new(FailureDestinationWriter::new(directory))),
             faults: options.faults.clone(),
         };
-        let concurrency: BTreeMap<_, _> = self
-            .template
-            .functions
-            .iter()
-            .map(|function| (function.logical_id.as_str(), Arc::new(concurrency_of(function))))
-            .collect();
         for config in &self.template.mappings {
             if options.functions.get(&config.function) == Some(&FunctionSource::Skip) {
                 continue;
@@ -313,7 +319,7 @@ impl LocalCloud {
             let Some(queue) = function.and_then(|function| self.runtime.queue(&function.name)) else {
                 continue;
             };
-            let Some(concurrency) = concurrency.get(config.function.as_str()) else {
+            let Some(concurrency) = concurrency.get(&config.function) else {
                 continue;
             };
             if config.failure_destination.is_some() && options.failed_batches.is_none() {
@@ -333,6 +339,48 @@ impl LocalCloud {
             mapping.start(&mut self.readers);
             self.mappings.push(mapping);
         }
+    }
+
+    fn start_schedules(&mut self, options: &LocalCloudOptions, concurrency: &BTreeMap<String, Arc<Semaphore>>) {
+        for config in &self.template.schedules {
+            if options.functions.get(&config.function) == Some(&FunctionSource::Skip) {
+                continue;
+            }
+            let function = self.template.function(&config.function);
+            let Some(queue) = function.and_then(|function| self.runtime.queue(&function.name)) else {
+                continue;
+            };
+            let Some(concurrency) = concurrency.get(&config.function) else {
+                continue;
+            };
+            let scheduled = Arc::new(ScheduledFunction::new(
+                config.clone(),
+                self.template.region.clone(),
+                Arc::clone(queue),
+                Arc::clone(concurrency),
+                options.retry_backoff_initial,
+            ));
+            if options.clock.is_wall() {
+                self.readers.spawn(Arc::clone(&scheduled).run_by_the_wall_clock());
+            }
+            self.schedules.push(scheduled);
+        }
+    }
+
+    /// Runs every schedule once, with an event of this time in milliseconds since the Unix epoch, and waits for the functions.
+    /// Under [`Clock::Data`] nothing else runs them: whoever sends the data knows which time it is.
+    ///
+    /// # Errors
+    /// [`LocalError::Schedule`] for the first whose last retry failed; the others have run all the same.
+    pub async fn run_schedules(&self, at_ms: i64) -> Result<(), LocalError> {
+        let runs = self.schedules.iter().map(|schedule| async move {
+            schedule.run(at_ms).await.map_err(|source| LocalError::Schedule {
+                name: schedule.config.name.clone(),
+                source,
+            })
+        });
+        let ran: Vec<Result<(), LocalError>> = futures::future::join_all(runs).await;
+        ran.into_iter().collect()
     }
 
     /// Where the servers listen.
@@ -426,6 +474,7 @@ impl LocalCloud {
         Progress {
             streams,
             mappings: self.mappings.iter().map(|mapping| mapping.progress()).collect(),
+            schedules: self.schedules.iter().map(|schedule| schedule.progress()).collect(),
         }
     }
 

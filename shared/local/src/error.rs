@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::event_source_mapping::StuckMapping;
-use crate::function_queue::FunctionFailure;
+use crate::function_queue::{FunctionFailure, InvocationError};
 use crate::template::TemplateProblems;
 
 /// Why the local cloud could not start, or could not go on. Each message says what to do.
@@ -54,6 +54,15 @@ pub enum LocalError {
         resource: String,
         /// What it answered.
         message: String,
+    },
+    /// A scheduled invocation failed, and so did its retries.
+    #[error("the schedule {name} could not run its function; see what the function says")]
+    Schedule {
+        /// `FUNCTION/EVENT` as the template names them.
+        name: String,
+        /// How the last one failed.
+        #[source]
+        source: InvocationError,
     },
     /// The embedded DynamoDB's thread could not start, or ended early.
     #[error("the embedded DynamoDB did not start: {message}")]

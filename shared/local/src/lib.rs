@@ -63,6 +63,7 @@ pub mod function_queue;
 pub mod kinesis;
 pub mod process;
 pub mod runtime_api;
+pub mod schedule;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -74,6 +75,7 @@ pub use event_source_mapping::{DroppedRange, EventCounts, MappingProgress};
 pub use faults::{FaultKind, FaultSpec, FaultSpecError, Faults};
 pub use kinesis::StreamRecord;
 pub use process::{LogLine, LogSource};
+pub use schedule::ScheduleProgress;
 pub use template::{Template, TemplateOptions};
 
 /// Binds a port of 127.0.0.1 and tells its URL.

@@ -12,6 +12,7 @@ use crate::event_source_mapping::filter::{
 };
 
 use super::resources::{Reader, Resource};
+use super::schedule::{SCHEDULE, SCHEDULE_V2};
 use super::yaml::{Node, Value};
 use super::{
     EventSourceMapping, FailureDestination, FailureDestinationKind, Function, StartingPosition, Stream, StreamConsumer,
@@ -74,11 +75,14 @@ impl<'template> Reader<'_, 'template> {
         let mut mappings = Vec::new();
         for (key, event) in resource.property("Events").map(Node::entries).unwrap_or_default() {
             let kind = event.get("Type").and_then(Node::as_text).unwrap_or_default();
+            if kind == SCHEDULE || kind == SCHEDULE_V2 {
+                continue;
+            }
             if kind != "Kinesis" {
                 self.notice(
                     key.line,
                     format!(
-                        "the {kind} event {} is not run locally; only Kinesis events are",
+                        "the {kind} event {} is not run locally; only Kinesis and Schedule events are",
                         key.text
                     ),
                 );

@@ -7,6 +7,7 @@
 mod intrinsics;
 mod mapping;
 mod resources;
+mod schedule;
 mod yaml;
 
 #[cfg(test)]
@@ -74,6 +75,8 @@ pub struct Template {
     pub functions: Vec<Function>,
     /// Kinesis events of functions, and `AWS::Lambda::EventSourceMapping` resources on a Kinesis stream.
     pub mappings: Vec<EventSourceMapping>,
+    /// Schedule events of functions.
+    pub schedules: Vec<Schedule>,
     /// What the template asks for and the local cloud does not do yet.
     pub notices: Vec<Notice>,
 }
@@ -232,6 +235,23 @@ pub struct EventSourceMapping {
     pub tumbling_window: Option<Duration>,
     /// What takes the records that are given up.
     pub failure_destination: Option<FailureDestination>,
+}
+
+/// A function that runs by a schedule: an EventBridge rule with a rate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// `FUNCTION/EVENT` as the template names them.
+    pub name: String,
+    /// Logical id of the function.
+    pub function: String,
+    /// ARN of the rule with the local account, which the event names.
+    pub rule_arn: String,
+    /// From one run to the next.
+    pub every: Duration,
+    /// What the function gets instead of the event.
+    pub input: Option<String>,
+    /// Retries of an invocation that failed: the function's `EventInvokeConfig`.
+    pub retry_attempts_max: u32,
 }
 
 /// Something that the template asks for and the local cloud leaves out.

@@ -67,8 +67,10 @@ pub(super) fn read(source_name: &str, text: &str, options: &TemplateOptions) -> 
         .collect();
     let mut functions = Vec::new();
     let mut mappings = Vec::new();
+    let mut schedules = Vec::new();
     for resource in of_type(&resources, SERVERLESS_FUNCTION) {
         functions.extend(reader.function(resource));
+        schedules.extend(reader.function_schedules(resource));
         mappings.extend(reader.function_events(resource, &streams, &consumers));
     }
     for resource in of_type(&resources, PLAIN_FUNCTION) {
@@ -96,6 +98,7 @@ pub(super) fn read(source_name: &str, text: &str, options: &TemplateOptions) -> 
         tables,
         functions,
         mappings,
+        schedules,
         notices,
     })
 }

@@ -273,6 +273,9 @@ fn a_template_is_read_with_its_expressions_resolved() {
         (Some(7), None)
     );
 
+    let schedules: Vec<_> = template.schedules.iter().map(|schedule| &schedule.name).collect();
+    assert_eq!(schedules, ["First/Hourly"]);
+
     let notices: Vec<_> = template.notices.iter().map(ToString::to_string).collect();
     assert!(
         !notices.iter().any(|notice| notice.contains("not honoured")),
@@ -280,7 +283,6 @@ fn a_template_is_read_with_its_expressions_resolved() {
     );
     for part in [
         "a pattern names partitionKey; AWS promises filters on data only",
-        "Schedule event Hourly",
         "SECRET refers to a secret",
     ] {
         assert!(

@@ -7,6 +7,7 @@ mod giving_up;
 mod mappings;
 mod processes;
 mod resharding;
+mod schedules;
 mod windows;
 
 use std::sync::Arc;
