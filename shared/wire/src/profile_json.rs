@@ -3,11 +3,12 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use usher_domain::journey::Journey;
-use usher_domain::profile::Profile;
+use usher_domain::journey::{Journey, Moment, Rule};
+use usher_domain::profile::{OfferMade, Profile, RuleState};
 use usher_domain::sessions::Session;
 use usher_domain::time::Timestamp;
 use usher_domain::value::Value;
+use usher_domain::{policy, timers};
 
 /// The profile as one line of JSON without its end, the features as of `now` (P12). Members are in the journey's order,
 /// so the same profile is the same line, byte for byte.
@@ -33,6 +34,57 @@ struct ProfileLine<'p> {
     steps: Members<'p, StepLine>,
     sessions: SessionsLine,
     applied_events: u64,
+    // What follows is there only where the journey asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traits: Option<Members<'p, Box<RawValue>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    membership: Option<MembershipLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timezone: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules: Option<Members<'p, RuleLine<'p>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offers: Option<Vec<OfferLine<'p>>>,
+}
+
+#[derive(Serialize)]
+struct MembershipLine {
+    is_in: bool,
+    entered_at: Option<String>,
+    left_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RuleLine<'p> {
+    fired: u64,
+    last_fired_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holds: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timer: Option<TimerLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    put_off: Option<PutOffLine<'p>>,
+}
+
+#[derive(Serialize)]
+struct TimerLine {
+    since: String,
+    done: u32,
+    due_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PutOffLine<'p> {
+    until: String,
+    offer: &'p str,
+}
+
+#[derive(Serialize)]
+struct OfferLine<'p> {
+    at: String,
+    /// Nothing where the journey no longer has the rule, or the content.
+    rule: Option<&'p str>,
+    offer: Option<&'p str>,
 }
 
 #[derive(Serialize)]
@@ -99,6 +151,83 @@ impl<'p> ProfileLine<'p> {
                 latest: profile.sessions.latest().map(session),
             },
             applied_events: profile.applied_events,
+            traits: (!journey.traits.is_empty()).then(|| traits(profile, journey)),
+            membership: policy::has_membership(journey).then(|| MembershipLine {
+                is_in: policy::is_in(journey, profile),
+                entered_at: profile.membership.entered_at.map(|at| at.to_string()),
+                left_at: profile.membership.left_at.map(|at| at.to_string()),
+            }),
+            timezone: profile.timezone.as_ref().map(|known| raw(Value::from(&known.value))),
+            rules: keeps_more_than_counts(journey).then(|| rules(profile, journey)),
+            offers: policy::offers_kept_ms(journey).map(|_| offers(profile, journey)),
         }
     }
 }
+
+fn raw(value: Value<'_>) -> Box<RawValue> {
+    RawValue::from_string(value.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// The traits that are known, of those that the journey reads.
+fn traits<'p>(profile: &Profile, journey: &'p Journey) -> Members<'p, Box<RawValue>> {
+    let traits = journey.traits.iter().zip(&profile.traits);
+    let known = traits.filter_map(|(name, known)| Some((name.as_str(), raw(Value::from(&known.as_ref()?.value)))));
+    Members(known.collect())
+}
+
+/// Whether rules keep more than how often they fired, which decisions tell.
+fn keeps_more_than_counts(journey: &Journey) -> bool {
+    timers::has_any(journey)
+        || policy::has_membership(journey)
+        || policy::offers_kept_ms(journey).is_some()
+        || journey.rules.iter().any(|rule| !matches!(rule.moment, Moment::Event))
+}
+
+/// The rules of which anything is known.
+fn rules<'p>(profile: &'p Profile, journey: &'p Journey) -> Members<'p, RuleLine<'p>> {
+    let rules = journey.rules.iter().zip(&profile.rules).enumerate();
+    let line = |(index, (rule, state)): (usize, (&'p Rule, &RuleState))| {
+        if *state == RuleState::default() {
+            return None;
+        }
+        let put_off = state.put_off.as_ref().map(|put_off| {
+            let content = journey.contents.get(rule.offer(put_off.reminder as usize));
+            PutOffLine {
+                until: put_off.until.to_string(),
+                offer: content.map_or("", |content| content.id.as_str()),
+            }
+        });
+        let line = RuleLine {
+            fired: state.fired,
+            last_fired_at: state.last_fired_at.map(|at| at.to_string()),
+            holds: matches!(rule.moment, Moment::Enters(_) | Moment::Leaves(_)).then_some(state.holds),
+            timer: state.timer.map(|timer| TimerLine {
+                since: timer.since.to_string(),
+                done: timer.done,
+                due_at: timers::due_of(journey, profile, index).map(|at| at.to_string()),
+            }),
+            put_off,
+        };
+        Some((rule.id.as_str(), line))
+    };
+    Members(rules.filter_map(line).collect())
+}
+
+fn offers<'p>(profile: &Profile, journey: &'p Journey) -> Vec<OfferLine<'p>> {
+    let line = |made: &OfferMade| {
+        let rule = journey.rules.iter().find(|rule| rule.fingerprint == made.rule);
+        let content = journey
+            .contents
+            .iter()
+            .find(|content| content.fingerprint == made.content);
+        OfferLine {
+            at: made.at.to_string(),
+            rule: rule.map(|rule| rule.id.as_str()),
+            offer: content.map(|content| content.id.as_str()),
+        }
+    };
+    profile.offers.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests;
