@@ -16,6 +16,10 @@ use crate::gzip;
 const READ_BYTES: usize = 32 * 1024;
 /// The path that stands for standard input.
 const STANDARD_INPUT: &str = "-";
+/// Of a piece that is read at once, the share that is kept free for the rest of its last line.
+const LINE_ROOM_SHARE: usize = 8;
+/// Where a line is cut: one byte more than an event may have, so that whoever decodes it finds it too long.
+const LINE_CUT_AT_BYTES: usize = EVENT_BYTES_MAX + 1;
 
 /// The lines of an events file.
 pub struct EventsFile {
@@ -127,9 +131,44 @@ impl EventsFile {
         }
     }
 
+    /// The next whole lines, in one piece that ends with its first line at or after `bytes`, and the number of the first of
+    /// them; none at the end. [`lines_of`] takes them apart.
+    ///
+    /// # Errors
+    /// When reading fails, such as for broken gzip data.
+    pub fn next_lines(&mut self, bytes: usize) -> Result<Option<(u64, Vec<u8>)>> {
+        let mut text = Vec::with_capacity(bytes + bytes / LINE_ROOM_SHARE);
+        let read = self.read_lines(bytes, &mut text);
+        let first_number = self.line_number + 1;
+        self.line_number += memchr::memchr_iter(b'\n', &text).count() as u64;
+        self.line_number += u64::from(text.last().is_some_and(|last| *last != b'\n'));
+        read.with_context(|| {
+            format!(
+                "cannot read {} after line {}; is the file complete?",
+                self.name, self.line_number
+            )
+        })?;
+        Ok((!text.is_empty()).then_some((first_number, text)))
+    }
+
+    fn read_lines(&mut self, bytes: usize, text: &mut Vec<u8>) -> io::Result<()> {
+        self.reader.by_ref().take(bytes as u64).read_to_end(text)?;
+        if text.is_empty() || text.ends_with(b"\n") {
+            return Ok(());
+        }
+        let line_start = memchr::memrchr(b'\n', text).map_or(0, |end| end + 1);
+        let room = LINE_CUT_AT_BYTES.saturating_sub(text.len() - line_start);
+        self.reader.by_ref().take(room as u64).read_until(b'\n', text)?;
+        if !text.ends_with(b"\n") && text.len() - line_start >= LINE_CUT_AT_BYTES {
+            self.reader.skip_until(b'\n')?;
+            text.push(b'\n');
+        }
+        Ok(())
+    }
+
     fn read_line(&mut self) -> io::Result<bool> {
         self.line.clear();
-        let most = EVENT_BYTES_MAX + 1;
+        let most = LINE_CUT_AT_BYTES;
         let read = self
             .reader
             .by_ref()
@@ -142,6 +181,25 @@ impl EventsFile {
         }
         Ok(read > 0)
     }
+}
+
+/// Takes a piece of a file apart: its lines that are not blank, as [`EventsFile::next_line`] gives them one by one.
+pub fn lines_of(first_number: u64, text: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    let mut rest = text;
+    let mut next_number = first_number;
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+            let bytes = &rest[..end.min(LINE_CUT_AT_BYTES)];
+            rest = rest.get(end + 1..).unwrap_or_default();
+            let number = next_number;
+            next_number += 1;
+            if !bytes.trim_ascii().is_empty() {
+                return Some(Line { number, bytes });
+            }
+        }
+        None
+    })
 }
 
 /// Counts what goes through.
@@ -162,11 +220,20 @@ impl<R: Read> Read for Counted<R> {
 mod tests {
     use super::*;
 
-    fn lines_of(bytes: Vec<u8>) -> Result<Vec<(u64, Vec<u8>)>> {
-        let mut file = EventsFile::of("test", Cursor::new(bytes), None)?;
+    /// The lines, which are the same in pieces of whatever length.
+    fn all_lines(bytes: Vec<u8>) -> Result<Vec<(u64, Vec<u8>)>> {
+        let mut file = EventsFile::of("test", Cursor::new(bytes.clone()), None)?;
         let mut lines = Vec::new();
         while let Some(line) = file.next_line()? {
             lines.push((line.number, line.bytes.to_vec()));
+        }
+        for piece_bytes in [1, 2, 7, 100, 1 << 20] {
+            let mut file = EventsFile::of("test", Cursor::new(bytes.clone()), None)?;
+            let mut in_pieces = Vec::new();
+            while let Some((first_number, text)) = file.next_lines(piece_bytes)? {
+                in_pieces.extend(lines_of(first_number, &text).map(|line| (line.number, line.bytes.to_vec())));
+            }
+            assert_eq!(in_pieces, lines, "in pieces of {piece_bytes}");
         }
         Ok(lines)
     }
@@ -179,13 +246,13 @@ mod tests {
             (4, b"\xff".to_vec()),
             (5, b"{\"b\":2}".to_vec()),
         ];
-        assert_eq!(lines_of(text.to_vec()).expect("readable"), expected);
-        assert_eq!(lines_of(gzip::compress(text)).expect("readable"), expected);
+        assert_eq!(all_lines(text.to_vec()).expect("readable"), expected);
+        assert_eq!(all_lines(gzip::compress(text)).expect("readable"), expected);
         // Several gzip files, one after the other, are a gzip file.
         let twice = [gzip::compress(b"1\n"), gzip::compress(b"2\n")].concat();
-        assert_eq!(lines_of(twice).expect("readable").len(), 2);
+        assert_eq!(all_lines(twice).expect("readable").len(), 2);
         for (bytes, count) in [(&b""[..], 0), (b"x", 1), (b"\n", 0)] {
-            assert_eq!(lines_of(bytes.to_vec()).expect("readable").len(), count);
+            assert_eq!(all_lines(bytes.to_vec()).expect("readable").len(), count);
         }
     }
 
@@ -193,7 +260,7 @@ mod tests {
     fn p10_a_line_without_end_takes_no_more_memory_than_an_event_may() {
         let mut bytes = vec![b'x'; EVENT_BYTES_MAX + 100];
         bytes.extend(b"\nnext\n");
-        let lines = lines_of(bytes).expect("readable");
+        let lines = all_lines(bytes).expect("readable");
         assert_eq!(
             lines.iter().map(|(_, line)| line.len()).collect::<Vec<_>>(),
             [EVENT_BYTES_MAX + 1, 4]
@@ -231,6 +298,6 @@ mod tests {
     fn a_gzip_file_that_is_cut_is_an_error() {
         let mut bytes = gzip::compress(b"{\"a\":1}\n{\"b\":2}\n");
         bytes.truncate(bytes.len() - 10);
-        assert!(lines_of(bytes).is_err());
+        assert!(all_lines(bytes).is_err());
     }
 }

@@ -1,15 +1,15 @@
 //! All users' profiles, folded in memory, one line at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use usher_domain::event::ArrivedEvent;
-use usher_domain::event::Shard;
+use usher_domain::event::{ArrivedEvent, Event, Shard, TIMER_EVENT};
 use usher_domain::fold::EventOutcome;
 use usher_domain::guard::ShardKey;
+use usher_domain::hash::hash_bytes;
 use usher_domain::journey::Journey;
-use usher_domain::plan::plan_user;
+use usher_domain::merge::{Household, HouseholdStep};
 use usher_domain::profile::Profile;
-use usher_domain::rules::RuleCounts;
 use usher_domain::sequence_number::Position;
 use usher_domain::time::Timestamp;
 use usher_domain::trigger::Trigger;
@@ -22,6 +22,22 @@ use crate::gzip;
 const STREAM: &str = "interactions";
 const SHARD_ID: &str = "shardId-000000000000";
 
+/// The shard that replayed lines are said to be on.
+pub fn replayed_shard() -> Shard {
+    Shard {
+        key: ShardKey::of(STREAM, SHARD_ID),
+        id: SHARD_ID.to_owned(),
+    }
+}
+
+/// Where a line is in [`replayed_shard`].
+pub fn position_of_line(number: u64) -> Position {
+    Position {
+        sequence_number: number.into(),
+        sub_sequence_number: 0,
+    }
+}
+
 /// What became of all lines so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LineCounts {
@@ -33,6 +49,10 @@ pub struct LineCounts {
     pub duplicate: u64,
     /// Of a type that the journey ignores.
     pub dropped: u64,
+    /// Timer events, which only make a profile look at its timers.
+    pub woken: u64,
+    /// Profiles that were merged into another.
+    pub merged: u64,
     /// Not usable, by reason: how many, and the first one's line and what is wrong with it.
     pub rejected: BTreeMap<RejectReason, Rejected>,
 }
@@ -53,16 +73,58 @@ impl LineCounts {
     pub fn rejected_total(&self) -> u64 {
         self.rejected.values().map(|rejected| rejected.count).sum()
     }
+
+    /// Counts a line by what it did.
+    pub fn count(&mut self, step: &HouseholdStep) {
+        match step.outcome {
+            EventOutcome::Applied => self.applied += 1,
+            EventOutcome::Duplicate | EventOutcome::Redelivered => self.duplicate += 1,
+            EventOutcome::Ignored => self.dropped += 1,
+            EventOutcome::Woken => self.woken += 1,
+        }
+        self.merged += u64::from(step.merged);
+    }
+
+    /// Counts a line that can't be used.
+    pub fn reject(&mut self, number: u64, reject: Reject) {
+        match self.rejected.get_mut(&reject.reason) {
+            Some(rejected) => rejected.count += 1,
+            None => {
+                let rejected = Rejected {
+                    count: 1,
+                    first_line: number,
+                    first: reject,
+                };
+                self.rejected.insert(rejected.first.reason, rejected);
+            }
+        }
+    }
+
+    /// Adds what became of later lines.
+    pub fn add(&mut self, other: &LineCounts) {
+        for (reason, rejected) in &other.rejected {
+            match self.rejected.get_mut(reason) {
+                Some(known) => known.count += rejected.count,
+                None => {
+                    self.rejected.insert(*reason, rejected.clone());
+                }
+            }
+        }
+        self.lines += other.lines;
+        self.applied += other.applied;
+        self.duplicate += other.duplicate;
+        self.dropped += other.dropped;
+        self.woken += other.woken;
+        self.merged += other.merged;
+    }
 }
 
 /// The profiles, and what happened to them.
 pub struct Fold<'j> {
     journey: &'j Journey,
     shard: Shard,
-    /// A profile is taken out while it is planned on.
-    profiles: HashMap<String, Option<Profile>>,
+    users: Household,
     counts: LineCounts,
-    rules: RuleCounts,
 }
 
 impl<'j> Fold<'j> {
@@ -70,73 +132,42 @@ impl<'j> Fold<'j> {
     pub fn new(journey: &'j Journey) -> Fold<'j> {
         Fold {
             journey,
-            shard: Shard {
-                key: ShardKey::of(STREAM, SHARD_ID),
-                id: SHARD_ID.to_owned(),
-            },
-            profiles: HashMap::new(),
+            shard: replayed_shard(),
+            users: Household::new(),
             counts: LineCounts::default(),
-            rules: RuleCounts::new(journey),
         }
     }
 
     /// Folds one line that arrived at `arrived_at` and gives the triggers that it caused.
     pub fn line(&mut self, number: u64, bytes: &[u8], arrived_at: Timestamp) -> Vec<Trigger> {
         self.counts.lines += 1;
-        // As the function does it.
-        let decompressed;
-        let bytes = match gzip::is_gzip(bytes).then(|| gzip::decompress(bytes)) {
-            None => bytes,
-            Some(Ok(whole)) => {
-                decompressed = whole;
-                &decompressed
+        let whole = match gzip::is_gzip(bytes).then(|| decompressed(bytes)) {
+            None => Ok(Cow::Borrowed(bytes)),
+            Some(whole) => whole.map(Cow::Owned),
+        };
+        let event = match &whole {
+            Ok(whole) => event::decode(whole, arrived_at),
+            Err(reject) => Err(reject.clone()),
+        };
+        match event {
+            Ok(event) => {
+                let step = self.users.apply(
+                    self.journey,
+                    &ArrivedEvent {
+                        event,
+                        arrived_at,
+                        shard: &self.shard,
+                        position: position_of_line(number),
+                    },
+                );
+                self.counts.count(&step);
+                step.triggers
             }
-            Some(Err(error)) => {
-                let detail = format!("the gzip data is broken: {error}");
-                return self.reject(number, Reject::new(RejectReason::NotGzip, "data", detail));
+            Err(reject) => {
+                self.counts.reject(number, reject);
+                Vec::new()
             }
-        };
-        let event = match event::decode(bytes, arrived_at) {
-            Ok(event) => event,
-            Err(reject) => return self.reject(number, reject),
-        };
-        let position = Position {
-            sequence_number: number.into(),
-            sub_sequence_number: 0,
-        };
-        let arrived = ArrivedEvent {
-            event,
-            arrived_at,
-            shard: &self.shard,
-            position,
-        };
-        let user = arrived.event.user.as_ref();
-        let place = match self.profiles.get_mut(user) {
-            Some(place) => place,
-            None => self.profiles.entry(user.to_owned()).or_default(),
-        };
-        let profile = place.take().unwrap_or_else(|| Profile::new(self.journey));
-        let mut plan = plan_user(self.journey, profile, std::iter::once(&arrived));
-        match plan.outcomes.first() {
-            Some(EventOutcome::Applied) => self.counts.applied += 1,
-            Some(EventOutcome::Duplicate | EventOutcome::Redelivered) => self.counts.duplicate += 1,
-            // The outbox is emptied after each line, so there is always an outcome.
-            Some(EventOutcome::Ignored | EventOutcome::Woken) | None => self.counts.dropped += 1,
         }
-        self.rules.add(&plan.rules);
-        let triggers = std::mem::take(&mut plan.profile.outbox);
-        *place = Some(plan.profile);
-        triggers
-    }
-
-    fn reject(&mut self, number: u64, reject: Reject) -> Vec<Trigger> {
-        let none = || Rejected {
-            count: 0,
-            first_line: number,
-            first: reject.clone(),
-        };
-        self.counts.rejected.entry(reject.reason).or_insert_with(none).count += 1;
-        Vec::new()
     }
 
     /// What became of the lines.
@@ -144,20 +175,105 @@ impl<'j> Fold<'j> {
         &self.counts
     }
 
-    /// What became of each rule.
-    pub fn rules(&self) -> &RuleCounts {
-        &self.rules
+    /// Fires the timers that are due by the latest arrival, of users to whom nothing happened since.
+    pub fn fire_due_timers(&mut self) -> Vec<Trigger> {
+        let latest = latest_arrival(&self.users);
+        let mut triggers = Vec::new();
+        for step in wake_all(self.journey, &mut self.users, &self.shard, latest) {
+            triggers.extend(step.triggers);
+        }
+        triggers.sort_by(order_of_timers);
+        triggers
+    }
+
+    /// The user that a key has become: itself, unless its profile was merged into another.
+    pub fn user_of<'k>(&'k self, key: &'k str) -> &'k str {
+        self.users.user_of(key)
     }
 
     /// The profiles with at least one event, by user.
     pub fn into_profiles(self) -> BTreeMap<String, Profile> {
-        let stored = |(user, profile): (String, Option<Profile>)| {
-            profile
-                .filter(|profile| profile.applied_events > 0)
-                .map(|profile| (user, profile))
-        };
-        self.profiles.into_iter().filter_map(stored).collect()
+        self.users
+            .into_profiles()
+            .filter(|(_, profile)| profile.applied_events > 0)
+            .collect()
     }
+}
+
+/// The latest arrival of an applied event.
+pub fn latest_arrival(users: &Household) -> Timestamp {
+    users
+        .profiles()
+        .map(|(_, profile)| profile.now)
+        .max()
+        .unwrap_or_default()
+}
+
+/// The order of what timers fired after the last line: as time would have brought it.
+pub fn order_of_timers(one: &Trigger, other: &Trigger) -> std::cmp::Ordering {
+    let order = |trigger: &Trigger| (trigger.due_at, trigger.decided_at);
+    order(one)
+        .cmp(&order(other))
+        .then_with(|| one.user.cmp(&other.user))
+        .then_with(|| one.id.cmp(&other.id))
+}
+
+/// Lets everybody's timers fire that are due at `now`, as the sweeper does: no event came that would have.
+pub fn wake_all(journey: &Journey, users: &mut Household, shard: &Shard, now: Timestamp) -> Vec<HouseholdStep> {
+    let is_due = |profile: &Profile| profile.wake_at.is_some_and(|wake_at| wake_at <= now);
+    let mut due: Vec<String> = users
+        .profiles()
+        .filter(|(_, profile)| is_due(profile))
+        .map(|(user, _)| user.to_owned())
+        .collect();
+    due.sort_unstable();
+    let mut steps = Vec::new();
+    for user in due {
+        // What fires at once is bounded by the outbox; each time around it was sent.
+        for number in 0.. {
+            let event = Event {
+                id: Cow::Borrowed(TIMER_EVENT),
+                id_hash: hash_bytes(TIMER_EVENT.as_bytes()),
+                event_type: Cow::Borrowed(TIMER_EVENT),
+                at: now,
+                user: Cow::Borrowed(&user),
+                ..Event::default()
+            };
+            let step = users.apply(
+                journey,
+                &ArrivedEvent {
+                    event,
+                    arrived_at: now,
+                    shard,
+                    position: Position {
+                        // After every line.
+                        sequence_number: u64::MAX.into(),
+                        sub_sequence_number: number,
+                    },
+                },
+            );
+            let has_fired = !step.triggers.is_empty();
+            steps.push(step);
+            if !has_fired || !users.profile(&user).is_some_and(is_due) {
+                break;
+            }
+        }
+    }
+    steps
+}
+
+/// The bytes of a record that is compressed, as the functions read them.
+///
+/// # Errors
+/// When they are broken.
+pub fn decompressed(bytes: &[u8]) -> Result<Vec<u8>, Reject> {
+    gzip::decompress(bytes).map_err(|error| {
+        Reject::new(
+            RejectReason::NotGzip,
+            "data",
+            format!("the gzip data is broken: {error}"),
+        )
+    })
 }
 
 #[cfg(test)]

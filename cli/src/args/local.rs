@@ -20,6 +20,9 @@ pub enum ClockChoice {
 /// functions with cargo, starts them as Lambda would and runs the template's event source mappings. Only the endpoints
 /// differ from AWS, and they are printed, so the AWS CLI and any SDK can take part.
 ///
+/// Timers are swept each minute. With --clock data they go by the time of the data instead: users are swept as the file's time
+/// passes, an hour of it behind what was sent, and with --drain until nobody is due any more when the data ends.
+///
 /// With --events the file's events go through Kinesis, in order for each user. With --drain it ends when every stage is
 /// drained, says what came of it, and fails if anything is missing. Without, it serves until Ctrl-C.
 ///
@@ -103,7 +106,11 @@ const REPORT: &str = "The report (--report) is one JSON object:
   complete, problems                whether nothing is missing, and what is
   drained, counts_exact             whether every stage was drained; whether nothing was delivered twice (see duplicate)
   clock, journey, seconds           how it was run, and how long from the first event to the last decision
-  sent                              records on the interactions stream
+  sent                              records on the interactions stream, wake-ups of timers left out
+  woken                             wake-ups on the interactions stream: timer-sweeper's, and whoever else's
+  sweeps, failed_sweeps             invocations of timer-sweeper
+  timers_fired                      triggers that were due at a moment of their own: a timer's, or the end of quiet hours
+  timer_lateness_ms                 p50, p90, p99, max from that moment to the decision; by the wall clock only
   applied                           events in the profiles, read back from the profiles table
   rejected, rejected_by_reason      records on the rejected stream, each once
   duplicate, dropped, redelivered   from the functions' telemetry. After a failed invocation Lambda delivers records again,

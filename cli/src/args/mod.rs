@@ -3,6 +3,7 @@
 mod local;
 mod redrive;
 mod rejected;
+mod replay;
 mod soak;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub use redrive::{PassedByChoice, RedriveOptions};
 pub use rejected::{
     ListOptions, RejectedCommand, RejectedOptions, RejectedSelection, ResendOptions, ShowRejectedOptions,
 };
+pub use replay::ReplayOptions;
 pub use soak::{RUNS_DEFAULT, SoakOptions};
 
 const EXIT_CODES: &str = "Exit codes:\n  0  all is well\n  1  something is wrong with the input, or missing in the result\n  2  the command was not understood";
@@ -54,39 +56,6 @@ pub struct CheckOptions {
     /// The journey file
     #[arg(value_name = "JOURNEY.yaml")]
     pub journey: PathBuf,
-}
-
-/// Fold events into profiles without any cloud, at full speed
-///
-/// The same decoding, folding and rules as the deployed function, in one process, in the order of the file. Now is each
-/// event's own time, so last week's events show what a changed journey would have done last week. A line that can't be
-/// used is counted with its reason and stops nothing. The profiles are those that `usher local --clock data` writes, byte
-/// for byte.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  usher replay --journey journey/journey.yaml --events data/oulad/events.jsonl.gz
-  usher replay --journey new.yaml --events week.jsonl.gz --triggers new.jsonl
-  usher replay --journey new.yaml --record stream.jsonl --profiles profiles.jsonl
-  zcat day-*.jsonl.gz | usher replay --journey new.yaml --events - --profiles profiles.jsonl
-
-Exit codes: 0 the file was read to its end, 1 the journey has errors or a file can't be read or written, 2 the command
-was not understood")]
-pub struct ReplayOptions {
-    /// The journey file
-    #[arg(long, value_name = "JOURNEY.yaml")]
-    pub journey: PathBuf,
-    /// The events: native JSON, one a line, plain or gzip; `-` reads standard input
-    #[arg(long, value_name = "FILE", required_unless_present = "record")]
-    pub events: Option<PathBuf>,
-    /// In place of events: the stream as `usher local --record` saw it. Now is each record's arrival
-    #[arg(long, value_name = "RECORD.jsonl", conflicts_with = "events")]
-    pub record: Option<PathBuf>,
-    /// Write the profiles here, one a line, sorted by user; features are as of the latest arrival
-    #[arg(long, value_name = "P.jsonl")]
-    pub profiles: Option<PathBuf>,
-    /// Write the triggers here, one a line, as they would be on the stream
-    #[arg(long, value_name = "T.jsonl")]
-    pub triggers: Option<PathBuf>,
 }
 
 /// Send events to a Kinesis stream, in AWS or in the local cloud

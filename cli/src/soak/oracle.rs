@@ -69,6 +69,8 @@ pub fn expected(journey: &Journey, lines: &[Arc<[u8]>]) -> Truth {
             }
         }
     }
+    let timers = fold.fire_due_timers();
+    triggers.extend(timers.into_iter().map(|trigger| trigger.id.to_string()));
     let mut truth = Truth::of_profiles(&fold.into_profiles(), journey);
     truth.delivered = triggers.iter().map(|id| (id.clone(), 1)).collect();
     truth.triggers = triggers;

@@ -1,0 +1,346 @@
+//! Folding on several threads: first each block is decoded by one, then each lane of users is folded by one, in the order
+//! of the lines. So nothing depends on how many threads there are, or which of them was faster.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use usher_domain::event::Shard;
+use usher_domain::journey::Journey;
+use usher_domain::merge::{Household, HouseholdStep};
+use usher_domain::profile::Profile;
+use usher_domain::rules::RuleCounts;
+use usher_domain::time::Timestamp;
+use usher_domain::trigger::Trigger;
+
+use super::blocks::Block;
+use super::decode::{Decoded, LANES, decode, lane_of};
+use super::families::Families;
+use super::threads::in_parallel;
+use crate::arrival_clock::wall_clock;
+use crate::fold::{LineCounts, latest_arrival, order_of_timers, replayed_shard, wake_all};
+
+/// The number of what no line made fire.
+const AFTER_ALL_LINES: u64 = u64::MAX;
+
+/// All users' profiles, under each of the journeys.
+pub struct Folding<'j> {
+    journeys: &'j [&'j Journey],
+    threads: usize,
+    shard: Shard,
+    /// For each lane, a household for each journey.
+    lanes: Vec<Mutex<Vec<Household>>>,
+    families: Families,
+}
+
+/// What came of some lines under one journey.
+#[derive(Debug, Default)]
+pub struct Folded {
+    /// What became of the events; lines and rejected ones are not counted here.
+    pub counts: LineCounts,
+    /// What became of the rules.
+    pub rules: RuleCounts,
+    /// What was fired, in the order of the lines: with the number of the line that made it fire.
+    pub triggers: Vec<(u64, Trigger)>,
+}
+
+/// What came of some blocks.
+#[derive(Debug)]
+pub struct Round {
+    /// The lines, and those that can't be used.
+    pub counts: LineCounts,
+    /// What came of them under each journey.
+    pub folded: Vec<Folded>,
+}
+
+impl<'j> Folding<'j> {
+    /// No profiles yet.
+    pub fn new(journeys: &'j [&'j Journey], threads: usize) -> Folding<'j> {
+        let households = || journeys.iter().map(|_| Household::new()).collect();
+        Folding {
+            journeys,
+            threads,
+            shard: replayed_shard(),
+            lanes: (0..LANES).map(|_| Mutex::new(households())).collect(),
+            families: Families::default(),
+        }
+    }
+
+    /// How many threads fold.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Folds some blocks, which follow those before.
+    pub fn fold(&mut self, blocks: &[Block]) -> Round {
+        let latest = wall_clock();
+        let (shard, families) = (&self.shard, &self.families);
+        let mut decoded = in_parallel(self.threads, blocks.len(), |block| {
+            decode(&blocks[block], shard, latest, families)
+        });
+        if decoded.iter().any(|block| block.has_alias) && join_families(&decoded, &mut self.families, &mut self.lanes) {
+            let families = &self.families;
+            let lanes = in_parallel(self.threads, decoded.len(), |block| decoded[block].sorted(families));
+            for (block, lanes) in decoded.iter_mut().zip(lanes) {
+                block.lanes = lanes;
+            }
+        }
+        let (journeys, lanes) = (self.journeys, &self.lanes);
+        let by_lane = in_parallel(self.threads, LANES, |lane| {
+            fold_lane(journeys, &mut locked(&lanes[lane]), lane, &decoded)
+        });
+        let mut counts = LineCounts::default();
+        for block in decoded {
+            counts.lines += block.lines;
+            for (number, reject) in block.rejects {
+                counts.reject(number, reject);
+            }
+        }
+        let mut folded = self.together(by_lane);
+        for folded in &mut folded {
+            // Stable: what one line fired stays as it is.
+            folded.triggers.sort_by_key(|(number, _)| *number);
+        }
+        Round { counts, folded }
+    }
+
+    /// Fires the timers that are due by the latest arrival, of users to whom nothing happened since.
+    pub fn fire_due_timers(&mut self) -> Vec<Folded> {
+        let (journeys, lanes, shard) = (self.journeys, &self.lanes, &self.shard);
+        let latest: Vec<Timestamp> = (0..journeys.len())
+            .map(|journey| {
+                lanes
+                    .iter()
+                    .map(|lane| latest_arrival(&locked(lane)[journey]))
+                    .max()
+                    .unwrap_or_default()
+            })
+            .collect();
+        let by_lane = in_parallel(self.threads, LANES, |lane| {
+            let mut households = locked(&lanes[lane]);
+            let fired = journeys.iter().zip(households.iter_mut()).zip(&latest);
+            fired
+                .map(|((journey, users), latest)| {
+                    let mut folded = Folded::default();
+                    for step in wake_all(journey, users, shard, *latest) {
+                        folded.rules.add(&step.rules);
+                        folded.fired(AFTER_ALL_LINES, step.triggers);
+                    }
+                    folded
+                })
+                .collect()
+        });
+        let mut folded = self.together(by_lane);
+        for folded in &mut folded {
+            folded
+                .triggers
+                .sort_by(|(_, one), (_, other)| order_of_timers(one, other));
+        }
+        folded
+    }
+
+    /// The profiles with at least one event, under each journey, in no order.
+    pub fn into_profiles(self) -> Vec<Vec<(String, Profile)>> {
+        let mut profiles: Vec<Vec<(String, Profile)>> = self.journeys.iter().map(|_| Vec::new()).collect();
+        for lane in self.lanes {
+            let households = lane.into_inner().unwrap_or_else(PoisonError::into_inner);
+            for (users, profiles) in households.into_iter().zip(&mut profiles) {
+                profiles.extend(users.into_profiles().filter(|(_, profile)| profile.applied_events > 0));
+            }
+        }
+        profiles
+    }
+
+    /// What came of all lanes, with the triggers of each lane in one piece.
+    fn together(&self, by_lane: Vec<Vec<Folded>>) -> Vec<Folded> {
+        let mut together: Vec<Folded> = self.journeys.iter().map(|_| Folded::default()).collect();
+        for lane in by_lane {
+            for (all, folded) in together.iter_mut().zip(lane) {
+                all.counts.add(&folded.counts);
+                all.rules.add(&folded.rules);
+                all.triggers.extend(folded.triggers);
+            }
+        }
+        together
+    }
+}
+
+/// A lane is only ever folded by one thread at a time, so there is nothing to wait for.
+fn locked(lane: &Mutex<Vec<Household>>) -> MutexGuard<'_, Vec<Household>> {
+    lane.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Brings those keys into one lane that the events name together, before any of them is folded. Says whether any key has
+/// another lane now.
+fn join_families(decoded: &[Decoded<'_>], families: &mut Families, lanes: &mut [Mutex<Vec<Household>>]) -> bool {
+    let mut has_moved = false;
+    for event in decoded
+        .iter()
+        .flat_map(|block| &block.events)
+        .map(|(_, arrived)| &arrived.event)
+    {
+        let Some(alias) = &event.alias else { continue };
+        for moved in families.join(&event.user, alias, lane_of) {
+            has_moved = true;
+            let mut from = std::mem::take(&mut *locked(&lanes[moved.from]));
+            let mut to = locked(&lanes[moved.to]);
+            for (from, to) in from.iter_mut().zip(to.iter_mut()) {
+                from.hand_over(&moved.key, to);
+            }
+            drop(to);
+            *locked(&lanes[moved.from]) = from;
+        }
+    }
+    has_moved
+}
+
+fn fold_lane(journeys: &[&Journey], households: &mut [Household], lane: usize, decoded: &[Decoded<'_>]) -> Vec<Folded> {
+    let folded = journeys.iter().zip(households).map(|(journey, users)| {
+        let mut folded = Folded::default();
+        for block in decoded {
+            for event in &block.lanes[lane] {
+                let (number, arrived) = &block.events[*event as usize];
+                folded.add(*number, users.apply(journey, arrived));
+            }
+        }
+        folded
+    });
+    folded.collect()
+}
+
+impl Folded {
+    fn add(&mut self, number: u64, step: HouseholdStep) {
+        self.counts.count(&step);
+        self.rules.add(&step.rules);
+        self.fired(number, step.triggers);
+    }
+
+    fn fired(&mut self, number: u64, triggers: Vec<Trigger>) {
+        self.triggers
+            .extend(triggers.into_iter().map(|trigger| (number, trigger)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::fold::Fold;
+
+    const JOURNEY: &str = r#"
+journey: j
+ignore: [noise]
+dedupe: { last: 4 }
+steps: [{ id: joined, on: join }, { id: bought, on: buy }]
+features:
+  clicks: { count: click }
+  recent: { recent: properties.page, on: click, limit: 3 }
+contents: [{ id: tour }, { id: offer }]
+triggers:
+  - { id: each_third, on: click, when: features.clicks % 3 == 0, offer: tour, slot: side }
+  - { id: stalled, after: [10m, 1h], since: steps.joined, unless: steps.bought.done, offer: offer, slot: email }
+policy: { cap: { offers: 3, within: 1h } }
+"#;
+
+    /// Events of few people, of whom each has several ids that events name together; some repeat, some are broken.
+    fn lines(rng: &mut Rng, count: usize) -> Vec<String> {
+        let mut minute = 0;
+        let mut lines: Vec<String> = Vec::new();
+        for number in 0..count {
+            if !lines.is_empty() && rng.u8(..20) == 0 {
+                lines.push(lines[rng.usize(..lines.len())].clone());
+                continue;
+            }
+            minute += rng.usize(..4);
+            let event_type = [
+                "click",
+                "click",
+                "click",
+                "join",
+                "buy",
+                "noise",
+                "alias",
+                "usher.timer",
+            ][rng.usize(..8)];
+            let (user, other, anonymous) = (rng.u8(..12), rng.u8(..12), rng.u8(..12));
+            let ids = match (event_type, rng.u8(..6)) {
+                ("alias", _) => format!(r#""user_id":"u{user}","previous_id":"u{other}""#),
+                (_, 0) => format!(r#""user_id":"u{user}","anonymous_id":"a{anonymous}""#),
+                (_, 1 | 2) => format!(r#""anonymous_id":"a{anonymous}""#),
+                (_, 3) if number % 7 == 0 => r#""user_id":5"#.to_owned(),
+                _ => format!(r#""user_id":"u{user}""#),
+            };
+            let time = format!(
+                "2026-01-{:02}T{:02}:{:02}:00Z",
+                1 + minute / 1440,
+                minute / 60 % 24,
+                minute % 60
+            );
+            lines.push(format!(
+                r#"{{"event_id":"e{number}","event_type":"{event_type}","timestamp":"{time}",{ids},"properties":{{"page":"p{user}"}}}}"#
+            ));
+        }
+        lines
+    }
+
+    fn in_blocks(lines: &[String], rng: &mut Rng) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        let mut first = 0;
+        while first < lines.len() {
+            let end = lines.len().min(first + 1 + rng.usize(..9));
+            blocks.push(Block::Lines {
+                first_number: first as u64 + 1,
+                text: lines[first..end].join("\n").into_bytes(),
+            });
+            first = end;
+        }
+        blocks
+    }
+
+    #[test]
+    fn p2_p3_p7_the_threads_and_blocks_have_no_say_in_what_comes_out_even_where_users_merge() {
+        let journey = Journey::parse(JOURNEY).expect("it is fine");
+        let journeys = [&journey];
+        let (mut fired, mut merged) = (0, 0);
+        for seed in 0..40 {
+            let mut rng = Rng::with_seed(seed);
+            let count = 20 + rng.usize(..200);
+            let lines = lines(&mut rng, count);
+            let mut fold = Fold::new(&journey);
+            let mut expected = Vec::new();
+            for (number, line) in (1..).zip(&lines) {
+                let arrived_at = crate::arrival_clock::data_arrival(line.as_bytes()).unwrap_or_else(wall_clock);
+                expected.extend(fold.line(number, line.as_bytes(), arrived_at));
+            }
+            expected.extend(fold.fire_due_timers());
+            let counts = fold.counts().clone();
+            let profiles = fold.into_profiles();
+            fired += expected.len();
+            merged += counts.merged;
+            for threads in [1, 2, 8] {
+                let mut folding = Folding::new(&journeys, threads);
+                let mut found = Vec::new();
+                let mut found_counts = LineCounts::default();
+                for blocks in in_blocks(&lines, &mut rng).chunks(3) {
+                    let round = folding.fold(blocks);
+                    found_counts.add(&round.counts);
+                    for folded in round.folded {
+                        found_counts.add(&folded.counts);
+                        found.extend(folded.triggers.into_iter().map(|(_, trigger)| trigger));
+                    }
+                }
+                for folded in folding.fire_due_timers() {
+                    found.extend(folded.triggers.into_iter().map(|(_, trigger)| trigger));
+                }
+                let ids = |triggers: &[Trigger]| triggers.iter().map(|trigger| trigger.id).collect::<Vec<_>>();
+                assert_eq!(ids(&found), ids(&expected), "seed {seed}, {threads} threads");
+                assert_eq!(found, expected, "seed {seed}, {threads} threads");
+                assert_eq!(found_counts, counts, "seed {seed}, {threads} threads");
+                let found: BTreeMap<_, _> = folding.into_profiles().into_iter().flatten().collect();
+                assert_eq!(found, profiles, "seed {seed}, {threads} threads");
+            }
+        }
+        assert!(fired > 400 && merged > 40, "{fired} {merged}: it is to show something");
+    }
+}
