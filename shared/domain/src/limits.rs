@@ -57,6 +57,8 @@ pub const ARMS_MAX: usize = 16;
 pub const REASON_RULES_MAX: usize = 16;
 /// What a decision says of the rules that did not fire, in bytes: rules beyond it go without the values that they saw.
 pub const PASSED_OVER_BYTES_MAX: usize = 2048;
+/// Longest text of a rule's condition in a decision, in bytes: of a longer one the front.
+pub const CONDITION_SHOWN_BYTES_MAX: usize = 1024;
 /// Longest text in a decision that tells people why a rule did not fire, in bytes.
 pub const DETAIL_BYTES_MAX: usize = 256;
 /// Event types for which `explain` says what a rule would make of each.

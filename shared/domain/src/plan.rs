@@ -116,14 +116,17 @@ struct Planning<'j> {
 
 impl<'j> Planning<'j> {
     fn of(journey: &'j Journey, profile: Profile) -> Planning<'j> {
+        let of_journey = timers::has_any(journey);
         Planning {
             journey,
             changed: false,
             rules: RuleCounts::default(),
             // What an earlier journey put off stays due.
-            has_timers: timers::has_any(journey) || profile.wake_at.is_some(),
+            has_timers: of_journey || profile.wake_at.is_some(),
             has_membership: policy::has_membership(journey),
-            goes_by_local_time: policy::goes_by_local_time(journey),
+            // Nobody but timers and quiet hours does, and those that drop are no timers.
+            goes_by_local_time: (of_journey || journey.policy.quiet_hours.is_some())
+                && policy::goes_by_local_time(journey),
             woken_at: None,
             profile,
         }

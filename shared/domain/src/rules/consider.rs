@@ -45,7 +45,10 @@ pub fn consider(scope: &Scope<'_>, rule: usize) -> Considered {
         Moment::Event | Moment::Timer(_) => true,
     };
     let look = Look::new(rule, look_at);
-    let outcome = judge(scope, look, reminder as usize, turned, &[]);
+    let outcome = match policy::is_in(journey, scope.profile) {
+        true => judge(scope, look, reminder as usize, turned, &[]),
+        false => Some(RuleOutcome::NotInJourney),
+    };
     let content = journey.contents.get(of_journey.offer(reminder as usize));
     let of_content = content.map(|content| [content.when.as_ref(), content.unless.as_ref()]);
     let of_content = of_content.into_iter().flatten().flatten();
@@ -59,8 +62,9 @@ pub fn consider(scope: &Scope<'_>, rule: usize) -> Considered {
     }
 }
 
-/// How a look comes out: the first check that stops it. `turned` says whether what a transition looks for has just come
+/// How a look of a rule comes out whose user is in the journey: the first check that stops it. `turned` says whether what a transition looks for has just come
 /// about, and `fired` which rules fired at this moment already.
+#[inline]
 pub(super) fn judge(
     scope: &Scope<'_>,
     look: Look,
@@ -73,9 +77,6 @@ pub(super) fn judge(
     } = *scope;
     let rule = &journey.rules[look.rule];
     let state = &profile.rules[look.rule];
-    if !policy::is_in(journey, profile) {
-        return Some(RuleOutcome::NotInJourney);
-    }
     if let Some(limit) = rule.limit
         && fired_within_limit(journey, profile, state, limit) >= limit.count
     {
@@ -225,7 +226,8 @@ fn unchanged(rule: &Rule, state: &RuleState) -> String {
         return String::new();
     };
     let holds = if state.holds { "held" } else { "did not hold" };
-    bounded(format!("no change: `{}` {holds} at the last look", condition.source()))
+    let text = format!("no change: `{}` {holds} at the last look", condition.source());
+    bounded(text, DETAIL_BYTES_MAX)
 }
 
 /// An outcome for people. What it says is worked out again, so that a rule which nobody asks about costs nothing.
@@ -302,7 +304,7 @@ pub(super) fn detail(scope: &Scope<'_>, look: Look, reminder: usize, outcome: Ru
             format!("quiet{}{dropped}", until(quiet))
         }
     };
-    bounded(text)
+    bounded(text, DETAIL_BYTES_MAX)
 }
 
 /// Which of two conditions stands in the way, and how.
@@ -320,11 +322,12 @@ fn short(time: Timestamp) -> String {
     time.to_string().replace(".000Z", "Z")
 }
 
-/// A condition may have any length, and a reason is stored with the profile (P8).
-fn bounded(mut text: String) -> String {
-    if text.len() > DETAIL_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(DETAIL_BYTES_MAX - "…".len()));
-        text.push('…');
+/// A text, or its front: a condition may be long, and a reason is stored with the profile (P8).
+pub(super) fn bounded(mut text: String, bytes_max: usize) -> String {
+    const MORE: char = '…';
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max - MORE.len_utf8()));
+        text.push(MORE);
     }
     text
 }

@@ -1,12 +1,12 @@
 //! What firing leaves behind: the trigger, and what the profile remembers of it.
 
-use super::consider::{conditions, detail, seen, seen_by_loser};
+use super::consider::{bounded, conditions, detail, seen, seen_by_loser};
 use super::{Look, LookAt, Occasion, RuleOutcome};
 use crate::condition::Scope;
 use crate::event::TIMER_EVENT;
 use crate::hash::hash_bytes;
-use crate::journey::{Due, Journey, LimitPer, Moment, Rule, Since, Timer};
-use crate::limits::{PASSED_OVER_BYTES_MAX, REASON_RULES_MAX};
+use crate::journey::{Due, EventTypes, Journey, LimitPer, Moment, Rule, Since, Timer};
+use crate::limits::{CONDITION_SHOWN_BYTES_MAX, PASSED_OVER_BYTES_MAX, REASON_RULES_MAX};
 use crate::policy;
 use crate::profile::{OfferMade, Profile, PutOff, WithinLimit};
 use crate::sequence_number::SequenceNumber;
@@ -234,7 +234,7 @@ fn written(journey: &Journey, rule: &Rule) -> Option<String> {
         Moment::Event => None,
         Moment::Enters(condition) => Some(format!("enters {}", condition.source())),
         Moment::Leaves(condition) => Some(format!("leaves {}", condition.source())),
-        Moment::Timer(timer) => Some(written_timer(journey, timer)),
+        Moment::Timer(timer) => Some(written_timer(journey, rule, timer)),
     };
     let when = rule.when.as_ref().map(|when| match moment {
         Some(_) => format!("when {}", when.source()),
@@ -242,31 +242,46 @@ fn written(journey: &Journey, rule: &Rule) -> Option<String> {
     });
     let unless = rule.unless.as_ref().map(|unless| format!("unless {}", unless.source()));
     let parts: Vec<String> = [moment, when, unless].into_iter().flatten().collect();
-    (!parts.is_empty()).then(|| parts.join(" "))
+    (!parts.is_empty()).then(|| bounded(parts.join(" "), CONDITION_SHOWN_BYTES_MAX))
 }
 
-fn written_timer(journey: &Journey, timer: &Timer) -> String {
+fn written_timer(journey: &Journey, rule: &Rule, timer: &Timer) -> String {
     const MINUTES_PER_HOUR: u16 = 60;
-    let dues = timer.reminders.iter().map(|due| match due {
+    /// Event types that are named at most.
+    const TYPES_SHOWN_MAX: usize = 8;
+    let dues = timer.reminders.iter().map(|due| match *due {
         Due::After(after_ms) => {
             let after = std::time::Duration::from_millis(after_ms.unsigned_abs());
             format!("after {}", humantime::format_duration(after))
         }
         Due::LocalTime { days, minute } => {
-            format!(
-                "at {:02}:{:02} {days} days after",
-                minute / MINUTES_PER_HOUR,
-                minute % MINUTES_PER_HOUR
-            )
+            let time = format!("at {:02}:{:02}", minute / MINUTES_PER_HOUR, minute % MINUTES_PER_HOUR);
+            match days {
+                0 => time,
+                1 => format!("{time} on the day after"),
+                days => format!("{time} {days} days after"),
+            }
         }
     });
     let since = match &timer.since {
-        Since::Step(step) => journey
-            .steps
-            .get(*step)
-            .map_or_else(String::new, |step| format!("steps.{}", step.id)),
-        Since::Event(Some(when)) => format!("the event with {}", when.source()),
-        Since::Event(None) => "the event".to_owned(),
+        Since::Step(step) => {
+            let id = journey.steps.get(*step).map_or("", |step| step.id.as_str());
+            format!("steps.{id}")
+        }
+        Since::Event(when) => {
+            let types = match rule.event_types() {
+                EventTypes::Any => "any".to_owned(),
+                EventTypes::These(types) if types.len() > TYPES_SHOWN_MAX => {
+                    let more = types.len() - TYPES_SHOWN_MAX;
+                    format!("{} and {more} more", types[..TYPES_SHOWN_MAX].join(", "))
+                }
+                EventTypes::These(types) => types.join(", "),
+            };
+            match when {
+                Some(when) => format!("{types} with {}", when.source()),
+                None => types,
+            }
+        }
         Since::SessionEnd => "session.end".to_owned(),
     };
     let dues: Vec<String> = dues.collect();

@@ -68,6 +68,9 @@ pub fn run(
     arrived: &ArrivedEvent<'_>,
     counts: &mut RuleCounts,
 ) {
+    if dispatch.rules.is_empty() {
+        return;
+    }
     let occasion = Occasion {
         event: &arrived.event,
         record: arrived,
@@ -121,11 +124,15 @@ fn run_looks(
     counts: &mut RuleCounts,
 ) {
     let first_new = profile.outbox.len();
+    let is_in = policy::is_in(journey, profile);
     // The rules that fired. Nearly always there is none, and then nothing is allocated.
     let mut fired: Vec<usize> = Vec::new();
     let mut outcomes = [None; LOOKS_MAX];
     for (look, place) in looks.clone().zip(&mut outcomes) {
-        let turned = turn(journey, profile, occasion, look);
+        let turned = match &journey.rules[look.rule].moment {
+            Moment::Event | Moment::Timer(_) => true,
+            Moment::Enters(_) | Moment::Leaves(_) => turn(journey, profile, occasion, look),
+        };
         let put_off = match look.at {
             LookAt::PutOff => profile.rules[look.rule].put_off.take(),
             LookAt::Event | LookAt::Reminder(_) => None,
@@ -141,9 +148,11 @@ fn run_looks(
             profile,
             now: occasion.now,
         };
-        let Some(outcome) = judge(&scope, look, reminder as usize, turned, &fired) else {
-            continue;
+        let outcome = match is_in {
+            true => judge(&scope, look, reminder as usize, turned, &fired),
+            false => Some(RuleOutcome::NotInJourney),
         };
+        let Some(outcome) = outcome else { continue };
         counts.count(look.rule, outcome);
         *place = Some(outcome);
         match outcome {
