@@ -499,6 +499,35 @@ fn a_trigger_says_what_it_saw() {
     assert_eq!(trigger.journey_version, journey.version);
 }
 
+#[test]
+fn planning_stops_before_an_event_that_names_a_profile_which_is_not_merged() {
+    let journey = journey(EVERY_CLICK);
+    let mut history = clicks(3);
+    history[1].event.alias = Some("anonymous:a".into());
+    let plan = plan_user(&journey, Profile::new(&journey), &history);
+    assert_eq!(plan.outcomes, [EventOutcome::Applied]);
+    assert_eq!(plan.stopped, Some(Stopped::AliasToMerge("anonymous:a".to_owned())));
+    assert_eq!(plan.profile.applied_events, 1);
+    // Once it was merged, or was found not to need it, planning goes on.
+    let mut merged = plan.profile.clone();
+    merged.aliases.push(hash_bytes(b"anonymous:a"));
+    let rest = plan_user(&journey, merged.clone(), &history[1..]);
+    assert_eq!((rest.outcomes.len(), rest.stopped), (2, None));
+    // What has no effect merges nothing: it was applied before, or is a repeat.
+    let again = plan_user(&journey, rest.profile, &history);
+    assert_eq!(
+        (again.outcomes, again.stopped),
+        (vec![EventOutcome::Redelivered; 3], None)
+    );
+    let mut repeat = history[0].clone();
+    repeat.event.alias = Some("anonymous:b".into());
+    repeat.position.sequence_number = 99u64.into();
+    assert_eq!(
+        plan_user(&journey, merged, [&repeat]).outcomes,
+        [EventOutcome::Duplicate]
+    );
+}
+
 // ---- P11: the latest is by event time
 
 #[test]

@@ -350,6 +350,62 @@ fn a_trigger_says_why_each_other_rule_did_not_fire() {
 }
 
 #[test]
+fn every_look_is_counted_with_its_outcome() {
+    let text = EVERY_REASON.replace("policy:", "exit: event.type == 'close'\nreentry: never\npolicy:")
+        + "  - { id: dropped, on: open, offer: f, slot: dropped }\n  - { id: control, on: open, offer: f, slot: g, holdout: 100% }\n";
+    let journey = journey(&text);
+    let dropping = journey_of(&text.replace("slots: [quiet]", "slots: [dropped], then: drop"));
+    let lines = records(&["0 view", "1 view", "90 click", "91 open", "92 close", "93 open"]);
+    let (_, _, counts) = played(&journey, &lines);
+    let (_, _, of_dropping) = played(&dropping, &lines);
+    for (rule, outcome, count) in [
+        ("fired", RuleOutcome::Fired, 1),
+        ("limited", RuleOutcome::Fired, 1),
+        ("limited", RuleOutcome::LimitReached, 2),
+        ("cooling", RuleOutcome::CoolingDown, 1),
+        ("condition_false", RuleOutcome::ConditionFalse, 1),
+        ("failed", RuleOutcome::ConditionFailed, 1),
+        ("ineligible", RuleOutcome::ContentIneligible, 1),
+        ("excluded", RuleOutcome::Excluded, 1),
+        ("lost", RuleOutcome::LostToPriority, 1),
+        ("capped", RuleOutcome::Capped, 1),
+        ("quiet", RuleOutcome::QuietUntil, 1),
+        ("cooling2", RuleOutcome::Fired, 1),
+        ("dropped", RuleOutcome::ContentCoolingDown, 1),
+        ("control", RuleOutcome::ContentCoolingDown, 1),
+        ("dropped", RuleOutcome::NotInJourney, 1),
+    ] {
+        let index = journey.rules.iter().position(|known| known.id == rule).expect(rule);
+        assert_eq!(counts.get(index, outcome), count, "{rule} {}", outcome.name());
+    }
+    // Alone, before anything cools down.
+    let (triggers, _, alone) = played(&dropping, &records(&["0 open"]));
+    let index = |rule: &str| dropping.rules.iter().position(|known| known.id == rule).expect(rule);
+    assert_eq!(alone.get(index("dropped"), RuleOutcome::Quiet), 1);
+    assert_eq!(alone.get(index("control"), RuleOutcome::HeldOut), 1);
+    assert_eq!(told(&triggers), ["control 0 f held"]);
+    assert_eq!(
+        triggers[0].reason.passed_over[0].detail,
+        "quiet until 2024-01-01T08:00:00Z: dropped"
+    );
+    let looks = |counts: &RuleCounts| -> u64 {
+        let rules = 0..journey.rules.len();
+        rules
+            .flat_map(|rule| RuleOutcome::ALL.map(|outcome| counts.get(rule, outcome)))
+            .sum()
+    };
+    // Three rules look at each view, eleven at the click, two at each open.
+    assert_eq!(
+        (looks(&counts), looks(&of_dropping)),
+        (2 * 3 + 11 + 2 * 2, 2 * 3 + 11 + 2 * 2)
+    );
+}
+
+fn journey_of(text: &str) -> Journey {
+    journey(text)
+}
+
+#[test]
 fn p8_reasons_are_bounded() {
     let long = "x".repeat(250);
     let rules = (0..60).map(|rule| {
