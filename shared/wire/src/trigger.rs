@@ -150,6 +150,9 @@ pub struct TriggerRecord<'a> {
     /// When it was decided (RFC 3339).
     #[serde(borrow, default)]
     pub decided_at: Cow<'a, str>,
+    /// When its timer was due, or its quiet hours ended (RFC 3339).
+    #[serde(borrow, default)]
+    pub due_at: Option<Cow<'a, str>>,
     /// Whether nobody is to be shown it: it is there to be compared with what others do who are shown something.
     #[serde(default)]
     pub held_out: bool,
