@@ -293,4 +293,6 @@ impl Index {
 }
 
 #[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 mod tests;

@@ -610,7 +610,7 @@ fn every_mistake_is_told_with_its_place_and_what_to_write() {
     }
 }
 
-fn check(text: &str, line: usize, path: &str, message: &str, suggestion: Option<&str>) {
+pub(super) fn check(text: &str, line: usize, path: &str, message: &str, suggestion: Option<&str>) {
     let errors = errors(text);
     let found = errors.iter().any(|error| {
         error.line == line
