@@ -72,8 +72,20 @@ impl<'s> Scope<'s> {
     }
 }
 
-impl Scope<'_> {
+/// Where the values of slots come from.
+pub(super) trait Reads<'s> {
+    /// The value of a slot; nothing where there is none.
+    fn value_of(&self, slot: &Slot) -> Option<Value<'s>>;
+
     /// Whether a slot has a value. What it is a part of must be there, and be an object.
+    fn has(&self, slot: &Slot) -> Result<bool, EvaluationError>;
+}
+
+impl<'s> Reads<'s> for Scope<'s> {
+    fn value_of(&self, slot: &Slot) -> Option<Value<'s>> {
+        self.read(slot)
+    }
+
     fn has(&self, slot: &Slot) -> Result<bool, EvaluationError> {
         let Slot::Event(Field::Property(path)) = slot else {
             return Ok(self.read(slot).is_some());
@@ -94,7 +106,7 @@ impl Scope<'_> {
 type Evaluated<'s> = Result<Value<'s>, EvaluationError>;
 
 /// Whether a typed condition is met.
-pub(super) fn is_met(node: &Node, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
+pub(super) fn is_met<'s>(node: &'s Node, scope: &impl Reads<'s>) -> Result<bool, EvaluationError> {
     truth(evaluate(node, scope))
 }
 
@@ -110,11 +122,11 @@ fn truth(value: Evaluated<'_>) -> Result<bool, EvaluationError> {
     }
 }
 
-fn evaluate<'s>(node: &'s Node, scope: &Scope<'s>) -> Evaluated<'s> {
+fn evaluate<'s>(node: &'s Node, scope: &impl Reads<'s>) -> Evaluated<'s> {
     let value = match node {
         Node::Null => return Ok(Value::Null),
         Node::Literal(scalar) => return Ok(Value::from(scalar)),
-        Node::Slot(slot) => return scope.read(slot).ok_or(EvaluationError::Missing),
+        Node::Slot(slot) => return scope.value_of(slot).ok_or(EvaluationError::Missing),
         Node::Operate(operator, left, right) => {
             return operate(*operator, &evaluate(left, scope)?, &evaluate(right, scope)?);
         }
@@ -137,7 +149,7 @@ fn evaluate<'s>(node: &'s Node, scope: &Scope<'s>) -> Evaluated<'s> {
             return evaluate(chosen, scope);
         }
         Node::Element(slot, index) => {
-            return match scope.read(slot).ok_or(EvaluationError::Missing)? {
+            return match scope.value_of(slot).ok_or(EvaluationError::Missing)? {
                 Value::List(mut values) if *index < values.len() => Ok(values.swap_remove(*index)),
                 _ => Err(EvaluationError::Untyped),
             };
@@ -155,7 +167,7 @@ fn evaluate<'s>(node: &'s Node, scope: &Scope<'s>) -> Evaluated<'s> {
         }
         Node::InSlot(needle, slot) => {
             let needle = evaluate(needle, scope)?;
-            match scope.read(slot).ok_or(EvaluationError::Missing)? {
+            match scope.value_of(slot).ok_or(EvaluationError::Missing)? {
                 Value::List(values) => values.iter().any(|value| equal(&needle, value)),
                 _ => return Err(EvaluationError::Mismatch),
             }
@@ -165,7 +177,7 @@ fn evaluate<'s>(node: &'s Node, scope: &Scope<'s>) -> Evaluated<'s> {
 }
 
 /// CEL's logic: a side that decides wins over an error on the other side. `deciding` is true for "or".
-fn logic(left: &Node, right: &Node, scope: &Scope<'_>, deciding: bool) -> Result<bool, EvaluationError> {
+fn logic<'s>(left: &'s Node, right: &'s Node, scope: &impl Reads<'s>, deciding: bool) -> Result<bool, EvaluationError> {
     let left = truth(evaluate(left, scope));
     if left == Ok(deciding) {
         return Ok(deciding);

@@ -6,12 +6,16 @@
 //! A condition that fails to evaluate (it reads a property that the event doesn't have, say) is not met: a rule fires
 //! only on what is known. CEL's own logic holds: `true || error` is true.
 
+mod domain;
 mod evaluate;
 mod interpret;
 mod lower;
 mod patterns;
+mod solve;
 
+pub use domain::Facts;
 pub use evaluate::{EvaluationError, Scope};
+pub use solve::{Asked, Impossible, impossible};
 
 use std::sync::LazyLock;
 

@@ -727,5 +727,224 @@ proptest! {
             condition => condition.expect("a condition"),
         };
         prop_assert_eq!(condition.is_met(&scope).ok(), interpreted(&source, &scope).ok(), "{} over {}", source, object);
+        prop_assert_eq!(ruled_out(&condition, &scope), None, "{} over {}", source, object);
+    }
+}
+
+/// What was said to be impossible, and is so all the same.
+fn ruled_out(condition: &Condition, scope: &Scope<'_>) -> Option<Asked> {
+    let result = condition.is_met(scope);
+    let asked = [
+        (Asked::True, result == Ok(true)),
+        (Asked::False, result == Ok(false)),
+        (Asked::NotTrue, result != Ok(true)),
+        (Asked::NotFalse, result != Ok(false)),
+    ];
+    let given = asked.into_iter().filter(|(_, given)| *given);
+    let mut wrong =
+        given.filter(|(asked, _)| impossible(&[(condition, *asked)], &Facts::none(scope.journey)).is_some());
+    wrong.next().map(|(asked, _)| asked)
+}
+
+/// Comparisons of few slots with few literals, so that many of them exclude each other.
+fn dense_expression() -> impl Strategy<Value = String> {
+    const SLOTS: &[&str] = &[
+        "features.clicks",
+        "features.total",
+        "features.last",
+        "features.seen",
+        "steps.done.done",
+        "steps.done.at",
+        "steps.open.done",
+        "steps.open.at",
+        "session.count",
+        "event.properties.a",
+        "event.category",
+        "event.local_hour",
+        "traits.plan",
+        "arms.copy",
+    ];
+    const LITERALS: &[&str] = &[
+        "-1", "0", "1", "2", "0.0", "0.5", "1.0", "\"a\"", "\"b\"", "true", "false", "null",
+    ];
+    let slot = prop::sample::select(SLOTS).prop_map(str::to_owned);
+    let literal = prop::sample::select(LITERALS).prop_map(str::to_owned);
+    let operator = prop::sample::select(&["==", "!=", "<", "<=", ">", ">="][..]);
+    let leaf = prop_oneof![
+        4 => (slot.clone(), operator, literal.clone(), any::<bool>()).prop_map(|(slot, operator, literal, swapped)| {
+            if swapped { format!("{literal} {operator} {slot}") } else { format!("{slot} {operator} {literal}") }
+        }),
+        1 => (slot.clone(), prop::collection::vec(literal.prop_filter("no null in a list", |text| text != "null"), 0..4))
+            .prop_map(|(slot, list)| format!("{slot} in [{}]", list.join(", "))),
+        1 => slot.clone().prop_map(|slot| format!("has({slot})")),
+        1 => slot,
+    ];
+    leaf.prop_recursive(4, 24, 2, |inner| {
+        prop_oneof![
+            4 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left} && {right})")),
+            2 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("({left} || {right})")),
+            1 => (inner.clone(), inner.clone(), inner.clone())
+                .prop_map(|(condition, one, other)| format!("(({condition}) ? ({one}) : ({other}))")),
+            1 => inner.prop_map(|inner| format!("!({inner})")),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #[test]
+    fn what_is_called_impossible_never_is(
+        source in dense_expression(),
+        property in prop::option::of(prop::sample::select(JSON)),
+        clicks in prop::collection::vec(prop::sample::select(&["\"a\"", "0", "1", "-1", "0.5", "true"][..]), 0..4),
+        category in prop::option::of(prop::sample::select(&["a", "b", ""][..])),
+        plan in prop::option::of(prop::sample::select(&["a", "b"][..])),
+        user in "[a-z]{1,3}",
+    ) {
+        let object = property.map_or("{}".to_owned(), |json| format!("{{\"a\":{json}}}"));
+        let mut profile = Profile::new(&TEST_JOURNEY);
+        let objects: Vec<String> = clicks.iter().map(|json| format!("{{\"any\":{json},\"i\":{json}}}")).collect();
+        for (number, object) in objects.iter().enumerate() {
+            let mut click = event(&format!("c{number}"), "click", time(number as i64));
+            click.properties.object = Some(object);
+            apply(&mut profile, arrived(click, 0, number as u64 + 1, time(0)));
+        }
+        profile.traits[0] = plan.map(|plan| Dated {
+            at: time(0),
+            shard: crate::feature::short_shard(SHARDS[0].key),
+            value: Scalar::Text(plan.to_owned()),
+        });
+        let mut event = event("e2", "view", time(1000));
+        event.category = category.map(Into::into);
+        event.user = user.into();
+        event.properties.object = Some(&object);
+        apply(&mut profile, arrived(event.clone(), 0, 9, time(1000)));
+        let scope = Scope { journey: &TEST_JOURNEY, event: &event, profile: &profile, now: time(1000) };
+        let condition = match Condition::compile(&source, &mut names()) {
+            Err(errors) if errors.iter().all(|error| error.message.contains("has no arm")) => return Ok(()),
+            condition => condition.expect("a condition"),
+        };
+        prop_assert_eq!(ruled_out(&condition, &scope), None, "{} over {}", source, object);
+    }
+}
+
+/// A row: a condition, what is impossible of it, and the parts that exclude each other.
+#[test]
+fn what_cannot_be_is_found_with_the_parts_that_exclude_each_other() {
+    use Asked::{False, NotTrue, True};
+    for (source, asked, because) in [
+        (
+            "features.clicks > 5 && session.count == 1 && features.clicks < 3",
+            True,
+            &["features.clicks > 5", "features.clicks < 3"][..],
+        ),
+        (
+            "features.clicks > 5 && features.clicks < 6",
+            True,
+            &["features.clicks > 5", "features.clicks < 6"],
+        ),
+        (
+            "features.total > 5 && features.total <= 5",
+            True,
+            &["features.total > 5", "features.total <= 5"],
+        ),
+        ("features.clicks < 0", True, &["features.clicks < 0"]),
+        ("0 > session.count", True, &["0 > session.count"]),
+        ("features.clicks >= 0", NotTrue, &["!(features.clicks >= 0)"]),
+        ("features.clicks == 1.5", True, &["features.clicks == 1.5"]),
+        ("features.clicks == \"5\"", True, &["features.clicks == \"5\""]),
+        ("features.clicks in []", True, &["features.clicks in []"]),
+        (
+            "features.clicks in [1, 2] && features.clicks > 2",
+            True,
+            &["features.clicks in [1, 2]", "features.clicks > 2"],
+        ),
+        (
+            "event.category == \"a\" && event.category == \"b\"",
+            True,
+            &["event.category == \"a\"", "event.category == \"b\""],
+        ),
+        (
+            "event.category in [\"a\"] && event.category != \"a\"",
+            True,
+            &["event.category in [\"a\"]", "event.category != \"a\""],
+        ),
+        (
+            "event.category > \"b\" && event.category < \"a\"",
+            True,
+            &["event.category > \"b\"", "event.category < \"a\""],
+        ),
+        (
+            "has(event.category) && !has(event.category)",
+            True,
+            &["has(event.category)", "!has(event.category)"],
+        ),
+        (
+            "steps.done.done && !steps.done.done",
+            True,
+            &["steps.done.done", "!steps.done.done"],
+        ),
+        (
+            "!steps.done.done && steps.done.at != null",
+            True,
+            &["!steps.done.done", "steps.done.at != null"],
+        ),
+        (
+            "steps.done.done && steps.done.at == null",
+            True,
+            &["steps.done.done", "steps.done.at == null"],
+        ),
+        (
+            "steps.done.done || !steps.done.done",
+            NotTrue,
+            &["!steps.done.done", "steps.done.done"],
+        ),
+        ("event.local_hour > 23", True, &["event.local_hour > 23"]),
+        (
+            "event.local_hour == 9 && event.local_hour != 9 || features.clicks < 0",
+            True,
+            &[],
+        ),
+        (
+            "arms.copy == \"a\" && arms.copy == \"b\"",
+            True,
+            &["arms.copy == \"a\"", "arms.copy == \"b\""],
+        ),
+        ("arms.copy in [\"a\", \"b\"]", False, &["!(arms.copy in [\"a\",\"b\"])"]),
+        ("features.recent == 1", True, &["features.recent == 1"]),
+        ("1 > 2", True, &["1 > 2"]),
+        ("1", True, &["1"]),
+        (
+            "event.properties.a == 1 && (event.properties.b == 2 || event.properties.a == 2) && event.properties.b != 2",
+            True,
+            &[],
+        ),
+    ] {
+        let condition = compile(source);
+        let found =
+            impossible(&[(&condition, asked)], &Facts::none(&TEST_JOURNEY)).unwrap_or_else(|| panic!("{source}"));
+        let found: Vec<String> = found.because.iter().map(|part| part.replace(", ", ",")).collect();
+        let because: Vec<String> = because.iter().map(|part| part.replace(", ", ",")).collect();
+        assert_eq!(found, because, "{source}");
+    }
+    for source in [
+        "features.clicks > 5 && features.clicks < 7",
+        "features.total > 5 && features.total < 6",
+        "event.properties.a == 1 && event.properties.a == 1.0",
+        "event.category > \"a\" && event.category < \"b\"",
+        "event.properties.a > 1 && event.properties.b < 1",
+        "features.clicks + 1 < 0",
+        "features.clicks > 1 && size(features.recent) > 1",
+        "features.seen == null",
+        "event.properties.big > 9223372036854775807 && event.properties.big < 9223372036854775807",
+        "traits.plan == 1",
+        "features.sum_of_all < 0.0",
+    ] {
+        let condition = compile(source);
+        assert_eq!(
+            impossible(&[(&condition, True)], &Facts::none(&TEST_JOURNEY)),
+            None,
+            "{source}"
+        );
     }
 }
