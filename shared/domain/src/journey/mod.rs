@@ -1,18 +1,21 @@
 //! The journey: what an operator asks for, from one YAML file, checked before anything runs.
 
 mod diagnostic;
+mod keys;
 mod policy;
 mod read;
 mod read_feature;
 mod read_policy;
 mod read_rule;
 mod rule;
+mod schema;
 
 use hashbrown::HashMap;
 
 pub use diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 pub use policy::{Cap, Experiment, Group, Policy, QuietAction, QuietHours, Reentry, share_of};
 pub use rule::{Due, Holdout, Limit, LimitPer, Moment, Rule, Since, Timer};
+pub use schema::json_schema;
 
 use crate::condition::{Condition, Expression};
 use crate::feature::Computation;
@@ -138,7 +141,7 @@ impl Journey {
     /// # Errors
     /// Everything that is wrong with it, each with its place.
     pub fn parse(text: &str) -> Result<Journey, Diagnostics> {
-        read::read(text)
+        read::read(text).map(|(journey, _)| journey)
     }
 
     /// What an event of this type touches.

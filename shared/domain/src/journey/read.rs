@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use hashbrown::HashMap;
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar as YamlScalar, YamlData};
 use saphyr_parser::{Event, Parser};
 
 use super::diagnostic::shortened;
+use super::keys::{self, Mapping};
 use super::read_rule::{Known, find};
 use super::{Content, Diagnostic, Diagnostics, EventTypes, IDLE_TIMEOUT_MS_DEFAULT, Journey, Moment, Policy, Rule};
 use super::{Step, did_you_mean, names_of_arms};
@@ -16,26 +18,39 @@ use crate::limits::*;
 pub(super) type Node<'y> = MarkedYaml<'y>;
 pub(super) type Entry<'n, 'y> = (String, &'n Node<'y>, &'n Node<'y>);
 
-const TOP_LEVEL: &[&str] = &[
-    "journey",
-    "sessions",
-    "dedupe",
-    "events",
-    "ignore",
-    "entry",
-    "exit",
-    "reentry",
-    "experiments",
-    "steps",
-    "features",
-    "contents",
-    "triggers",
-    "policy",
-];
 const ANY_EVENT: &str = "any";
+/// The path of the file as a whole.
+const THE_FILE: &str = "the file";
+
+/// Where the parts of a file are: line and column, from 1, by their paths.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    by_path: HashMap<String, (usize, usize)>,
+}
+
+impl Places {
+    fn note(&mut self, path: String, node: &Node<'_>) {
+        let place = (node.span.start.line(), node.span.start.col() + 1);
+        self.by_path.insert(path, place);
+    }
+
+    /// The place of a path, or of the nearest part of the file that it is in.
+    pub(super) fn find(&self, path: &str) -> (usize, usize) {
+        let mut path = path;
+        loop {
+            if let Some(place) = self.by_path.get(path) {
+                return *place;
+            }
+            match path.rfind('.') {
+                Some(end) => path = &path[..end],
+                None => return (1, 1),
+            }
+        }
+    }
+}
 
 /// Reads and checks a journey file.
-pub(super) fn read(text: &str) -> Result<Journey, Diagnostics> {
+pub(super) fn read(text: &str) -> Result<(Journey, Places), Diagnostics> {
     let mut reader = Reader::default();
     if text.len() > JOURNEY_BYTES_MAX {
         reader.error_at(
@@ -80,7 +95,7 @@ pub(super) fn read(text: &str) -> Result<Journey, Diagnostics> {
     };
     let version = format!("{:016x}", hash_bytes(text.as_bytes()));
     match reader.journey(document, version) {
-        Some(journey) if reader.errors.is_empty() => Ok(journey),
+        Some(journey) if reader.errors.is_empty() => Ok((journey, reader.places)),
         _ => Err(reader.into_diagnostics()),
     }
 }
@@ -120,6 +135,7 @@ pub(super) struct Reader {
     pub(super) names: Names,
     /// The event types that the file declares, where it does.
     declared: Option<BTreeSet<String>>,
+    places: Places,
 }
 
 impl Reader {
@@ -183,7 +199,7 @@ impl Reader {
     }
 
     fn journey(&mut self, document: &Node<'_>, version: String) -> Option<Journey> {
-        let top = self.mapping(document, "the file", TOP_LEVEL)?;
+        let top = self.mapping(document, THE_FILE, &keys::TOP)?;
         let get = |name: &str| top.iter().find(|(key, ..)| key == name).map(|(_, _, value)| *value);
         let name = match get("journey") {
             Some(node) => self.identifier(node, "journey").unwrap_or_default(),
@@ -277,7 +293,7 @@ impl Reader {
     // ---- the parts of the file
 
     fn sessions(&mut self, node: &Node<'_>) -> i64 {
-        let Some(entries) = self.mapping(node, "sessions", &["idle_timeout"]) else {
+        let Some(entries) = self.mapping(node, "sessions", &keys::SESSIONS) else {
             return IDLE_TIMEOUT_MS_DEFAULT;
         };
         let timeout = entries.iter().find(|(key, ..)| key == "idle_timeout");
@@ -287,7 +303,7 @@ impl Reader {
     }
 
     fn dedupe(&mut self, node: &Node<'_>) -> usize {
-        let Some(entries) = self.mapping(node, "dedupe", &["last"]) else {
+        let Some(entries) = self.mapping(node, "dedupe", &keys::DEDUPE) else {
             return DEDUPE_LAST_DEFAULT;
         };
         let last = entries.iter().find(|(key, ..)| key == "last");
@@ -296,7 +312,7 @@ impl Reader {
     }
 
     fn step(&mut self, id: &str, path: &str, node: &Node<'_>) -> Option<Step> {
-        let entries = self.mapping(node, path, &["id", "on", "when"])?;
+        let entries = self.mapping(node, path, &keys::STEP)?;
         let on = self.optional_event_types(&entries, path);
         let when = self.condition(&entries, path, "when");
         if on.is_none() && when.is_none() {
@@ -316,7 +332,7 @@ impl Reader {
     }
 
     fn content(&mut self, id: &str, path: &str, node: &Node<'_>) -> Option<Content> {
-        let entries = self.mapping(node, path, &["id", "when", "unless", "cooldown"])?;
+        let entries = self.mapping(node, path, &keys::CONTENT)?;
         let when = self.condition(&entries, path, "when");
         let unless = self.condition(&entries, path, "unless");
         let cooldown = find(&entries, "cooldown");
@@ -435,14 +451,31 @@ impl Reader {
 
     // ---- YAML values
 
-    /// The entries of a mapping, with unknown and repeated keys reported.
+    /// The entries of a mapping, with unknown keys reported.
     pub(super) fn mapping<'n, 'y>(
+        &mut self,
+        node: &'n Node<'y>,
+        path: &str,
+        mapping: &Mapping,
+    ) -> Option<Vec<Entry<'n, 'y>>> {
+        self.mapping_of(node, path, &mapping.names())
+    }
+
+    pub(super) fn mapping_of<'n, 'y>(
         &mut self,
         node: &'n Node<'y>,
         path: &str,
         allowed: &[&str],
     ) -> Option<Vec<Entry<'n, 'y>>> {
         let entries = self.entries(node, path)?;
+        for (name, _, value) in &entries {
+            let place = if path == THE_FILE {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
+            self.places.note(place, value);
+        }
         for (name, key, _) in &entries {
             if !allowed.contains(&name.as_str()) {
                 let known = allowed.iter().filter(|_| !self.is_full());
@@ -507,6 +540,7 @@ impl Reader {
             if items.iter().any(|(known, ..)| *known == id) {
                 self.error(value, &place, format!("`{id}` is there twice"));
             }
+            self.places.note(format!("{path}.{id}"), value);
             items.push((id.clone(), format!("{path}.{id}"), item));
         }
         items
@@ -525,6 +559,7 @@ impl Reader {
         let mut named = Vec::new();
         for (name, key, value) in entries.into_iter().take(most) {
             if self.check_identifier(key, path, &name) {
+                self.places.note(format!("{path}.{name}"), key);
                 named.push((name.clone(), format!("{path}.{name}"), value));
             }
         }

@@ -2,6 +2,7 @@
 
 use saphyr::YamlData;
 
+use super::keys::{self, Shape};
 use super::read::{Entry, Entry3, Node, Reader, narrowed};
 use super::{EventTypes, Feature, did_you_mean};
 use crate::condition::{Condition, Expression};
@@ -12,8 +13,13 @@ use crate::limits::*;
 use crate::window::{Extreme, WindowLength};
 
 /// A kind of feature: its key, and which of the other keys go with it.
+#[derive(Debug)]
 pub(super) struct Kind {
     pub(super) name: &'static str,
+    /// What it gives, for people who write a file.
+    pub(super) about: &'static str,
+    /// What its own value looks like.
+    pub(super) argument: Shape,
     /// What it takes beside `on`, `when` and `per`.
     pub(super) options: &'static [&'static str],
     /// Whether its own value names the event types that it looks at, so `on` would say it twice.
@@ -24,9 +30,23 @@ pub(super) struct Kind {
     pub(super) per_session: bool,
 }
 
-const fn of_field(name: &'static str, options: &'static [&'static str]) -> Kind {
+impl Kind {
+    /// Whether a key that is no kind goes with it.
+    pub(super) fn takes(&self, option: &str) -> bool {
+        match option {
+            "on" => self.reads_events && !self.names_types,
+            "when" => self.reads_events,
+            "per" => self.per_session,
+            _ => self.options.contains(&option),
+        }
+    }
+}
+
+const fn of_field(name: &'static str, options: &'static [&'static str], about: &'static str) -> Kind {
     Kind {
         name,
+        about,
+        argument: Shape::Field,
         options,
         names_types: false,
         reads_events: true,
@@ -34,9 +54,17 @@ const fn of_field(name: &'static str, options: &'static [&'static str]) -> Kind 
     }
 }
 
-const fn of_types(name: &'static str, options: &'static [&'static str], per_session: bool) -> Kind {
+const fn of_types(
+    name: &'static str,
+    argument: Shape,
+    options: &'static [&'static str],
+    per_session: bool,
+    about: &'static str,
+) -> Kind {
     Kind {
         name,
+        about,
+        argument,
         options,
         names_types: true,
         reads_events: true,
@@ -44,9 +72,11 @@ const fn of_types(name: &'static str, options: &'static [&'static str], per_sess
     }
 }
 
-const fn derived(name: &'static str) -> Kind {
+const fn derived(name: &'static str, argument: Shape, about: &'static str) -> Kind {
     Kind {
         name,
+        about,
+        argument,
         options: &[],
         names_types: false,
         reads_events: false,
@@ -54,34 +84,157 @@ const fn derived(name: &'static str) -> Kind {
     }
 }
 
-pub(super) const KINDS: &[Kind] = &[
-    of_types("count", &["within"], true),
-    of_field("distinct", &["within"]),
-    of_field("sum", &["within"]),
-    of_field("min", &["within"]),
-    of_field("max", &["within"]),
-    of_field("mean", &["within"]),
-    of_field("first", &[]),
-    of_field("last", &["within"]),
-    of_field("recent", &["within", "limit"]),
-    of_field("top", &["within", "limit"]),
-    of_types("rate", &["within"], true),
-    of_types("first_seen", &[], false),
-    of_types("last_seen", &[], false),
-    of_types("time_since", &[], false),
-    of_types("time_since_first", &[], false),
-    of_types("score", &["half_life"], false),
-    of_field("interacted_with", &["within", "limit"]),
-    of_types("frequency", &["within", "unit"], false),
-    of_types("hour_of_day", &[], false),
-    of_types("weekday", &[], false),
-    derived("sessions"),
-    derived("step_duration"),
-    derived("expr"),
+const TYPES: Shape = Shape::EventTypes;
+
+pub(super) static KINDS: &[Kind] = &[
+    of_types("count", TYPES, &["within"], true, "How many events of these types."),
+    of_field("distinct", &["within"], "How many distinct values of a field."),
+    of_field("sum", &["within"], "The sum of a number in the events."),
+    of_field("min", &["within"], "The least number; null before any."),
+    of_field("max", &["within"], "The greatest number; null before any."),
+    of_field("mean", &["within"], "The mean of a number; null before any."),
+    of_field(
+        "first",
+        &[],
+        "The value in the first event that has it; null before any.",
+    ),
+    of_field(
+        "last",
+        &["within"],
+        "The value in the latest event that has it; null before any.",
+    ),
+    of_field(
+        "recent",
+        &["within", "limit"],
+        "The distinct values of a field, the latest first.",
+    ),
+    of_field(
+        "top",
+        &["within", "limit"],
+        "The most frequent values of a field; without `limit` the one most frequent, by itself.",
+    ),
+    of_types(
+        "rate",
+        Shape::Mapping(&keys::RATE),
+        &["within"],
+        true,
+        "The share of one kind of event in another, smoothed by a prior.",
+    ),
+    of_types(
+        "first_seen",
+        TYPES,
+        &[],
+        false,
+        "When the first event was, in ms since 1970; null before it.",
+    ),
+    of_types(
+        "last_seen",
+        TYPES,
+        &[],
+        false,
+        "When the latest event was, in ms since 1970; null before it.",
+    ),
+    of_types(
+        "time_since",
+        TYPES,
+        &[],
+        false,
+        "How long ago the latest event was, in ms as of now; null before it.",
+    ),
+    of_types(
+        "time_since_first",
+        TYPES,
+        &[],
+        false,
+        "How long ago the first event was, in ms as of now; null before it.",
+    ),
+    of_types(
+        "score",
+        Shape::Named(&Shape::Number(-SCORE_WEIGHT_MAX, SCORE_WEIGHT_MAX), SCORE_WEIGHTS_MAX),
+        &["half_life"],
+        false,
+        "A sum of weights, one for each event type, that each halve with every `half_life`.",
+    ),
+    of_field(
+        "interacted_with",
+        &["within", "limit"],
+        "The values of a field, for `event.content_id in features.NAME`.",
+    ),
+    of_types(
+        "frequency",
+        TYPES,
+        &["within", "unit"],
+        false,
+        "Events per `unit` of time.",
+    ),
+    of_types("hour_of_day", TYPES, &[], false, "24 counts, one for each local hour."),
+    of_types(
+        "weekday",
+        TYPES,
+        &[],
+        false,
+        "7 counts, one for each local weekday, Monday's first.",
+    ),
+    derived(
+        "sessions",
+        Shape::Words(&SESSION_WORDS),
+        "What is known of the user's sessions.",
+    ),
+    derived(
+        "step_duration",
+        Shape::Mapping(&keys::STEP_DURATION),
+        "From one step to another, in ms; null before both are done.",
+    ),
+    derived("expr", Shape::Condition, "An expression over other features."),
 ];
 
-/// The keys that are no kinds.
-const OPTIONS: &[&str] = &["on", "when", "within", "limit", "per", "half_life", "unit"];
+/// The keys that are no kinds, and what they mean.
+pub(super) static OPTION_KEYS: keys::Mapping = keys::Mapping::of(&[
+    keys::key(
+        "on",
+        Shape::EventTypes,
+        "The event types that it looks at; all unless it says otherwise.",
+    ),
+    keys::key(
+        "when",
+        Shape::Condition,
+        "A condition that an event must meet. It reads the event, traits and the session.",
+    ),
+    keys::key(
+        "within",
+        Shape::Duration,
+        "A sliding window that ends now, from 1m to 90d.",
+    ),
+    keys::key(
+        "limit",
+        Shape::Whole(1, INTERACTED_ENTRIES_MAX as i64),
+        "How many values it keeps.",
+    ),
+    keys::key(
+        "per",
+        Shape::Words(&["user", "session"]),
+        "Of all events of the user (unless it says otherwise), or of the session that goes on.",
+    ),
+    keys::key(
+        "half_life",
+        Shape::Duration,
+        "After this long an event counts half, from 1m to 90d.",
+    ),
+    keys::key(
+        "unit",
+        Shape::Words(&["minute", "hour", "day"]),
+        "The unit of time; hour unless it says otherwise.",
+    ),
+]);
+
+/// What `sessions` may ask for.
+const SESSION_WORDS: [&str; 5] = [
+    OF_SESSIONS[0].0,
+    OF_SESSIONS[1].0,
+    OF_SESSIONS[2].0,
+    OF_SESSIONS[3].0,
+    OF_SESSIONS[4].0,
+];
 
 /// What sessions have.
 const OF_SESSIONS: &[(&str, Computation)] = &[
@@ -155,7 +308,8 @@ impl Reader {
 
     fn feature(&mut self, name: &str, path: &str, node: &Node<'_>) -> Option<Feature> {
         let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
-        let entries = self.mapping(node, path, &[&names, OPTIONS].concat())?;
+        let options = OPTION_KEYS.names();
+        let entries = self.mapping_of(node, path, &[names.as_slice(), options.as_slice()].concat())?;
         let get = |name: &str| entries.iter().find(|(key, ..)| key == name).map(|(_, _, value)| *value);
         let kinds: Vec<(&Kind, &Entry)> = entries
             .iter()
@@ -235,18 +389,19 @@ impl Reader {
 
     /// Every key beside the kind must be one that goes with it.
     fn check_options(&mut self, kind: &Kind, entries: &[Entry<'_, '_>], path: &str) {
-        for (key, _, value) in entries.iter().filter(|(key, ..)| OPTIONS.contains(&key.as_str())) {
+        for (key, _, value) in entries
+            .iter()
+            .filter(|(key, ..)| OPTION_KEYS.names().contains(&key.as_str()))
+        {
             let key = key.as_str();
             let place = format!("{path}.{key}");
             let windowed = entries.iter().any(|(name, ..)| name == "within");
             let (message, suggestion) = match key {
                 "on" if kind.names_types => (format!("`{}` names its event types itself", kind.name), None),
-                "on" | "when" if kind.reads_events => continue,
                 "per" if kind.per_session && windowed => (
                     "`within` and `per` exclude each other: a session is a window of its own".to_owned(),
                     None,
                 ),
-                "per" if kind.per_session => continue,
                 "within" if matches!(kind.name, "hour_of_day" | "weekday") => {
                     let field = if kind.name == "weekday" {
                         "local_weekday"
@@ -258,7 +413,7 @@ impl Reader {
                         Some(format!("top: {field}, within: …")),
                     )
                 }
-                _ if kind.options.contains(&key) => continue,
+                _ if kind.takes(key) => continue,
                 _ => (format!("`{}` has no `{key}`", kind.name), self.kind_with(kind, key)),
             };
             self.error_suggesting(value, &place, message, suggestion);
@@ -318,7 +473,7 @@ impl Reader {
     }
 
     fn rate(&mut self, node: &Node<'_>, path: &str, within_ms: Option<i64>) -> Option<(Computation, EventTypes)> {
-        let entries = self.mapping(node, path, &["of", "to", "prior"])?;
+        let entries = self.mapping(node, path, &keys::RATE)?;
         let get = |name: &str| entries.iter().find(|(key, ..)| key == name).map(|(_, _, value)| *value);
         let mut types = ["of", "to"].map(|side| match get(side) {
             Some(value) => Some(self.event_types(value, &format!("{path}.{side}"))),
@@ -400,7 +555,7 @@ impl Reader {
     }
 
     fn step_duration(&mut self, node: &Node<'_>, path: &str) -> Option<Computation> {
-        let entries = self.mapping(node, path, &["from", "to"])?;
+        let entries = self.mapping(node, path, &keys::STEP_DURATION)?;
         let steps = ["from", "to"].map(|side| {
             let place = format!("{path}.{side}");
             let Some((_, _, value)) = entries.iter().find(|(key, ..)| key == side) else {

@@ -3,24 +3,19 @@
 use jiff::tz::TimeZoneDatabase;
 use saphyr::{Scalar as YamlScalar, YamlData};
 
+use super::keys;
 use super::read::{Entry, Node, Reader};
 use super::read_rule::{find, one_or_more};
 use super::{Cap, Experiment, Group, Holdout, Policy, QuietAction, QuietHours, Reentry, Rule, did_you_mean};
 use crate::hash::fingerprint;
 use crate::limits::*;
 
-pub(super) const POLICY: &[&str] = &["cap", "content_cooldown", "quiet_hours", "holdout", "groups"];
-const CAP: &[&str] = &["offers", "within", "slot"];
-const QUIET_HOURS: &[&str] = &["from", "to", "then", "slots", "timezone"];
-const HOLDOUT: &[&str] = &["share", "salt"];
-const GROUP: &[&str] = &["within"];
-const EXPERIMENT: &[&str] = &["id", "salt", "arms"];
-
-const QUIET_ACTIONS: &[(&str, QuietAction)] = &[("defer", QuietAction::Defer), ("drop", QuietAction::Drop)];
+const QUIET_ACTIONS: &[(&str, QuietAction)] = &[
+    (keys::QUIET_ACTION_WORDS[0], QuietAction::Defer),
+    (keys::QUIET_ACTION_WORDS[1], QuietAction::Drop),
+];
 /// The time zone of users of whom none is known.
 const TIME_ZONE_DEFAULT: &str = "UTC";
-/// Largest weight of an arm.
-const ARM_WEIGHT_MAX: f64 = 1e6;
 const MINUTES_PER_HOUR: u16 = 60;
 const HOURS_PER_DAY: u16 = 24;
 
@@ -60,7 +55,7 @@ impl Reader {
         };
         let named = self.named(node, "policy.groups", GROUPS_MAX);
         let groups = named.into_iter().map(|(name, path, node)| {
-            let entries = self.mapping(node, &path, GROUP).unwrap_or_default();
+            let entries = self.mapping(node, &path, &keys::GROUP).unwrap_or_default();
             let within = find(&entries, "within");
             let within_ms =
                 within.and_then(|value| self.duration_ms(value, &format!("{path}.within"), 1, WINDOW_MS_MAX));
@@ -71,7 +66,7 @@ impl Reader {
 
     /// The policy but for entry and exit, which stand at the top of the file.
     pub(super) fn policy(&mut self, node: &Node<'_>, groups: Vec<Group>, rules: &[Rule]) -> Policy {
-        let entries = self.mapping(node, "policy", POLICY).unwrap_or_default();
+        let entries = self.mapping(node, "policy", &keys::POLICY).unwrap_or_default();
         let get = |name: &str| find(&entries, name);
         let caps = get("cap").map_or_else(Vec::new, |value| self.caps(value, rules));
         let content_cooldown_ms = get("content_cooldown")
@@ -149,7 +144,7 @@ impl Reader {
     }
 
     fn cap(&mut self, node: &Node<'_>, path: &str, rules: &[Rule]) -> Option<Cap> {
-        let entries = self.mapping(node, path, CAP)?;
+        let entries = self.mapping(node, path, &keys::CAP)?;
         let mut needed = |key: &str, what: &str| {
             let value = find(&entries, key);
             if value.is_none() {
@@ -181,7 +176,7 @@ impl Reader {
 
     fn quiet_hours(&mut self, node: &Node<'_>, rules: &[Rule]) -> Option<QuietHours> {
         let path = "policy.quiet_hours";
-        let entries = self.mapping(node, path, QUIET_HOURS)?;
+        let entries = self.mapping(node, path, &keys::QUIET_HOURS)?;
         let mut minute = |key: &str| match find(&entries, key) {
             Some(value) => self.minute_of_day(value, &format!("{path}.{key}")),
             None => {
@@ -248,7 +243,7 @@ impl Reader {
     /// `5%`, or the same with a salt. `place` is what it is for, which makes the salt where none is written.
     pub(super) fn holdout(&mut self, node: &Node<'_>, path: &str, place: &[&str]) -> Option<Holdout> {
         let (share, salt) = if matches!(node.data, YamlData::Mapping(_)) {
-            let entries = self.mapping(node, path, HOLDOUT)?;
+            let entries = self.mapping(node, path, &keys::HOLDOUT)?;
             let salt = find(&entries, "salt").and_then(|value| self.text(value, &format!("{path}.salt")));
             let Some(share) = find(&entries, "share") else {
                 self.error(node, path, "a holdout needs `share`, such as 5%");
@@ -315,7 +310,7 @@ impl Reader {
     }
 
     fn experiment(&mut self, id: String, path: &str, node: &Node<'_>) -> Experiment {
-        let entries = self.mapping(node, path, EXPERIMENT).unwrap_or_default();
+        let entries = self.mapping(node, path, &keys::EXPERIMENT).unwrap_or_default();
         let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !plain || id.starts_with(|first: char| first.is_ascii_digit()) || RESERVED.contains(&id.as_str()) {
             let place = find(&entries, "id").unwrap_or(node);
@@ -349,7 +344,7 @@ impl Reader {
             self.error(node, path, "an experiment has two arms at least");
         }
         let arms = named.into_iter().map(|(name, path, value)| {
-            let weight = self.number(value, &path, f64::MIN_POSITIVE, ARM_WEIGHT_MAX);
+            let weight = self.number(value, &path, f64::MIN_POSITIVE, keys::ARM_WEIGHT_MAX);
             (name, weight.unwrap_or(1.0))
         });
         arms.collect()

@@ -2,6 +2,7 @@
 
 use saphyr::YamlData;
 
+use super::keys;
 use super::read::{Entry, Node, Reader, narrowed};
 use super::{Due, EventTypes, Group, Limit, LimitPer, Moment, Rule, Since, Step, Timer, did_you_mean};
 use crate::condition::Condition;
@@ -15,17 +16,10 @@ pub(super) struct Known<'k> {
     pub(super) groups: &'k [Group],
 }
 
-const RULE: &[&str] = &[
-    "id", "on", "when", "unless", "enters", "leaves", "after", "at", "days", "since", "offer", "slot", "cooldown",
-    "limit", "priority", "group", "holdout",
-];
-const LIMIT: &[&str] = &["count", "per"];
-const SINCE: &[&str] = &["event", "when"];
-
 const LIMITS_PER: &[(&str, LimitPer)] = &[
-    ("user", LimitPer::User),
-    ("session", LimitPer::Session),
-    ("version", LimitPer::JourneyVersion),
+    (keys::LIMIT_SCOPES[0], LimitPer::User),
+    (keys::LIMIT_SCOPES[1], LimitPer::Session),
+    (keys::LIMIT_SCOPES[2], LimitPer::JourneyVersion),
 ];
 
 /// What `since` calls the end of a session.
@@ -36,7 +30,6 @@ const STEP_PREFIX: &str = "steps.";
 const TIMER_MS_MIN: i64 = 1000;
 /// Longest `cooldown` of a rule.
 const COOLDOWN_MS_MAX: i64 = WINDOW_MS_MAX * 10;
-const MS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
 
 /// What makes a rule look, on which types of events, and what its state hangs on beside its id.
 struct Read {
@@ -47,7 +40,7 @@ struct Read {
 
 impl Reader {
     pub(super) fn rule(&mut self, id: &str, path: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Rule> {
-        let entries = self.mapping(node, path, RULE)?;
+        let entries = self.mapping(node, path, &keys::RULE)?;
         let get = |name: &str| find(&entries, name);
         let is_timer = ["after", "at", "since", "days"].iter().any(|key| get(key).is_some());
         let is_transition = get("enters").is_some() || get("leaves").is_some();
@@ -264,7 +257,7 @@ impl Reader {
         let mut reminders = Vec::new();
         let mut before = -1;
         for day in listed.into_iter().take(REMINDERS_MAX) {
-            let number = self.whole(day, &path, least, TIMER_MS_MAX / MS_PER_DAY)?;
+            let number = self.whole(day, &path, least, keys::DAYS_MAX)?;
             if number <= before {
                 self.error(
                     day,
@@ -291,7 +284,7 @@ impl Reader {
     /// What a timer counts from, the types of events that may start it, and the same as text.
     fn since(&mut self, node: &Node<'_>, path: &str, steps: &[Step]) -> Option<(Since, EventTypes, String)> {
         if matches!(node.data, YamlData::Mapping(_)) {
-            let entries = self.mapping(node, path, SINCE)?;
+            let entries = self.mapping(node, path, &keys::SINCE)?;
             let Some(event) = find(&entries, "event") else {
                 self.error(node, path, "it needs `event`: the event types that start the timer");
                 return None;
@@ -404,7 +397,7 @@ impl Reader {
                 per: LimitPer::default(),
             });
         }
-        let entries = self.mapping(node, path, LIMIT)?;
+        let entries = self.mapping(node, path, &keys::LIMIT)?;
         let Some(count) = find(&entries, "count") else {
             self.error(node, path, "a limit needs `count`: how often the trigger fires at most");
             return None;
