@@ -30,22 +30,23 @@ impl Diagnostics {
     /// The errors for people: file, line and column, the offending line of text, a marker, and the suggestion.
     pub fn render(&self, file: &str, text: &str) -> String {
         let lines: Vec<&str> = text.lines().collect();
-        let mut rendered = String::new();
-        for error in &self.errors {
-            rendered.push_str(&format!("{file}:{}:{}: {}\n", error.line, error.column, error.message));
-            let gutter = error.line.to_string();
-            if let Some(line) = lines.get(error.line.saturating_sub(1)) {
-                let (line, before) = around(line, error.column.saturating_sub(1));
-                let margin = " ".repeat(before);
-                rendered.push_str(&format!("  {gutter} | {line}\n"));
-                rendered.push_str(&format!("  {} | {margin}^ {}\n", " ".repeat(gutter.len()), error.path));
-            }
-            if let Some(suggestion) = &error.suggestion {
-                rendered.push_str(&format!(
-                    "  {} = did you mean `{suggestion}`?\n",
-                    " ".repeat(gutter.len())
-                ));
-            }
+        self.errors.iter().map(|error| error.render("", file, &lines)).collect()
+    }
+}
+
+impl Diagnostic {
+    /// For people, with a word in front of what is wrong. `lines` are the file's.
+    pub fn render(&self, word: &str, file: &str, lines: &[&str]) -> String {
+        let gutter = self.line.to_string();
+        let margin = " ".repeat(gutter.len());
+        let mut rendered = format!("{file}:{}:{}: {word}{}\n", self.line, self.column, self.message);
+        if let Some(line) = lines.get(self.line.saturating_sub(1)) {
+            let (line, before) = around(line, self.column.saturating_sub(1));
+            rendered.push_str(&format!("  {gutter} | {line}\n"));
+            rendered.push_str(&format!("  {margin} | {}^ {}\n", " ".repeat(before), self.path));
+        }
+        if let Some(suggestion) = &self.suggestion {
+            rendered.push_str(&format!("  {margin} = did you mean `{suggestion}`?\n"));
         }
         rendered
     }

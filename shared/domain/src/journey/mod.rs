@@ -1,5 +1,6 @@
 //! The journey: what an operator asks for, from one YAML file, checked before anything runs.
 
+mod analysis;
 mod diagnostic;
 mod keys;
 mod policy;
@@ -12,6 +13,7 @@ mod schema;
 
 use hashbrown::HashMap;
 
+pub use analysis::{Checked, Finding, Severity};
 pub use diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 pub use policy::{Cap, Experiment, Group, Policy, QuietAction, QuietHours, Reentry, share_of};
 pub use rule::{Due, Holdout, Limit, LimitPer, Moment, Rule, Since, Timer};
@@ -295,6 +297,8 @@ impl Index {
     }
 }
 
+#[cfg(test)]
+mod analysis_tests;
 #[cfg(test)]
 mod rule_tests;
 #[cfg(test)]
