@@ -48,6 +48,7 @@ pub async fn run(options: SendOptions) -> Result<Verdict> {
     let sender_options = sender::SendOptions {
         ordered: options.ordered,
         resume,
+        data_time: None,
     };
     let started = Instant::now();
     let sent = sender::send(events, stream, sender_options, progress, stop, &mut save).await;

@@ -5,8 +5,10 @@ pub mod functions;
 mod report;
 pub mod resources;
 mod summary;
+pub mod sweeps;
 mod tally;
 pub mod truth;
+pub mod wake_ups;
 mod webhook;
 
 use std::future::Future;
@@ -20,6 +22,7 @@ use tokio::sync::watch;
 use usher_aws::clients::Clients;
 use usher_aws::kinesis::KinesisStream;
 use usher_domain::journey::Journey;
+use usher_domain::time::Timestamp;
 use usher_local::{Clock, LocalCloud, LocalCloudOptions, StreamRecord, Template, TemplateOptions};
 
 use crate::Verdict;
@@ -29,6 +32,7 @@ use crate::events_file::EventsFile;
 use crate::people::{error_chain, grouped, say};
 use crate::progress::Progress;
 use crate::record::RecordWriter;
+use crate::sender::data_time::DataTime;
 use crate::sender::{self, SendOptions};
 use crate::triggers_file::TriggersFile;
 use crate::{environment, journey_file, profiles_file, project};
@@ -37,6 +41,7 @@ use functions::Programs;
 use report::{Findings, ItemBytes, JourneyName, Percentiles, Report, milliseconds};
 use resources::Resources;
 use tally::{Tally, WriterTotals};
+use wake_ups::WakeUps;
 use webhook::Signing;
 
 /// The variable that tells a function where its journey is.
@@ -92,14 +97,16 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
     let mut cloud_options = cloud_options(&options, template, &resources, &journey_file, &signing);
     cloud_options.functions = sources;
     let record = options.record.as_deref().map(RecordWriter::create).transpose()?;
-    if let Some(record) = &record {
-        let (record, interactions) = (record.clone(), resources.interactions.clone());
-        cloud_options.on_put = Some(Arc::new(move |put: &StreamRecord| {
-            if *put.stream == *interactions {
+    let wake_ups = WakeUps::default();
+    let (recorded, seen, interactions) = (record.clone(), wake_ups.clone(), resources.interactions.clone());
+    cloud_options.on_put = Some(Arc::new(move |put: &StreamRecord| {
+        if *put.stream == *interactions {
+            seen.see(&put.data, Timestamp::from_epoch_ms(put.arrival_ms));
+            if let Some(record) = &recorded {
                 record.write(put);
             }
-        }));
-    }
+        }
+    }));
     if let Some(planned) = &planned {
         cloud_options.faults = planned.faults.clone();
         progress.note(&planned.notice());
@@ -119,6 +126,7 @@ pub async fn run(options: LocalOptions) -> Result<Verdict> {
         resources: &resources,
         cloud: &cloud,
         tally: &tally,
+        wake_ups: &wake_ups,
         planned: planned.as_ref(),
     };
     let started = Instant::now();
@@ -172,6 +180,9 @@ fn cloud_options(
         ClockChoice::Wall => Clock::Wall,
         ClockChoice::Data => data_clock(resources),
     };
+    if options.clock == ClockChoice::Data {
+        sweeps::sweep_once_an_invocation(&mut cloud);
+    }
     // History would expire as it is written.
     cloud.sweep_ttl = options.clock == ClockChoice::Wall;
     cloud.fanout_latency = Duration::from_millis(options.fanout_latency);
@@ -198,6 +209,7 @@ struct Run<'r> {
     resources: &'r Resources,
     cloud: &'r LocalCloud,
     tally: &'r Tally,
+    wake_ups: &'r WakeUps,
     /// What goes wrong on purpose.
     planned: Option<&'r PlannedFaults>,
 }
@@ -227,18 +239,16 @@ impl Run<'_> {
         if self.options.drain {
             let drained = async {
                 tokio::select! {
-                    drained = self.cloud.drained() => drained.map(|()| true),
-                    _ = stop.wait_for(|stopped| *stopped) => Ok(false),
+                    drained = self.drained() => drained.map(Some),
+                    _ = stop.wait_for(|stopped| *stopped) => Ok(None),
                 }
             };
-            match self
-                .watched(progress, async { drained.await.map_err(anyhow::Error::from) })
-                .await
-            {
-                Ok(drained) => {
-                    ended.drained = drained;
-                    ended.interrupted = !drained;
+            match self.watched(progress, drained).await {
+                Ok(Some(problem)) => {
+                    ended.drained = true;
+                    ended.problems.extend(problem);
                 }
+                Ok(None) => ended.interrupted = true,
                 Err(error) => ended.problems.push(error_chain(&error)),
             }
             return ended;
@@ -256,14 +266,34 @@ impl Run<'_> {
         ended
     }
 
+    /// Waits until every stage is drained, and by the data's clock until nobody's timer is due any more at its end. Tells what
+    /// could not be done.
+    async fn drained(&self) -> Result<Option<String>> {
+        self.cloud.drained().await?;
+        match self.options.clock {
+            ClockChoice::Wall => Ok(None),
+            ClockChoice::Data => sweeps::until_nobody_is_due(self.cloud, &self.clients(), self.resources).await,
+        }
+    }
+
     async fn send(&self, events: EventsFile, stop: watch::Receiver<bool>) -> Result<sender::SendOutcome> {
         let clients = self.clients();
         let stream = Arc::new(KinesisStream::new(clients.kinesis, &self.resources.interactions));
+        let data_time = Arc::new(DataTime::default());
         let options = SendOptions {
             ordered: true,
+            data_time: (self.options.clock == ClockChoice::Data).then(|| Arc::clone(&data_time)),
             ..SendOptions::default()
         };
-        sender::send(events, stream, options, Arc::default(), stop, &mut |_| Ok(())).await
+        let is_sent = watch::Sender::new(false);
+        let sending = async {
+            let sent = sender::send(events, stream, options, Arc::default(), stop, &mut |_| Ok(())).await;
+            is_sent.send_replace(true);
+            sent
+        };
+        // By the wall clock no data tells a time, and the schedules run on their own.
+        let sweeping = sweeps::sweep_as_time_passes(self.cloud, || data_time.now(), is_sent.subscribe());
+        tokio::join!(sending, sweeping).0
     }
 
     fn clients(&self) -> Clients {
@@ -350,7 +380,21 @@ impl Run<'_> {
             sent: counts
                 .streams
                 .get(&self.resources.interactions)
-                .map_or(0, |stream| stream.records_put),
+                .map_or(0, |stream| stream.records_put)
+                .saturating_sub(self.wake_ups.put()),
+            woken: self.wake_ups.put(),
+            sweeps: counts.schedules.iter().map(|schedule| schedule.invocations).sum(),
+            failed_sweeps: counts
+                .schedules
+                .iter()
+                .map(|schedule| schedule.invocations_failed)
+                .sum(),
+            timers_fired: triggers.timers_fired,
+            // By the data's clock a sweep is as late as the data lets it.
+            timer_lateness_ms: match self.options.clock {
+                ClockChoice::Data => Percentiles::default(),
+                ClockChoice::Wall => Percentiles::of(triggers.lateness),
+            },
             applied: profiles.by_user.values().map(|profile| profile.applied_events).sum(),
             rejected_by_reason: truth::read_rejected(self.cloud, self.resources).await?,
             profiles: profiles.item_bytes.len() as u64,

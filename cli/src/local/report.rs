@@ -26,8 +26,18 @@ pub struct Report {
     pub journey: JourneyName,
     /// From the first event to the last decision.
     pub seconds: f64,
-    /// Records on the interactions stream.
+    /// Records on the interactions stream, without wake-ups.
     pub sent: u64,
+    /// Wake-ups on the interactions stream.
+    pub woken: u64,
+    /// Invocations of scheduled functions.
+    pub sweeps: u64,
+    /// Those that failed.
+    pub failed_sweeps: u64,
+    /// Triggers that a timer fired, or that had been put off.
+    pub timers_fired: u64,
+    /// From when those were due to when they were decided; by the wall clock only.
+    pub timer_lateness_ms: Percentiles,
     /// Events in the profiles.
     pub applied: u64,
     /// Events whose id the profile knew.
@@ -211,11 +221,11 @@ impl Report {
 
     fn judge(&mut self, acknowledged: Option<u64>, mappings: &[MappingProgress], failed_batches: Option<&Path>) {
         if let Some(acknowledged) = acknowledged
-            && acknowledged > self.sent
+            && acknowledged > self.sent + self.woken
         {
             let problem = format!(
                 "{acknowledged} records were acknowledged, but the stream has {}",
-                self.sent
+                self.sent + self.woken
             );
             self.problems.push(problem);
         }

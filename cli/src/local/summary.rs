@@ -40,6 +40,11 @@ pub fn report_text(report: &Report, stages: &[StageLatency], is_drained_run: boo
         count("triggers", report.triggers),
         count("decisions", report.decisions),
     ];
+    if report.woken > 0 || report.timers_fired > 0 {
+        rows.push(count("woken", report.woken));
+        rows.push(count("timers fired", report.timers_fired));
+        rows.push(count("sweeps", report.sweeps));
+    }
     if report.redelivered > 0 {
         rows.push(count("delivered again", report.redelivered));
     }
@@ -69,6 +74,12 @@ pub fn report_text(report: &Report, stages: &[StageLatency], is_drained_run: boo
         "event → its trigger".to_owned(),
         latency_cells(report.sent_to_decided_ms),
     ));
+    if report.timer_lateness_ms.max.is_some() {
+        latencies.push((
+            "timer due → its trigger decided".to_owned(),
+            latency_cells(report.timer_lateness_ms),
+        ));
+    }
     text.push_str("latency in ms: half within, 9 of 10, 99 of 100, all\n");
     text.push_str(&table(&latencies));
     text.push_str("writes\n");

@@ -9,6 +9,7 @@ use usher_aws::clients::Clients;
 use usher_aws::dynamodb::{DynamoProfileTable, profile_item_bytes};
 use usher_domain::journey::Journey;
 use usher_domain::profile::Profile;
+use usher_domain::time::Timestamp;
 use usher_local::LocalCloud;
 use usher_pipeline::ports::DecisionStatus;
 use usher_wire::profile_state;
@@ -92,6 +93,10 @@ pub struct Triggers {
     pub by_rule: BTreeMap<String, u64>,
     /// From the put of the event to the put of the trigger.
     pub sent_to_decided: Vec<Duration>,
+    /// Triggers that were due at a moment of their own: a timer's, or the end of quiet hours.
+    pub timers_fired: u64,
+    /// From that moment to the arrival of the record that let them be decided.
+    pub lateness: Vec<Duration>,
 }
 
 /// Reads the triggers stream, each trigger once.
@@ -113,6 +118,13 @@ pub async fn read_triggers(cloud: &LocalCloud, resources: &Resources) -> Result<
             continue;
         }
         *triggers.by_rule.entry(trigger.rule.to_string()).or_default() += 1;
+        let time = |text: &str| text.parse::<Timestamp>().ok();
+        if let Some(due_at) = trigger.due_at.as_deref().and_then(time) {
+            triggers.timers_fired += 1;
+            let late_ms = time(&trigger.decided_at).map(|decided_at| decided_at.ms_since(due_at));
+            let late_ms = late_ms.and_then(|late_ms| u64::try_from(late_ms).ok());
+            triggers.lateness.extend(late_ms.map(Duration::from_millis));
+        }
         let cause = &trigger.cause;
         let caused = cloud.put_instant(&resources.interactions, &cause.shard_id, &cause.sequence_number);
         if let (Some(caused), Some(put)) = (caused, record.put) {

@@ -29,6 +29,11 @@ pub struct SavedLines {
 }
 
 impl Acknowledged {
+    /// Every line up to this one is done.
+    pub fn up_to(&self) -> u64 {
+        self.up_to
+    }
+
     /// Notes that a line is done.
     pub fn add(&mut self, line: u64, hash: u64) {
         self.note(line, Some(hash));

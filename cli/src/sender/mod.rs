@@ -5,6 +5,7 @@
 //! key, but nothing else.
 
 pub mod acknowledged;
+pub mod data_time;
 mod queue;
 mod record;
 pub mod resume;
@@ -21,6 +22,7 @@ use usher_pipeline::ports::{CallError, PutOutcome, RecordStream, StreamRecord};
 
 use crate::events_file::EventsFile;
 use acknowledged::{Acknowledged, SavedLines};
+use data_time::DataTime;
 use queue::{Entry, Queue};
 use record::{RECORD_BYTES_MAX, record_of};
 
@@ -40,6 +42,8 @@ pub struct SendOptions {
     pub ordered: bool,
     /// What an earlier run has sent.
     pub resume: SavedLines,
+    /// Told how far the data's own time has come.
+    pub data_time: Option<Arc<DataTime>>,
 }
 
 /// How far it is; read while it runs.
@@ -113,10 +117,17 @@ where
     S: RecordStream + 'static,
 {
     let (lines, read) = mpsc::channel(LINES_WAITING_MAX);
-    let resume = options.resume;
+    let (resume, data_time) = (options.resume, options.data_time);
+    let mut on_answer = |acknowledged: &Acknowledged| {
+        if let Some(data_time) = &data_time {
+            data_time.acknowledged(acknowledged.up_to());
+        }
+        on_acknowledged(acknowledged)
+    };
+    let read_time = data_time.clone();
     // A thread of its own, because reading blocks, and standard input may block for ever.
-    std::thread::spawn(move || read_lines(events, &resume, &lines));
-    send_read(read, stream, options.ordered, progress, stop, on_acknowledged).await
+    std::thread::spawn(move || read_lines(events, &resume, read_time.as_deref(), &lines));
+    send_read(read, stream, options.ordered, progress, stop, &mut on_answer).await
 }
 
 /// Sends records that are in memory, never two unacknowledged ones of a key, until all are sent or `stop` says true.
@@ -358,7 +369,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Reads the file into the channel until its end, an error, or nobody listens.
-fn read_lines(mut events: EventsFile, resume: &SavedLines, lines: &mpsc::Sender<Read>) {
+fn read_lines(mut events: EventsFile, resume: &SavedLines, data_time: Option<&DataTime>, lines: &mpsc::Sender<Read>) {
     let mut expected = 1;
     loop {
         let found = match events.next_line() {
@@ -376,6 +387,9 @@ fn read_lines(mut events: EventsFile, resume: &SavedLines, lines: &mpsc::Sender<
                     if lines.blocking_send(Read::Blank(blank)).is_err() {
                         return;
                     }
+                }
+                if let Some(data_time) = data_time {
+                    data_time.read(line.number, line.bytes);
                 }
                 let hash = hash_bytes(line.bytes);
                 if !resume.agrees_with(line.number, hash) {

@@ -11,8 +11,10 @@ use tokio::sync::watch;
 use usher_aws::clients::Clients;
 use usher_aws::kinesis::KinesisStream;
 use usher_domain::journey::Journey;
+use usher_domain::time::Timestamp;
 use usher_local::{
-    FaultKind, FaultSpec, Faults, FunctionSource, LocalCloud, LocalCloudOptions, Progress, Template, TemplateOptions,
+    FaultKind, FaultSpec, Faults, FunctionSource, LocalCloud, LocalCloudOptions, Progress, StreamRecord, Template,
+    TemplateOptions,
 };
 
 use super::oracle::{self, Differences, Truth};
@@ -20,7 +22,8 @@ use super::slice::Plan;
 use crate::events_file::EventsFile;
 use crate::local::faults::reshard_now_and_then;
 use crate::local::resources::Resources;
-use crate::local::{data_clock, tell_journey, truth};
+use crate::local::wake_ups::WakeUps;
+use crate::local::{data_clock, sweeps, tell_journey, truth};
 use crate::people::counted;
 use crate::sender::{self, SendOptions};
 
@@ -97,6 +100,14 @@ impl Setup<'_> {
         options.retry_backoff_initial = RETRY_BACKOFF_INITIAL;
         options.retry_backoff_max = RETRY_BACKOFF_MAX;
         tell_journey(&mut options, self.journey_file);
+        sweeps::sweep_once_an_invocation(&mut options);
+        let (wake_ups, interactions) = (WakeUps::default(), resources.interactions.clone());
+        let seen = wake_ups.clone();
+        options.on_put = Some(Arc::new(move |put: &StreamRecord| {
+            if *put.stream == *interactions {
+                seen.see(&put.data, Timestamp::from_epoch_ms(put.arrival_ms));
+            }
+        }));
         let cloud = LocalCloud::start(options)
             .await
             .map_err(|error| RunError::NotStarted(error.into()))?;
@@ -109,6 +120,7 @@ impl Setup<'_> {
             None => Ok(None),
             Some(driven) => match self.judge(&cloud, &resources, plan, driven).await {
                 Ok(mut outcome) => {
+                    outcome.put_again = outcome.put_again.saturating_sub(wake_ups.put());
                     outcome.injected = faults.injected();
                     outcome.injections_expected = faults.expected();
                     outcome.took = started.elapsed();
@@ -155,7 +167,8 @@ impl Setup<'_> {
         let work = async {
             let sent = sender::send(events, stream, options, Arc::default(), never, &mut |_| Ok(())).await?;
             cloud.drained().await?;
-            anyhow::Ok(sent.acknowledged)
+            let problem = sweeps::until_nobody_is_due(cloud, &clients(cloud), resources).await?;
+            anyhow::Ok((sent.acknowledged, problem))
         };
         let worked = tokio::select! {
             worked = tokio::time::timeout(RUN_TIMEOUT, work) => worked,
@@ -164,8 +177,11 @@ impl Setup<'_> {
         };
         let count = plan.lines.len() as u64;
         match worked {
-            Ok(Ok(acknowledged)) if acknowledged == count => Ok(Vec::new()),
-            Ok(Ok(acknowledged)) => Ok(vec![format!("{acknowledged} of {count} events were acknowledged")]),
+            Ok(Ok((acknowledged, problem))) => {
+                let unsent =
+                    (acknowledged != count).then(|| format!("{acknowledged} of {count} events were acknowledged"));
+                Ok(unsent.into_iter().chain(problem).collect())
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => Ok(vec![format!(
                 "it was not drained after {} seconds",
