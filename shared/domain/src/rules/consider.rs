@@ -293,8 +293,12 @@ pub(super) fn detail(scope: &Scope<'_>, look: Look, reminder: usize, outcome: Ru
                     .slot
                     .as_ref()
                     .map_or_else(String::new, |(_, slot)| format!(" in {slot}"));
-                let within = humantime::format_duration(std::time::Duration::from_millis(cap.within_ms.unsigned_abs()));
-                format!("capped: {} offers within {within}{slot}", cap.offers)
+                let offers = if cap.offers == 1 { "offer" } else { "offers" };
+                format!(
+                    "capped: {} {offers} within {}{slot}",
+                    cap.offers,
+                    duration(cap.within_ms)
+                )
             }
             None => "capped".to_owned(),
         },
@@ -314,6 +318,24 @@ fn why_not(scope: &Scope<'_>, when: Option<&Condition>, unless: Option<&Conditio
         (Some((when, Err(error))), _) => format!("`{}`: {error}", when.source()),
         (_, Some(unless)) => format!("`{}` holds", unless.source()),
         (_, None) => String::new(),
+    }
+}
+
+/// A time that passes, as people write it: `90s`, `24h`, `7d`.
+pub(super) fn duration(ms: i64) -> String {
+    const UNITS: [(i64, &str); 4] = [
+        (24 * 60 * 60 * 1000, "d"),
+        (60 * 60 * 1000, "h"),
+        (60 * 1000, "m"),
+        (1000, "s"),
+    ];
+    // One day is 24 hours.
+    let whole = UNITS
+        .iter()
+        .find(|(unit_ms, name)| ms % unit_ms == 0 && (*name != "d" || ms > *unit_ms));
+    match whole {
+        Some((unit_ms, name)) => format!("{}{name}", ms / unit_ms),
+        None => format!("{ms}ms"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What firing leaves behind: the trigger, and what the profile remembers of it.
 
-use super::consider::{bounded, conditions, detail, seen, seen_by_loser};
+use super::consider::{bounded, conditions, detail, duration, seen, seen_by_loser};
 use super::{Look, LookAt, Occasion, RuleOutcome};
 use crate::condition::Scope;
 use crate::event::TIMER_EVENT;
@@ -250,10 +250,7 @@ fn written_timer(journey: &Journey, rule: &Rule, timer: &Timer) -> String {
     /// Event types that are named at most.
     const TYPES_SHOWN_MAX: usize = 8;
     let dues = timer.reminders.iter().map(|due| match *due {
-        Due::After(after_ms) => {
-            let after = std::time::Duration::from_millis(after_ms.unsigned_abs());
-            format!("after {}", humantime::format_duration(after))
-        }
+        Due::After(after_ms) => format!("after {}", duration(after_ms)),
         Due::LocalTime { days, minute } => {
             let time = format!("at {:02}:{:02}", minute / MINUTES_PER_HOUR, minute % MINUTES_PER_HOUR);
             match days {

@@ -3,7 +3,8 @@ use crate::event::{ArrivedEvent, Event, Properties, TIMER_EVENT};
 use crate::journey::Journey;
 use crate::plan::{UserPlan, plan_user};
 use crate::profile::Profile;
-use crate::rules::{RuleCounts, RuleOutcome, consider};
+use crate::rules::consider::{self, consider};
+use crate::rules::{RuleCounts, RuleOutcome};
 use crate::testing::{MINUTE_MS, arrived, event, journey, time};
 use crate::time::Timestamp;
 use crate::trigger::Trigger;
@@ -325,7 +326,7 @@ fn a_trigger_says_why_each_other_rule_did_not_fire() {
         ),
         ("excluded", "excluded: excluded by fired of group g"),
         ("lost", "lost_to_priority: lost to priority of fired for a"),
-        ("capped", "capped: capped: 1 offers within 1day in capped"),
+        ("capped", "capped: capped: 1 offer within 24h in capped"),
         ("quiet", "quiet_until: quiet until 2024-01-01T08:00:00Z"),
     ] {
         assert_eq!(passed_over(rule), expected);
@@ -431,6 +432,20 @@ fn p8_reasons_are_bounded() {
         .map(|seen| seen.name.len() + seen.json.len())
         .sum();
     assert!(values <= crate::limits::PASSED_OVER_BYTES_MAX, "{values}");
+}
+
+#[test]
+fn durations_are_told_as_people_write_them() {
+    for (ms, expected) in [
+        (90_000, "90s"),
+        (2 * 60 * MINUTE_MS, "2h"),
+        (24 * 60 * MINUTE_MS, "24h"),
+        (7 * 24 * 60 * MINUTE_MS, "7d"),
+        (150 * MINUTE_MS, "150m"),
+        (1500, "1500ms"),
+    ] {
+        assert_eq!(consider::duration(ms), expected);
+    }
 }
 
 /// What `explain` asks: how a rule of any kind comes out as of a moment, with nothing changed by asking.
