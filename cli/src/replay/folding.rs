@@ -3,13 +3,17 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use usher_domain::event::Shard;
+use usher_aws::dynamodb::profile_item_bytes;
+use usher_domain::event::{ArrivedEvent, Shard};
+use usher_domain::fold::EventOutcome;
 use usher_domain::journey::Journey;
 use usher_domain::merge::{Household, HouseholdStep};
 use usher_domain::profile::Profile;
-use usher_domain::rules::RuleCounts;
+use usher_domain::rules::{RuleCounts, RuleOutcome};
 use usher_domain::time::Timestamp;
 use usher_domain::trigger::Trigger;
+use usher_pipeline::ports::ProfileItem;
+use usher_wire::profile_state;
 
 use super::blocks::Block;
 use super::decode::{Decoded, LANES, decode, lane_of};
@@ -19,11 +23,14 @@ use crate::arrival_clock::wall_clock;
 use crate::fold::{LineCounts, latest_arrival, order_of_timers, replayed_shard, wake_all};
 
 /// The number of what no line made fire.
-const AFTER_ALL_LINES: u64 = u64::MAX;
+pub const AFTER_ALL_LINES: u64 = u64::MAX;
+/// Of so many writes, the size of one is taken: encoding a profile takes longer than folding an event into it.
+pub const SIZES_TAKEN_OF: u64 = 64;
 
 /// All users' profiles, under each of the journeys.
 pub struct Folding<'j> {
     journeys: &'j [&'j Journey],
+    watch: Watch,
     threads: usize,
     shard: Shard,
     /// For each lane, a household for each journey.
@@ -38,8 +45,45 @@ pub struct Folded {
     pub counts: LineCounts,
     /// What became of the rules.
     pub rules: RuleCounts,
-    /// What was fired, in the order of the lines: with the number of the line that made it fire.
-    pub triggers: Vec<(u64, Trigger)>,
+    /// What was fired, in the order of the lines.
+    pub fired: Vec<Fired>,
+    /// Bytes of the items of some writes: every one of [`SIZES_TAKEN_OF`], by the event's id.
+    pub item_bytes: Vec<u64>,
+}
+
+/// A decision.
+#[derive(Debug)]
+pub struct Fired {
+    /// The number of the line that made it; [`AFTER_ALL_LINES`] where none did.
+    pub number: u64,
+    /// The decision.
+    pub trigger: Trigger,
+    /// What the same rule came to under the other journey on the same event, where two are compared and it looked.
+    pub other: Option<RuleOutcome>,
+}
+
+/// What an event of the watched user came to.
+#[derive(Debug)]
+pub struct Seen {
+    /// The line's number.
+    pub number: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Its type and id.
+    pub event_type: String,
+    /// Its id.
+    pub event_id: String,
+    /// Under each journey.
+    pub steps: Vec<HouseholdStep>,
+}
+
+/// What is looked at beyond what came out.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    /// Sizes of items are taken.
+    pub sizes: bool,
+    /// The user whose events are kept, with what they came to.
+    pub user: Option<String>,
 }
 
 /// What came of some blocks.
@@ -49,14 +93,17 @@ pub struct Round {
     pub counts: LineCounts,
     /// What came of them under each journey.
     pub folded: Vec<Folded>,
+    /// The events of the watched user, in the order of the lines.
+    pub seen: Vec<Seen>,
 }
 
 impl<'j> Folding<'j> {
     /// No profiles yet.
-    pub fn new(journeys: &'j [&'j Journey], threads: usize) -> Folding<'j> {
+    pub fn new(journeys: &'j [&'j Journey], threads: usize, watch: Watch) -> Folding<'j> {
         let households = || journeys.iter().map(|_| Household::new()).collect();
         Folding {
             journeys,
+            watch,
             threads,
             shard: replayed_shard(),
             lanes: (0..LANES).map(|_| Mutex::new(households())).collect(),
@@ -83,9 +130,11 @@ impl<'j> Folding<'j> {
                 block.lanes = lanes;
             }
         }
-        let (journeys, lanes) = (self.journeys, &self.lanes);
+        let (journeys, watch, lanes) = (self.journeys, &self.watch, &self.lanes);
         let by_lane = in_parallel(self.threads, LANES, |lane| {
-            fold_lane(journeys, &mut locked(&lanes[lane]), lane, &decoded)
+            let mut folded = FoldedLane::new(journeys, watch);
+            folded.fold(&mut locked(&lanes[lane]), lane, &decoded);
+            folded
         });
         let mut counts = LineCounts::default();
         for block in decoded {
@@ -94,12 +143,17 @@ impl<'j> Folding<'j> {
                 counts.reject(number, reject);
             }
         }
-        let mut folded = self.together(by_lane);
+        let mut seen = Vec::new();
+        let mut folded = self.together(by_lane.into_iter().map(|lane| {
+            seen.extend(lane.seen);
+            lane.folded
+        }));
         for folded in &mut folded {
             // Stable: what one line fired stays as it is.
-            folded.triggers.sort_by_key(|(number, _)| *number);
+            folded.fired.sort_by_key(|fired| fired.number);
         }
-        Round { counts, folded }
+        // One user's events are in one lane, so they are in order.
+        Round { counts, folded, seen }
     }
 
     /// Fires the timers that are due by the latest arrival, of users to whom nothing happened since.
@@ -122,7 +176,7 @@ impl<'j> Folding<'j> {
                     let mut folded = Folded::default();
                     for step in wake_all(journey, users, shard, *latest) {
                         folded.rules.add(&step.rules);
-                        folded.fired(AFTER_ALL_LINES, step.triggers);
+                        folded.fire(AFTER_ALL_LINES, step.triggers);
                     }
                     folded
                 })
@@ -131,8 +185,8 @@ impl<'j> Folding<'j> {
         let mut folded = self.together(by_lane);
         for folded in &mut folded {
             folded
-                .triggers
-                .sort_by(|(_, one), (_, other)| order_of_timers(one, other));
+                .fired
+                .sort_by(|one, other| order_of_timers(&one.trigger, &other.trigger));
         }
         folded
     }
@@ -150,13 +204,14 @@ impl<'j> Folding<'j> {
     }
 
     /// What came of all lanes, with the triggers of each lane in one piece.
-    fn together(&self, by_lane: Vec<Vec<Folded>>) -> Vec<Folded> {
+    fn together(&self, by_lane: impl IntoIterator<Item = Vec<Folded>>) -> Vec<Folded> {
         let mut together: Vec<Folded> = self.journeys.iter().map(|_| Folded::default()).collect();
         for lane in by_lane {
             for (all, folded) in together.iter_mut().zip(lane) {
                 all.counts.add(&folded.counts);
                 all.rules.add(&folded.rules);
-                all.triggers.extend(folded.triggers);
+                all.fired.extend(folded.fired);
+                all.item_bytes.extend(folded.item_bytes);
             }
         }
         together
@@ -192,30 +247,125 @@ fn join_families(decoded: &[Decoded<'_>], families: &mut Families, lanes: &mut [
     has_moved
 }
 
-fn fold_lane(journeys: &[&Journey], households: &mut [Household], lane: usize, decoded: &[Decoded<'_>]) -> Vec<Folded> {
-    let folded = journeys.iter().zip(households).map(|(journey, users)| {
-        let mut folded = Folded::default();
+/// What came of some lines in one lane.
+struct FoldedLane<'l> {
+    journeys: &'l [&'l Journey],
+    watch: &'l Watch,
+    folded: Vec<Folded>,
+    seen: Vec<Seen>,
+}
+
+impl<'l> FoldedLane<'l> {
+    fn new(journeys: &'l [&'l Journey], watch: &'l Watch) -> FoldedLane<'l> {
+        FoldedLane {
+            journeys,
+            watch,
+            folded: journeys.iter().map(|_| Folded::default()).collect(),
+            seen: Vec::new(),
+        }
+    }
+
+    fn fold(&mut self, households: &mut [Household], lane: usize, decoded: &[Decoded<'_>]) {
         for block in decoded {
             for event in &block.lanes[lane] {
                 let (number, arrived) = &block.events[*event as usize];
-                folded.add(*number, users.apply(journey, arrived));
+                match (self.journeys, &mut *households, &mut *self.folded) {
+                    // By far the most usual, and the one that is to be quick.
+                    ([journey], [users], [folded]) => {
+                        folded.add(*number, users.apply(journey, arrived));
+                    }
+                    _ => self.fold_beside(households, *number, arrived),
+                }
             }
         }
-        folded
-    });
-    folded.collect()
+    }
+
+    /// Folds an event under each journey, and notes how they differ.
+    fn fold_beside(&mut self, households: &mut [Household], number: u64, arrived: &ArrivedEvent<'_>) {
+        let steps: Vec<HouseholdStep> = self
+            .journeys
+            .iter()
+            .zip(&mut *households)
+            .map(|(journey, users)| users.apply(journey, arrived))
+            .collect();
+        let event = &arrived.event;
+        let watched = self.watch.user.as_deref();
+        let is_watched = |users: &Household| watched == Some(users.user_of(&event.user));
+        if watched.is_some() && households.iter().any(is_watched) {
+            self.seen.push(Seen {
+                number,
+                at: event.at,
+                event_type: event.event_type.to_string(),
+                event_id: event.id.to_string(),
+                steps: steps.clone(),
+            });
+        }
+        if self.watch.sizes && event.id_hash.is_multiple_of(SIZES_TAKEN_OF) {
+            self.take_sizes(households, arrived, &steps);
+        }
+        let others: Vec<RuleCounts> = steps.iter().rev().map(|step| step.rules.clone()).collect();
+        for (journey, (step, other)) in steps.into_iter().zip(others).enumerate() {
+            let other_journey = self.journeys[self.journeys.len() - 1 - journey];
+            let fired = self.folded[journey].add(number, step);
+            for fired in fired {
+                fired.other = outcome_of(other_journey, &fired.trigger.rule, &other);
+            }
+        }
+    }
+
+    fn take_sizes(&mut self, households: &[Household], arrived: &ArrivedEvent<'_>, steps: &[HouseholdStep]) {
+        for (index, (users, step)) in households.iter().zip(steps).enumerate() {
+            let user = users.user_of(&arrived.event.user);
+            if step.outcome == EventOutcome::Applied
+                && let Some(profile) = users.profile(user)
+            {
+                // What it fired is written with it.
+                let mut written = profile.clone();
+                written.outbox.clone_from(&step.triggers);
+                let bytes = item_bytes(user, &written, self.journeys[index]);
+                self.folded[index].item_bytes.push(bytes);
+            }
+        }
+    }
+}
+
+/// What a rule came to on an event, where it looked.
+fn outcome_of(journey: &Journey, rule: &str, rules: &RuleCounts) -> Option<RuleOutcome> {
+    let index = journey.rules.iter().position(|known| known.id == rule)?;
+    RuleOutcome::ALL
+        .into_iter()
+        .find(|outcome| rules.get(index, *outcome) > 0)
+}
+
+/// The size of a profile's item, as DynamoDB counts it.
+pub fn item_bytes(user: &str, profile: &Profile, journey: &Journey) -> u64 {
+    let item = ProfileItem {
+        user_id: user.to_owned(),
+        version: profile.applied_events,
+        state: profile_state::encode(profile, journey),
+        updated_at: profile.now,
+        next_due_at: profile.wake_at,
+        ..ProfileItem::default()
+    };
+    profile_item_bytes(&item) as u64
 }
 
 impl Folded {
-    fn add(&mut self, number: u64, step: HouseholdStep) {
+    /// Takes in what a line did; gives what it fired.
+    fn add(&mut self, number: u64, step: HouseholdStep) -> &mut [Fired] {
         self.counts.count(&step);
         self.rules.add(&step.rules);
-        self.fired(number, step.triggers);
+        self.fire(number, step.triggers)
     }
 
-    fn fired(&mut self, number: u64, triggers: Vec<Trigger>) {
-        self.triggers
-            .extend(triggers.into_iter().map(|trigger| (number, trigger)));
+    fn fire(&mut self, number: u64, triggers: Vec<Trigger>) -> &mut [Fired] {
+        let before = self.fired.len();
+        self.fired.extend(triggers.into_iter().map(|trigger| Fired {
+            number,
+            trigger,
+            other: None,
+        }));
+        &mut self.fired[before..]
     }
 }
 
@@ -319,7 +469,7 @@ policy: { cap: { offers: 3, within: 1h } }
             fired += expected.len();
             merged += counts.merged;
             for threads in [1, 2, 8] {
-                let mut folding = Folding::new(&journeys, threads);
+                let mut folding = Folding::new(&journeys, threads, Watch::default());
                 let mut found = Vec::new();
                 let mut found_counts = LineCounts::default();
                 for blocks in in_blocks(&lines, &mut rng).chunks(3) {
@@ -327,11 +477,11 @@ policy: { cap: { offers: 3, within: 1h } }
                     found_counts.add(&round.counts);
                     for folded in round.folded {
                         found_counts.add(&folded.counts);
-                        found.extend(folded.triggers.into_iter().map(|(_, trigger)| trigger));
+                        found.extend(folded.fired.into_iter().map(|fired| fired.trigger));
                     }
                 }
                 for folded in folding.fire_due_timers() {
-                    found.extend(folded.triggers.into_iter().map(|(_, trigger)| trigger));
+                    found.extend(folded.fired.into_iter().map(|fired| fired.trigger));
                 }
                 let ids = |triggers: &[Trigger]| triggers.iter().map(|trigger| trigger.id).collect::<Vec<_>>();
                 assert_eq!(ids(&found), ids(&expected), "seed {seed}, {threads} threads");

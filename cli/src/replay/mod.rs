@@ -1,6 +1,7 @@
 //! `usher replay`: the same fold as the deployed function's, without any cloud.
 
 mod blocks;
+mod comparison;
 mod decode;
 mod families;
 mod folding;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use usher_domain::journey::Journey;
+use usher_domain::profile::Profile;
 use usher_domain::rules::{RuleCounts, RuleOutcome};
 use usher_domain::trigger::Trigger;
 use usher_wire::reject::{Reject, RejectReason};
@@ -26,7 +28,7 @@ use crate::triggers_file::TriggersFile;
 use crate::{journey_file, profiles_file};
 
 use blocks::{Block, read_ahead};
-use folding::{Folded, Folding, Round};
+use folding::{Folded, Folding, Round, Watch};
 use source::Source;
 
 /// Blocks that are folded at once, for each thread: enough that none waits long for the last one.
@@ -37,42 +39,34 @@ const BLOCKS_PER_THREAD: usize = 4;
 /// # Errors
 /// When the journey has errors, or a file can't be read or written. A line that can't be used is none.
 pub fn run(options: &ReplayOptions) -> Result<Verdict> {
+    if let Some(against) = &options.against {
+        return comparison::run(options, against);
+    }
     let journey = journey_file::load(&options.journey)?;
     let source = Source::of(options)?;
-    let mut kept = Kept {
-        triggers_file: options.triggers.as_deref().map(TriggersFile::create).transpose()?,
-        trigger_ids: HashSet::new(),
-        rules: RuleCounts::new(&journey),
-        counts: LineCounts::default(),
-    };
+    let mut kept = Kept::new(options)?;
     let started = Instant::now();
     let journeys = [&journey];
-    let mut folding = Folding::new(&journeys, threads(options));
+    let mut folding = Folding::new(&journeys, threads(options), Watch::default());
     fold_all(&mut folding, source, |round| {
         kept.lines(&round.counts);
-        round.folded.into_iter().try_for_each(|folded| kept.folded(folded))
+        round.folded.iter().try_for_each(|folded| kept.folded(folded))
     })?;
-    for folded in folding.fire_due_timers() {
+    for folded in &folding.fire_due_timers() {
         kept.folded(folded)?;
     }
     let took = started.elapsed();
-    if let Some(file) = kept.triggers_file {
-        file.finish()?;
-    }
     let profiles: BTreeMap<_, _> = folding.into_profiles().into_iter().flatten().collect();
-    if let Some(path) = &options.profiles {
-        profiles_file::write_file(path, &profiles, &journey, profiles_file::latest_arrival(&profiles))?;
-    }
+    write_profiles(options, &profiles, &journey)?;
     let triggers = kept.trigger_ids.len();
-    say(&summary(
-        &journey,
-        &kept.counts,
-        &kept.rules,
-        profiles.len(),
-        triggers,
-        took,
-    ))?;
+    let (counts, rules) = kept.finish()?;
+    say(&summary(&journey, &counts, &rules, profiles.len(), triggers, took))?;
     Ok(Verdict::AllWell)
+}
+
+fn write_profiles(options: &ReplayOptions, profiles: &BTreeMap<String, Profile>, journey: &Journey) -> Result<()> {
+    let write = |path| profiles_file::write_file(path, profiles, journey, profiles_file::latest_arrival(profiles));
+    options.profiles.as_deref().map_or(Ok(()), write)
 }
 
 fn threads(options: &ReplayOptions) -> usize {
@@ -114,17 +108,29 @@ struct Kept {
 }
 
 impl Kept {
+    fn new(options: &ReplayOptions) -> Result<Kept> {
+        Ok(Kept {
+            triggers_file: options.triggers.as_deref().map(TriggersFile::create).transpose()?,
+            trigger_ids: HashSet::new(),
+            counts: LineCounts::default(),
+            rules: RuleCounts::default(),
+        })
+    }
+
+    /// Writes what is still in memory, and gives what was counted.
+    fn finish(self) -> Result<(LineCounts, RuleCounts)> {
+        self.triggers_file.map_or(Ok(()), TriggersFile::finish)?;
+        Ok((self.counts, self.rules))
+    }
+
     fn lines(&mut self, counts: &LineCounts) {
         self.counts.add(counts);
     }
 
-    fn folded(&mut self, folded: Folded) -> Result<()> {
+    fn folded(&mut self, folded: &Folded) -> Result<()> {
         self.counts.add(&folded.counts);
         self.rules.add(&folded.rules);
-        folded
-            .triggers
-            .iter()
-            .try_for_each(|(_, trigger)| self.trigger(trigger))
+        folded.fired.iter().try_for_each(|fired| self.trigger(&fired.trigger))
     }
 
     fn trigger(&mut self, trigger: &Trigger) -> Result<()> {
