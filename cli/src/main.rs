@@ -8,6 +8,8 @@ mod arrival_clock;
 mod check;
 mod environment;
 mod events_file;
+mod explain;
+mod find_user;
 mod fold;
 mod gzip;
 mod journey_file;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Soak(options) => in_runtime(soak::run(options)),
         Command::Send(options) => in_runtime(send::run(options)),
         Command::Users(options) => in_runtime(users::run(options)),
+        Command::Explain(options) => in_runtime(explain::run(options)),
         Command::Rejected(options) => in_runtime(rejected::run(options)),
         Command::Redrive(options) => in_runtime(redrive::run(options)),
     };

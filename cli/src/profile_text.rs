@@ -1,9 +1,10 @@
 //! A profile and a trigger for people.
 
 use usher_domain::journey::Journey;
-use usher_domain::profile::Profile;
+use usher_domain::profile::{Profile, RuleState};
 use usher_domain::time::Timestamp;
 use usher_domain::value::Value;
+use usher_domain::{policy, timers};
 use usher_wire::profile_json::feature_json;
 
 use crate::people::{counted, grouped, table};
@@ -29,6 +30,23 @@ pub fn profile_text(user: &str, profile: &Profile, journey: &Journey, now: Times
         let done = done_at.map_or_else(|| "not yet".to_owned(), |at| format!("done at {at}"));
         (step.id.clone(), done)
     });
+    if policy::has_membership(journey) {
+        let membership = &profile.membership;
+        let told = match (
+            policy::is_in(journey, profile),
+            membership.entered_at,
+            membership.left_at,
+        ) {
+            (true, Some(entered_at), _) => format!("in the journey since {entered_at}"),
+            (true, None, _) => "in the journey".to_owned(),
+            (false, _, Some(left_at)) => format!("left the journey at {left_at}"),
+            (false, _, None) => "not in the journey yet".to_owned(),
+        };
+        text.push_str(&format!("membership: {told}\n"));
+    }
+    if let Some(timezone) = &profile.timezone {
+        text.push_str(&format!("time zone: {}\n", Value::from(&timezone.value)));
+    }
     section(&mut text, "steps", steps.collect());
     let features = journey.features.iter().enumerate();
     let features = features.map(|(index, feature)| (feature.name.clone(), feature_json(profile, journey, index, now)));
@@ -41,16 +59,9 @@ pub fn profile_text(user: &str, profile: &Profile, journey: &Journey, now: Times
         .rules
         .iter()
         .zip(&profile.rules)
-        .filter(|(_, state)| state.fired > 0)
-        .map(|(rule, state)| {
-            let last = state
-                .last_fired_at
-                .map_or_else(String::new, |at| format!(", last at {at}"));
-            (
-                rule.id.clone(),
-                format!("fired {}{last}", counted(state.fired as usize, "time")),
-            )
-        });
+        .enumerate()
+        .filter(|(_, (_, state))| **state != RuleState::default())
+        .map(|(index, (rule, state))| (rule.id.clone(), rule_text(profile, journey, index, state)));
     section(&mut text, "rules", rules.collect());
     let waiting = profile
         .outbox
@@ -62,6 +73,30 @@ pub fn profile_text(user: &str, profile: &Profile, journey: &Journey, now: Times
         waiting.collect(),
     );
     text
+}
+
+/// What is kept for a rule.
+fn rule_text(profile: &Profile, journey: &Journey, index: usize, state: &RuleState) -> String {
+    let mut parts = Vec::new();
+    if state.fired > 0 {
+        let last = state
+            .last_fired_at
+            .map_or_else(String::new, |at| format!(", last at {at}"));
+        parts.push(format!("fired {}{last}", counted(state.fired as usize, "time")));
+    }
+    if let Some(timer) = &state.timer {
+        parts.push(match timers::due_of(journey, profile, index) {
+            Some(due_at) => format!("timer since {}, due at {due_at}", timer.since),
+            None => format!("timer since {}, done", timer.since),
+        });
+    }
+    if let Some(put_off) = &state.put_off {
+        parts.push(format!("put off until {}", put_off.until));
+    }
+    if state.holds {
+        parts.push("its condition held at the last look".to_owned());
+    }
+    parts.join("; ")
 }
 
 fn section(text: &mut String, heading: &str, rows: Vec<(String, String)>) {
@@ -110,9 +145,13 @@ mod tests {
         let journey = Journey::parse(
             "journey: j
 steps: [{ id: joined, on: sign_up }, { id: clicked, on: click }]
+entry: session.events >= 1
 features: { clicks: { count: click } }
 contents: [{ id: tour }]
-triggers: [{ id: first, on: click, when: 'features.clicks == 1 && traits.plan == \"team\"', offer: tour, slot: in_app }]
+triggers:
+  - { id: stalled, after: [1h], since: steps.clicked, offer: tour, slot: in_app }
+  - { id: active, enters: features.clicks >= 1, offer: tour, slot: side }
+  - { id: first, on: click, when: 'features.clicks == 1 && traits.plan == \"team\"', offer: tour, slot: in_app }
 ",
         )
         .expect("it is fine");
@@ -137,11 +176,16 @@ triggers: [{ id: first, on: click, when: 'features.clicks == 1 && traits.plan ==
             "clicked  done at 2026",
             "clicks  1",
             "plan  \"team\"",
-            "fired 1 time,",
+            "fired 1 time, last at 2026",
+            "membership: in the journey since 2026-01-05T10:00:00.000Z",
+            "stalled  timer since 2026-01-05T10:00:00.000Z, due at 2026-01-05T11:00:00.000Z",
+            "its condition held at the last look",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let text = trigger_text(&trigger::to_json(&triggers[0]));
+        let text = trigger_text(&trigger::to_json(
+            triggers.iter().find(|one| one.rule == "first").expect("it fired"),
+        ));
         for part in [
             "`first` offered `tour` to ann in in_app",
             "click `1`",

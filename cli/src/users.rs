@@ -1,6 +1,6 @@
 //! `usher users`: look at profiles.
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use usher_aws::dynamodb::DynamoProfileTable;
 use usher_domain::profile::Profile;
 use usher_domain::time::Timestamp;
@@ -9,6 +9,7 @@ use usher_wire::profile_state;
 use crate::Verdict;
 use crate::args::{ShowOptions, UsersCommand, UsersOptions};
 use crate::arrival_clock::wall_clock;
+use crate::find_user::{FoundUser, find_user};
 use crate::people::say;
 use crate::profile_text::profile_text;
 use crate::send::load_clients;
@@ -33,38 +34,33 @@ async fn show(options: ShowOptions) -> Result<Verdict> {
     let moment = Moment::parse(&options.at)?;
     let clients = load_clients(options.endpoint_url.as_deref()).await;
     let table = DynamoProfileTable::new(clients.dynamodb, &options.table);
-    let found = table.get_one(&options.user).await.with_context(|| {
-        format!(
-            "cannot read the table {}; is its name right (--table), and is this the right account, region or endpoint \
-             (--endpoint-url)?",
-            options.table
-        )
-    })?;
-    let Some(item) = found else {
-        bail!(
-            "there is no user {} in the table {}; user ids are as the events have them, anonymous ones behind `anonymous:`",
-            options.user,
-            options.table
-        );
-    };
-    let item =
-        item.map_err(|unreadable| anyhow!("the profile of {} can't be read: {}", options.user, unreadable.why))?;
+    let FoundUser { item, led_over } = find_user(&table, &options.user, &options.table, "--table").await?;
     let profile = profile_state::decode(&item.state, item.version, &item.user_id, &journey)
-        .with_context(|| format!("the profile of {} can't be read", options.user))?;
+        .with_context(|| format!("the profile of {} can't be read", item.user_id))?;
+    if !led_over.is_empty() {
+        say(&format!("{} was merged into {}\n", led_over.join(", "), item.user_id))?;
+    }
     say(&profile_text(&item.user_id, &profile, &journey, moment.of(&profile)))?;
     Ok(Verdict::AllWell)
 }
 
 /// As of when a profile is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moment {
+pub enum Moment {
+    /// Now.
     Now,
+    /// The profile's latest arrival.
     Latest,
+    /// Then.
     At(Timestamp),
 }
 
 impl Moment {
-    fn parse(text: &str) -> Result<Moment> {
+    /// `now`, `latest` or a time.
+    ///
+    /// # Errors
+    /// When it is none of these.
+    pub fn parse(text: &str) -> Result<Moment> {
         match text {
             "now" => Ok(Moment::Now),
             "latest" => Ok(Moment::Latest),
@@ -77,7 +73,8 @@ impl Moment {
         }
     }
 
-    fn of(self, profile: &Profile) -> Timestamp {
+    /// The same of a profile.
+    pub fn of(self, profile: &Profile) -> Timestamp {
         match self {
             Moment::Now => wall_clock(),
             Moment::Latest => profile.now,

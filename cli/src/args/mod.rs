@@ -1,5 +1,6 @@
 //! What can be written on the command line, and what `--help` teaches.
 
+mod explain;
 mod local;
 mod redrive;
 mod rejected;
@@ -12,6 +13,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use url::Url;
 
+pub use explain::ExplainOptions;
 pub use local::{ClockChoice, LocalOptions};
 pub use redrive::{PassedByChoice, RedriveOptions};
 pub use rejected::{
@@ -40,6 +42,7 @@ pub enum Command {
     Soak(SoakOptions),
     Send(SendOptions),
     Users(UsersOptions),
+    Explain(ExplainOptions),
     Rejected(RejectedOptions),
     Redrive(RedriveOptions),
 }
@@ -189,6 +192,9 @@ mod tests {
             "usher send --stream s e.jsonl --endpoint-url http://",
             "usher users show ann --endpoint-url ftp://127.0.0.1/",
             "usher users show ",
+            "usher explain",
+            "usher explain ann --last many",
+            "usher explain ann --events e.jsonl --endpoint-url http://127.0.0.1:4568",
             "usher rejected",
             "usher rejected show --raw",
             "usher redrive",
@@ -210,6 +216,10 @@ mod tests {
             "usher send --stream interactions - --ordered --resume s.json",
             "usher send --stream s - --endpoint-url http://127.0.0.1:4567",
             "usher users show ann --at latest",
+            "usher explain ann",
+            "usher explain ann --rule welcome --last 5 --at latest --json",
+            "usher explain anonymous:1 --events - --journey j.yaml",
+            "usher explain ann --profiles p --decisions d --endpoint-url http://127.0.0.1:4568",
             "usher rejected list --stream r --since 2h --reason not_json --reason too_large",
             "usher rejected show shardId-0:1 --raw",
             "usher rejected resend --reason not_json --to interactions --dry-run",

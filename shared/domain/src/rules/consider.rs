@@ -322,7 +322,7 @@ fn why_not(scope: &Scope<'_>, when: Option<&Condition>, unless: Option<&Conditio
 }
 
 /// A time that passes, as people write it: `90s`, `24h`, `7d`.
-pub(super) fn duration(ms: i64) -> String {
+pub fn duration(ms: i64) -> String {
     const UNITS: [(i64, &str); 4] = [
         (24 * 60 * 60 * 1000, "d"),
         (60 * 60 * 1000, "h"),

@@ -9,7 +9,7 @@ mod firing;
 mod outcome;
 
 pub(crate) use consider::fired_within_limit;
-pub use consider::{Considered, consider};
+pub use consider::{Considered, consider, duration};
 pub use outcome::{RuleCounts, RuleOutcome};
 
 use crate::condition::Scope;
