@@ -616,6 +616,7 @@ mod tests {
         let options = SendOptions {
             ordered: true,
             resume: saved.clone(),
+            ..SendOptions::default()
         };
         let again = Flaky::new(u64::MAX, u64::MAX);
         let (outcome, _) = run(file_of(&folder, 400), &again, options.clone()).await;
