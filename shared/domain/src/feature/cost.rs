@@ -22,11 +22,11 @@ pub struct ItemBytes {
 }
 
 impl ItemBytes {
-    const fn new(typical: usize, worst: usize) -> ItemBytes {
+    pub(crate) const fn new(typical: usize, worst: usize) -> ItemBytes {
         ItemBytes { typical, worst }
     }
 
-    fn times(self, typical: usize, worst: usize) -> ItemBytes {
+    pub(crate) fn times(self, typical: usize, worst: usize) -> ItemBytes {
         ItemBytes::new(self.typical * typical, self.worst * worst)
     }
 }
@@ -56,7 +56,7 @@ const SUM: ItemBytes = ItemBytes::new(5, 17);
 /// A point in time, as milliseconds before another.
 const TIME: ItemBytes = ItemBytes::new(5, 9);
 /// Time, shard and kind of a value that goes by event time.
-const DATED: ItemBytes = ItemBytes::new(13, 19);
+const DATED: ItemBytes = ItemBytes::new(10, 19);
 /// The first tile's number, and how far a further one is from the one before.
 const FIRST_TILE: ItemBytes = ItemBytes::new(5, 9);
 const FURTHER_TILE: ItemBytes = ItemBytes::new(2, 5);
@@ -65,9 +65,9 @@ const TILES_TYPICAL: usize = 4;
 /// Half-lives of a score in which something happened.
 const HALF_LIVES_TYPICAL: usize = 6;
 /// Distinct values of a field that a user has.
-const VALUES_TYPICAL: usize = 5;
+const VALUES_TYPICAL: usize = 4;
 /// Bytes of a text value, such as a category or an id.
-const TEXT_TYPICAL: usize = 12;
+const TEXT_TYPICAL: usize = 10;
 /// The parts of a hash.
 const EXACT_HASH_BYTES: usize = 6;
 const SAMPLE_ENTRY: ItemBytes = ItemBytes::new(7, 5 + 10);
