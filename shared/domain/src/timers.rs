@@ -30,21 +30,25 @@ pub fn due_of(journey: &Journey, profile: &Profile, rule: usize) -> Option<Times
 /// When the user must be woken next: the earliest time at which a timer or a put-off offer is due. A timer whose `unless`
 /// holds and can't cease to is left out: its reminders will come to nothing.
 pub fn next_due(journey: &Journey, profile: &Profile) -> Option<Timestamp> {
-    let dues = journey.rules.iter().enumerate().flat_map(|(index, rule)| {
-        let timer = match armed(rule, profile, index) {
-            Some(_) if !is_moot(journey, rule, profile) => due_of(journey, profile, index),
-            _ => None,
-        };
-        [timer, put_off_until(profile, index)]
-    });
+    let indices = 0..journey.rules.len();
+    let dues = indices.flat_map(|index| [live_due_of(journey, profile, index), put_off_until(profile, index)]);
     dues.flatten().min()
+}
+
+/// [`due_of`] of a timer that may still come to something. Nobody is woken for another, so nothing may look at it either:
+/// or it would make a difference whether somebody was woken for something else (P7).
+fn live_due_of(journey: &Journey, profile: &Profile, index: usize) -> Option<Timestamp> {
+    let rule = journey.rules.get(index)?;
+    armed(rule, profile, index)?;
+    match is_moot(journey, rule, profile) {
+        true => None,
+        false => due_of(journey, profile, index),
+    }
 }
 
 /// The earliest time up to `limit` at which something is due.
 pub(crate) fn next_moment(journey: &Journey, profile: &Profile, limit: Timestamp) -> Option<Timestamp> {
-    let indices = 0..journey.rules.len();
-    let dues = indices.flat_map(|index| [due_of(journey, profile, index), put_off_until(profile, index)]);
-    dues.flatten().filter(|due| *due <= limit).min()
+    next_due(journey, profile).filter(|due| *due <= limit)
 }
 
 /// The rules that look at a time at which something is due, in the order of looking: those with a reminder or a put-off
@@ -58,7 +62,7 @@ pub(crate) fn looks(journey: &Journey, profile: &Profile, due: Timestamp) -> Vec
         match &rule.moment {
             Moment::Timer(_) => {
                 if let Some((_, state)) = armed(rule, profile, index)
-                    && due_of(journey, profile, index).is_some_and(|its| its <= due)
+                    && live_due_of(journey, profile, index).is_some_and(|its| its <= due)
                 {
                     looks.push(Look::new(index, LookAt::Reminder(state.done)));
                 }
@@ -75,7 +79,7 @@ pub(crate) fn looks(journey: &Journey, profile: &Profile, due: Timestamp) -> Vec
 /// Takes the reminders that are due at a time as done with.
 pub(crate) fn advance(journey: &Journey, profile: &mut Profile, due: Timestamp) {
     for (index, rule) in journey.rules.iter().enumerate() {
-        if matches!(rule.moment, Moment::Timer(_)) {
+        if matches!(rule.moment, Moment::Timer(_)) && !is_moot(journey, rule, profile) {
             skip_until(journey, profile, index, due);
         }
     }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::{ArrivedEvent, TIMER_EVENT};
 use crate::fold::EventOutcome;
+use crate::hash::hash_bytes;
 use crate::plan::plan_user;
 use crate::rules::RuleOutcome;
 use crate::rules::tests::{check, planned, played, record, records, told};
@@ -363,7 +364,7 @@ triggers: [{ id: r, after: 60m, since: click, unless: steps.end.done, offer: c, 
         // It can't come to anything any more.
         ("201 end", None, None, true),
         ("202 click", None, None, true),
-        ("300 wake", None, None, true),
+        ("300 wake", None, None, false),
     ]
     .into_iter()
     .enumerate()
@@ -494,6 +495,43 @@ fn settled(mut profile: Profile) -> Profile {
     profile.guard = Default::default();
     profile.version = 0;
     profile
+}
+
+/// P7: nobody is woken for a timer that can come to nothing, so whoever is woken for something else finds it as if not.
+#[test]
+fn p7_a_reminder_that_is_moot_is_left_alone_whoever_comes_by() {
+    let journey = journey(
+        "journey: t
+steps: [{ id: start, on: start }, { id: end, on: end }]
+contents: [{ id: c }]
+triggers:
+  - { id: chain, after: [60m, 180m, 300m], since: steps.start, unless: steps.end.done, offer: c, slot: s }
+  - { id: other, after: 200m, since: steps.start, offer: c, slot: t }
+  - { id: quiet, enters: features.n == 0, offer: c, slot: u }
+features: { n: { count: start, within: 3h } }",
+    );
+    let mut ends = Vec::new();
+    for wakes in [
+        &["0 start", "60 wake", "90 end", "200 wake"][..],
+        &["0 start", "90 end", "500 wake"],
+        &["0 start", "60 wake", "90 end", "190 wake", "200 wake", "310 wake"],
+    ] {
+        let mut records = records(wakes);
+        for record in &mut records {
+            // The same events have the same ids, whatever comes between.
+            record.event.id_hash = hash_bytes(record.event.event_type.as_bytes());
+        }
+        let (triggers, profile, _) = played(&journey, &records);
+        assert_eq!(next_due(&journey, &profile), None, "{wakes:?}");
+        let rules: Vec<_> = triggers
+            .iter()
+            .map(|trigger| (trigger.rule.clone(), trigger.due_at))
+            .collect();
+        ends.push((rules, settled(profile)));
+    }
+    assert_eq!(ends[0], ends[1]);
+    assert_eq!(ends[0], ends[2]);
+    assert_eq!(ends[0].1.rules[0].timer.map(|timer| timer.done), Some(1));
 }
 
 /// A record that wakes everybody, long after the history.
