@@ -1,8 +1,9 @@
-"""Invoke both functions under `cargo lambda watch` with every sample of events/, against a running `usher local`.
+"""Invoke the functions under `cargo lambda watch` with every sample of events/, against a running `usher local`.
 
 Nothing differs from AWS but the endpoints: the functions get them, the template's names and made-up credentials from the environment. What each sample
 must answer and leave behind is its `expect` in events/plain: `failed` (sequence numbers' positions in the batch), `error` (the invocation fails and says this), `users`
-(profiles that exist), `rejected` (reason and field of each record that this sample puts on the rejected stream), `decisions` (items in the decision log).
+(profiles that exist), `rejected` (reason and field of each record that this sample puts on the rejected stream), `decisions` (items in the decision log), `answer` (all that a
+function answers that reads no stream).
 """
 
 import contextlib
@@ -21,7 +22,8 @@ import boto3
 import botocore.config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PROFILES, DECISIONS, REJECTED, TRIGGERS = "profiles", "decisions", "rejected", "triggers"
+PROFILES, DECISIONS = "profiles", "decisions"
+INTERACTIONS, REJECTED, TRIGGERS = "interactions", "rejected", "triggers"
 # Both commands may have to build first.
 START_SECONDS_MAX = 900
 INVOKE_SECONDS_MAX = 600
@@ -146,6 +148,10 @@ def check_sample(plain_path, port, environment, cloud):
     if not succeeded:
         return [f"the invocation failed: {stdout}{stderr}"]
 
+    if "answer" in expect:
+        told = json.loads(stdout or "null")
+        return [] if told == expect["answer"] else [f"expected {expect['answer']}, got: {stdout}"]
+
     problems = []
     sequence_numbers = [record["kinesis"]["sequenceNumber"] for record in json.loads(data_file.read_text(encoding="utf-8"))["Records"]]
     failed = [sequence_numbers[position] for position in expect["failed"]]
@@ -208,6 +214,9 @@ def main():
             "USHER_DECISIONS_TABLE": DECISIONS,
             "USHER_TRIGGERS_STREAM": TRIGGERS,
             "USHER_REJECTED_STREAM": REJECTED,
+            "USHER_INTERACTIONS_STREAM": INTERACTIONS,
+            # One look, so that nobody waits for the next.
+            "USHER_SWEEP_PASSES": "1",
             "USHER_JOURNEY_PATH": str(ROOT / "journey" / "journey.yaml"),
             "USHER_WEBHOOK_URL": "",
             "USHER_WEBHOOK_SECRET": "",

@@ -34,6 +34,8 @@ SEEDS = [
     ("action that does not exist", "dynamodb:BatchGetItem", "dynamodb:BatchGetItems", "cfn-lint"),
     ("action on a resource of another kind", "Resource: !GetAtt ProfilesTable.Arn", "Resource: !GetAtt TriggersStream.Arn", "mappings-and-roles"),
     ("role without fan-out", ", kinesis:SubscribeToShard]", "]", "mappings-and-roles"),
+    ("schedule that is no rate", "Schedule: rate(1 minute)", "Schedule: rate(1 minutes)", "cfn-lint"),
+    ("index without its attribute", "        - { AttributeName: due_shard, AttributeType: S }\n", "", "sam-lint"),
     ("bucket open to the world", "BlockPublicAcls: true", "BlockPublicAcls: false", "checkov"),
     ("table without recovery", "PointInTimeRecoveryEnabled: true", "PointInTimeRecoveryEnabled: false", "checkov"),
 ]

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 #[cfg(doc)]
 use usher_domain::event::TIMER_EVENT;
@@ -101,13 +101,6 @@ pub struct TimerSweeper<D, S, C, T> {
     sent_lately: Mutex<SentLately>,
 }
 
-/// The part of a scheduled event that counts.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/with-eventbridge-scheduler.html>
-#[derive(Deserialize)]
-struct ScheduledEvent {
-    time: Option<String>,
-}
-
 /// What a pass, or a part of it, came to.
 #[derive(Debug, Default)]
 struct Tally {
@@ -151,9 +144,8 @@ where
     /// When the payload is no scheduled event, or nothing at all could be read. A part that fails is left to the next pass, and
     /// counted.
     pub async fn run(&self, invocation: Invocation<'_>) -> Result<Swept, SweepError> {
-        let event: ScheduledEvent = serde_json::from_str(invocation.payload).map_err(SweepError::Payload)?;
-        let scheduled_at = match event.time {
-            Some(time) => time.parse().map_err(SweepError::Time)?,
+        let scheduled_at = match scheduled_time(invocation.payload)? {
+            Some(time) => time,
             None => self.ports.clock.now(),
         };
         let started = Instant::now();
@@ -284,6 +276,15 @@ where
         // Nothing panics while it holds the lock, and what it guards only saves work.
         self.sent_lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The time of a scheduled event; none where somebody invokes the function by hand and says none.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/with-scheduled-events.html>
+fn scheduled_time(payload: &str) -> Result<Option<Timestamp>, SweepError> {
+    let mut event: Map<String, Value> = serde_json::from_str(payload).map_err(SweepError::Payload)?;
+    let time = event.remove("time").unwrap_or_default();
+    let time: Option<String> = serde_json::from_value(time).map_err(SweepError::Payload)?;
+    time.map(|text| text.parse().map_err(SweepError::Time)).transpose()
 }
 
 impl Tally {

@@ -106,6 +106,10 @@ fn crates_import_only_what_their_layer_may() {
             vec!["usher-local", "ferrokinesis*", "dynoxide*", "clap*"],
         ),
         (
+            "timer-sweeper",
+            vec!["usher-local", "ferrokinesis*", "dynoxide*", "clap*"],
+        ),
+        (
             "trigger-delivery",
             vec!["usher-local", "ferrokinesis*", "dynoxide*", "clap*"],
         ),

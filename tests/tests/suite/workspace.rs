@@ -17,7 +17,14 @@ pub fn binaries() -> &'static Path {
     BINARIES.get_or_init(|| {
         let build = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--workspace", "--bin", "usher"])
-            .args(["--bin", "profile-writer", "--bin", "trigger-delivery"])
+            .args([
+                "--bin",
+                "profile-writer",
+                "--bin",
+                "timer-sweeper",
+                "--bin",
+                "trigger-delivery",
+            ])
             .current_dir(root())
             .output()
             .expect("cargo runs");

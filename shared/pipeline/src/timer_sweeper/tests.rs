@@ -286,7 +286,10 @@ async fn now_is_the_time_of_the_schedule_or_else_the_clock() {
         assert_eq!(world.run_with(payload, LONG).await.woken.len(), woken, "{payload}");
     }
     for (payload, why) in [
-        ("[]", "the invocation's payload is not a scheduled event"),
+        (
+            "[\"2026-01-05T10:00:00Z\"]",
+            "the invocation's payload is not a scheduled event",
+        ),
         (r#"{"time":5}"#, "the invocation's payload is not a scheduled event"),
         (
             r#"{"time":"noon"}"#,
