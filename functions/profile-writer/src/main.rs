@@ -1,16 +1,17 @@
 //! The Lambda function `profile-writer`: interactions in; profiles, triggers and rejected records out.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use usher_aws::clients::{Caller, Clients};
 use usher_aws::config::{ProfileWriterSettings, environment};
 use usher_aws::dynamodb::DynamoProfileTable;
-use usher_aws::journey_file::read_journey;
+use usher_aws::journey_source::journey_source;
 use usher_aws::kinesis::KinesisStream;
 use usher_aws::runtime::{self, StdoutSink, SystemClock};
+use usher_pipeline::following_writer::FollowingProfileWriter;
+use usher_pipeline::journey_source::JourneyKeeper;
 use usher_pipeline::ports::BoxError;
-use usher_pipeline::profile_writer::{ProfileWriter, ProfileWriterConfig, ProfileWriterPorts};
+use usher_pipeline::profile_writer::{ProfileWriterConfig, ProfileWriterPorts};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -19,7 +20,8 @@ async fn main() -> ExitCode {
 
 async fn start() -> Result<(), BoxError> {
     let settings = ProfileWriterSettings::read(&environment)?;
-    let journey = Arc::new(read_journey(&settings.journey_path)?);
+    let source = journey_source(settings.journey.location)?;
+    let journeys = JourneyKeeper::new(source, settings.journey.refresh_interval);
     let clients = Clients::load(&environment, Caller::Function).await;
     let ports = ProfileWriterPorts {
         profiles: DynamoProfileTable::new(clients.dynamodb, settings.profiles_table),
@@ -33,6 +35,7 @@ async fn start() -> Result<(), BoxError> {
         parallelization_factor: settings.parallelization_factor,
         metrics_namespace: settings.metrics_namespace,
     };
-    let profile_writer = ProfileWriter::new(journey, ports, config);
+    let profile_writer = FollowingProfileWriter::new(journeys, ports, config);
+    profile_writer.start().await?;
     runtime::run(async |invocation| profile_writer.run(invocation).await).await
 }

@@ -15,6 +15,14 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Where the journey is, unless `USHER_JOURNEY_PATH` says otherwise: the place where Lambda unpacks the journey's layer.
 pub const JOURNEY_PATH_DEFAULT: &str = "/opt/journey.yaml";
+/// How long a journey runs before the function looks for a new one, unless `USHER_JOURNEY_REFRESH_MS` says otherwise.
+pub const JOURNEY_REFRESH_MS_DEFAULT: u64 = 30_000;
+/// What `USHER_JOURNEY_REFRESH_MS` may be: up to a day.
+pub const JOURNEY_REFRESH_MS_RANGE: RangeInclusive<u64> = 100..=86_400_000;
+/// The port of AWS AppConfig's extension, unless `AWS_APPCONFIG_EXTENSION_HTTP_PORT` says otherwise.
+pub const APPCONFIG_EXTENSION_PORT_DEFAULT: u16 = 2772;
+/// The port of the extension for parameters and secrets, unless `PARAMETERS_SECRETS_EXTENSION_HTTP_PORT` says otherwise.
+pub const PARAMETERS_EXTENSION_PORT_DEFAULT: u16 = 2773;
 /// The CloudWatch namespace of the metrics, unless `USHER_METRICS_NAMESPACE` says otherwise.
 pub const METRICS_NAMESPACE_DEFAULT: &str = "Usher";
 /// Profiles that are written at the same time, unless `USHER_WRITE_CONCURRENCY` says otherwise.
@@ -55,6 +63,9 @@ const STREAM_NAME_CHARS: RangeInclusive<usize> = 1..=128;
 const TABLE_ALLOWED: &str = "the name of a DynamoDB table (3 to 255 letters, digits and `_.-`) or its ARN";
 const STREAM_ALLOWED: &str = "the name of a Kinesis stream (1 to 128 letters, digits and `_.-`) or its ARN";
 const NAMESPACE_ALLOWED: &str = "1 to 255 letters, digits, spaces and `.-_/#:`, not starting with `AWS/`";
+const JOURNEY_SOURCE_ALLOWED: &str = "`file:PATH`, `appconfig:APPLICATION/ENVIRONMENT/PROFILE` (names or ids) or `ssm:PARAMETER-NAME`, such as `file:/opt/journey.yaml` or `ssm:/usher/journey`";
+const SESSION_TOKEN_ALLOWED: &str =
+    "the function's session token, which Lambda sets; with USHER_JOURNEY_SOURCE=ssm:... the extension asks for it";
 const URL_ALLOWED: &str = "an http:// or https:// URL with a host";
 const SECRET_ALLOWED: &str =
     "`whsec_` and 24 to 64 bytes in base64, such as printed by `echo whsec_$(openssl rand -base64 32)`";
@@ -111,8 +122,8 @@ pub struct ProfileWriterSettings {
     pub triggers_stream: String,
     /// `USHER_REJECTED_STREAM`: the stream's name or ARN.
     pub rejected_stream: String,
-    /// `USHER_JOURNEY_PATH`.
-    pub journey_path: PathBuf,
+    /// Where the journey is.
+    pub journey: JourneySettings,
     /// `USHER_METRICS_NAMESPACE`.
     pub metrics_namespace: String,
     /// `USHER_WRITE_CONCURRENCY`: profiles that are written at the same time.
@@ -135,10 +146,7 @@ impl ProfileWriterSettings {
             profiles_table: reader.required("USHER_PROFILES_TABLE", TABLE_ALLOWED, is_table),
             triggers_stream: reader.required("USHER_TRIGGERS_STREAM", STREAM_ALLOWED, is_stream),
             rejected_stream: reader.required("USHER_REJECTED_STREAM", STREAM_ALLOWED, is_stream),
-            journey_path: reader
-                .optional("USHER_JOURNEY_PATH")
-                .unwrap_or_else(|| JOURNEY_PATH_DEFAULT.to_owned())
-                .into(),
+            journey: reader.journey(),
             metrics_namespace: reader.metrics_namespace(),
             write_concurrency: reader.number(
                 "USHER_WRITE_CONCURRENCY",
@@ -152,6 +160,66 @@ impl ProfileWriterSettings {
             ),
         };
         reader.finish(settings)
+    }
+}
+
+/// Where the journey is, and how often to look for a new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JourneySettings {
+    /// `USHER_JOURNEY_SOURCE`; without it, the file `USHER_JOURNEY_PATH`.
+    pub location: JourneyLocation,
+    /// `USHER_JOURNEY_REFRESH_MS`: the shortest time between two looks for a new one.
+    pub refresh_interval: Duration,
+}
+
+/// Where the journey is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JourneyLocation {
+    /// A file, such as the one that its Lambda layer holds.
+    File(PathBuf),
+    /// A configuration profile of AWS AppConfig, asked for through its Lambda extension.
+    AppConfig {
+        /// The application's name or id.
+        application: String,
+        /// The environment's name or id.
+        environment: String,
+        /// The configuration profile's name or id.
+        profile: String,
+        /// Where the extension listens on this machine.
+        port: u16,
+    },
+    /// A parameter of the Systems Manager, asked for through the Lambda extension for parameters and secrets.
+    Ssm {
+        /// The parameter's name.
+        parameter: String,
+        /// Where the extension listens on this machine.
+        port: u16,
+        /// What the extension knows the function by.
+        session_token: SessionToken,
+    },
+}
+
+/// The session token of the function's credentials. Its `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionToken(String);
+
+impl SessionToken {
+    /// The token itself, for the extension.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+impl From<&str> for SessionToken {
+    fn from(token: &str) -> SessionToken {
+        SessionToken(token.to_owned())
+    }
+}
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("SessionToken(hidden)")
     }
 }
 
@@ -340,6 +408,60 @@ impl Reader<'_> {
         }
     }
 
+    fn journey(&mut self) -> JourneySettings {
+        let refresh_ms = self.number(
+            "USHER_JOURNEY_REFRESH_MS",
+            JOURNEY_REFRESH_MS_DEFAULT,
+            JOURNEY_REFRESH_MS_RANGE,
+        );
+        JourneySettings {
+            location: self.journey_location(),
+            refresh_interval: Duration::from_millis(refresh_ms),
+        }
+    }
+
+    fn journey_location(&mut self) -> JourneyLocation {
+        let source = self.optional("USHER_JOURNEY_SOURCE");
+        let path = self.optional("USHER_JOURNEY_PATH");
+        let file = JourneyLocation::File(path.unwrap_or_else(|| JOURNEY_PATH_DEFAULT.to_owned()).into());
+        let Some(source) = source else {
+            return file;
+        };
+        match source.split_once(':') {
+            Some(("file", path)) if !path.is_empty() => return JourneyLocation::File(path.into()),
+            Some(("appconfig", place)) => {
+                let parts: Vec<&str> = place.split('/').collect();
+                if let [application, environment, profile] = parts[..]
+                    && parts.iter().all(|part| !part.is_empty())
+                {
+                    return JourneyLocation::AppConfig {
+                        application: application.to_owned(),
+                        environment: environment.to_owned(),
+                        profile: profile.to_owned(),
+                        port: self.port("AWS_APPCONFIG_EXTENSION_HTTP_PORT", APPCONFIG_EXTENSION_PORT_DEFAULT),
+                    };
+                }
+            }
+            Some(("ssm", parameter)) if !parameter.is_empty() => {
+                return JourneyLocation::Ssm {
+                    parameter: parameter.to_owned(),
+                    port: self.port(
+                        "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT",
+                        PARAMETERS_EXTENSION_PORT_DEFAULT,
+                    ),
+                    session_token: SessionToken(self.required("AWS_SESSION_TOKEN", SESSION_TOKEN_ALLOWED, |_| true)),
+                };
+            }
+            _ => {}
+        }
+        self.mistake("USHER_JOURNEY_SOURCE", Some(source), JOURNEY_SOURCE_ALLOWED);
+        file
+    }
+
+    fn port(&mut self, name: &'static str, default: u16) -> u16 {
+        self.number(name, default, 1..=u16::MAX)
+    }
+
     fn metrics_namespace(&mut self) -> String {
         let name = "USHER_METRICS_NAMESPACE";
         match self.optional(name) {
@@ -462,7 +584,10 @@ mod tests {
                 profiles_table: "profiles".to_owned(),
                 triggers_stream: "triggers".to_owned(),
                 rejected_stream: "arn:aws:kinesis:eu-west-1:123456789012:stream/rejected".to_owned(),
-                journey_path: "/opt/journey.yaml".into(),
+                journey: JourneySettings {
+                    location: JourneyLocation::File("/opt/journey.yaml".into()),
+                    refresh_interval: Duration::from_secs(30),
+                },
                 metrics_namespace: "Usher".to_owned(),
                 write_concurrency: 32,
                 parallelization_factor: 1,
@@ -572,6 +697,70 @@ mod tests {
             let set: Vec<(&str, &str)> = [(name, value)].into_iter().chain(names).collect();
             let is_ok = TimerSweeperSettings::read(&lookup_in(&set)).is_ok();
             assert_eq!(is_ok, is_right, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn where_the_journey_is() {
+        let read = |set: &[(&str, &str)]| {
+            let set: Vec<(&str, &str)> = set.iter().copied().chain(WRITER_REQUIRED).collect();
+            ProfileWriterSettings::read(&lookup_in(&set)).map(|settings| settings.journey.location)
+        };
+        let source = "USHER_JOURNEY_SOURCE";
+        let appconfig = |port| JourneyLocation::AppConfig {
+            application: "shop".to_owned(),
+            environment: "prod eu".to_owned(),
+            profile: "journey".to_owned(),
+            port,
+        };
+        let ssm = |port| JourneyLocation::Ssm {
+            parameter: "/usher/journey".to_owned(),
+            port,
+            session_token: "t0ken".into(),
+        };
+        let token = ("AWS_SESSION_TOKEN", "t0ken");
+        for (set, expected) in [
+            (&[][..], JourneyLocation::File("/opt/journey.yaml".into())),
+            (
+                &[("USHER_JOURNEY_PATH", "j.yaml")],
+                JourneyLocation::File("j.yaml".into()),
+            ),
+            (&[(source, "file:a:b.yaml")], JourneyLocation::File("a:b.yaml".into())),
+            (&[(source, "appconfig:shop/prod eu/journey")], appconfig(2772)),
+            (
+                &[
+                    (source, "appconfig:shop/prod eu/journey"),
+                    ("AWS_APPCONFIG_EXTENSION_HTTP_PORT", "9001"),
+                    ("USHER_JOURNEY_PATH", "/opt/journey.yaml"),
+                ],
+                appconfig(9001),
+            ),
+            (&[(source, "ssm:/usher/journey"), token], ssm(2773)),
+            (
+                &[
+                    (source, "ssm:/usher/journey"),
+                    ("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", "9002"),
+                    token,
+                ],
+                ssm(9002),
+            ),
+        ] {
+            assert_eq!(read(set).as_ref(), Ok(&expected), "{set:?}");
+            assert!(!format!("{expected:?}").contains("t0ken"));
+        }
+        for (set, wrong) in [
+            (&[(source, "/opt/journey.yaml")][..], source),
+            (&[(source, "file:")], source),
+            (&[(source, "s3://bucket/journey.yaml")], source),
+            (&[(source, "appconfig:shop/prod")], source),
+            (&[(source, "appconfig:shop//journey")], source),
+            (&[(source, "appconfig:shop/prod/journey/1")], source),
+            (&[(source, "ssm:"), token], source),
+            (&[(source, "ssm:/usher/journey")], "AWS_SESSION_TOKEN"),
+            (&[("USHER_JOURNEY_REFRESH_MS", "0")], "USHER_JOURNEY_REFRESH_MS"),
+        ] {
+            let error = read(set).expect_err("it is wrong");
+            assert_eq!(error.mistakes[0].name, wrong, "{error}");
         }
     }
 

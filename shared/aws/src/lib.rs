@@ -5,14 +5,14 @@
 //! - [`dynamodb`] and [`kinesis`]: the tables and streams. Each method is one call; retrying is the flows' work.
 //! - [`stream_reader`], [`queue`] and [`bucket`]: what an operator's command reads; no function does.
 //! - [`webhook`]: where decisions go.
-//! - [`journey_file`]: the journey that a function runs.
+//! - [`journey_source`]: where the journey is that a function runs.
 //! - [`runtime`]: what a function's `main` needs around its flow: logs, the clock, the Lambda runtime.
 
 pub mod bucket;
 pub mod clients;
 pub mod config;
 pub mod dynamodb;
-pub mod journey_file;
+pub mod journey_source;
 pub mod kinesis;
 pub mod queue;
 pub mod runtime;

@@ -3,6 +3,8 @@
 use tokio::time::Instant;
 use usher_wire::envelope::EnvelopeError;
 
+use crate::journey_source::JourneyError;
+
 /// What Lambda hands over.
 #[derive(Clone, Copy, Debug)]
 pub struct Invocation<'a> {
@@ -20,4 +22,7 @@ pub enum BatchError {
     /// What Lambda handed over is no Kinesis batch.
     #[error("the invocation's payload can't be read")]
     Envelope(#[from] EnvelopeError),
+    /// There is no journey to process it with.
+    #[error("there is no journey to run")]
+    Journey(#[from] JourneyError),
 }

@@ -8,7 +8,9 @@
 //! whoever shows them; [`timer_sweeper`] wakes the users whose next timer is due; [`redrive_user`] is a parked user's events
 //! from `rejected` into the mended profile.
 
+pub mod following_writer;
 pub mod invocation;
+pub mod journey_source;
 pub mod memory;
 pub mod ports;
 mod profile_cache;

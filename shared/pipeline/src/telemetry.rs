@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use usher_domain::time::Timestamp;
 
+use crate::journey_source::JourneyNews;
 use crate::ports::TelemetrySink;
 
 /// Values that one metric of one line may have: the limit of the format.
@@ -73,6 +74,14 @@ pub struct ProfileWriterBatch {
     pub triggers: u64,
     /// Triggers of stored outboxes that were too old to be put again.
     pub triggers_expired: u64,
+    /// Whether another journey runs from this batch on.
+    pub journey_changed: u64,
+    /// Whether the journey's source was found to hold a version with mistakes, which is not run.
+    pub journey_refused: u64,
+    /// Whether the journey's source could not be read.
+    pub journey_refresh_failed: u64,
+    /// How long ago the journey's source was last read, in milliseconds.
+    pub journey_age: u64,
     /// The age of the batch's last record, in milliseconds.
     pub iterator_age: u64,
     /// Arrival to stored profile of settled, applied records, in milliseconds: at most 100 values, spread evenly.
@@ -171,10 +180,20 @@ pub trait TelemetryEvent: Serialize + for<'de> Deserialize<'de> {
     }
 }
 
+impl ProfileWriterBatch {
+    /// Takes in what the invocation heard of the journey.
+    pub fn note_journey(&mut self, news: JourneyNews) {
+        self.journey_changed = news.changed;
+        self.journey_refused = news.refused;
+        self.journey_refresh_failed = news.refresh_failed;
+        self.journey_age = news.age_ms;
+    }
+}
+
 impl TelemetryEvent for ProfileWriterBatch {
     const FUNCTION: &'static str = "profile-writer";
     const MESSAGE: &'static str = "batch of interactions processed";
-    const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "EventToApplied", "EventToTrigger"];
+    const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "JourneyAge", "EventToApplied", "EventToTrigger"];
 }
 
 impl TelemetryEvent for TriggerDeliveryBatch {

@@ -25,6 +25,7 @@ use usher_wire::envelope::Envelope;
 use usher_wire::trigger;
 
 use crate::invocation::{BatchError, Invocation};
+use crate::journey_source::JourneyNews;
 use crate::ports::{ProfileTable, RecordStream, StreamRecord, TelemetrySink, WallClock};
 use crate::profile_cache::ProfileCache;
 use crate::put_records::{PutResult, put_all};
@@ -36,7 +37,7 @@ use tally::Tally;
 use users::{UserFailure, UserWork};
 
 /// What profile-writer needs from the outside.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ProfileWriterPorts<P, S, C, T> {
     /// The `profiles` table.
     pub profiles: P,
@@ -96,11 +97,28 @@ where
         &self.ports
     }
 
+    /// The journey that it runs.
+    pub fn journey(&self) -> &Arc<Journey> {
+        &self.journey
+    }
+
     /// Processes one invocation.
     ///
     /// # Errors
     /// When the payload is no Kinesis batch. Everything else is told by the response.
     pub async fn run(&self, invocation: Invocation<'_>) -> Result<BatchResponse, BatchError> {
+        self.run_with_news(invocation, JourneyNews::default()).await
+    }
+
+    /// The same, and tells with the batch's counts what is new about the journey.
+    ///
+    /// # Errors
+    /// When the payload is no Kinesis batch. Everything else is told by the response.
+    pub async fn run_with_news(
+        &self,
+        invocation: Invocation<'_>,
+        news: JourneyNews,
+    ) -> Result<BatchResponse, BatchError> {
         let budget = Budget::until(invocation.deadline);
         let envelope = Envelope::parse(invocation.payload)?;
         let bytes = DecodedBatch::decode(&envelope);
@@ -118,6 +136,7 @@ where
 
         let groups = group_by_user(&events);
         tally.telemetry.request_id = invocation.request_id.to_owned();
+        tally.telemetry.note_journey(news);
         tally.telemetry.batch_users = groups.len() as u64;
         let mut open = self.load(&groups, budget.read, &mut tally).await;
         let mut failures = Failures::default();
