@@ -271,6 +271,15 @@ impl Household {
         })
     }
 
+    /// The keys that point to another and those others, in no order. Each points to whom its user turned out to be first,
+    /// who may have turned out to be somebody else since.
+    pub fn pointers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.held.iter().filter_map(|(key, held)| match held {
+            Held::Pointer(to) => Some((key.as_str(), to.as_str())),
+            Held::Profile(_) => None,
+        })
+    }
+
     /// Takes the profiles out, in no order.
     pub fn into_profiles(self) -> impl Iterator<Item = (String, Profile)> {
         self.held.into_iter().filter_map(|(user, held)| match held {
@@ -314,24 +323,33 @@ impl Household {
 
     fn apply_to(&mut self, journey: &Journey, user: &str, arrived: &ArrivedEvent<'_>) -> HouseholdStep {
         let mut profile = self.take(journey, user);
-        let mut merged = false;
+        let mut step = HouseholdStep {
+            outcome: EventOutcome::Ignored,
+            triggers: Vec::new(),
+            rules: RuleCounts::default(),
+            merged: false,
+        };
         loop {
             let plan = plan_user(journey, *profile, [arrived]);
             *profile = plan.profile;
-            if let Some(Stopped::AliasToMerge(other)) = plan.stopped {
-                merged |= self.meet(journey, user, &mut profile, &other);
-                continue;
+            step.triggers.append(&mut profile.outbox);
+            step.rules.add(&plan.rules);
+            match (plan.outcomes.first(), plan.stopped) {
+                (Some(outcome), _) => {
+                    step.outcome = *outcome;
+                    break;
+                }
+                (None, Some(Stopped::AliasToMerge(other))) => {
+                    step.merged |= self.meet(journey, user, &mut profile, &other);
+                }
+                // What was due before the event is made by now, and the next round goes on.
+                (None, Some(Stopped::OutboxIsFull)) => {}
+                // Planning has an outcome or a reason to stop.
+                (None, None) => break,
             }
-            let triggers = std::mem::take(&mut profile.outbox);
-            self.put(user, profile);
-            return HouseholdStep {
-                // Its outbox is empty and its alias remembered, so planning stops nowhere.
-                outcome: plan.outcomes.first().copied().unwrap_or(EventOutcome::Ignored),
-                triggers,
-                rules: plan.rules,
-                merged,
-            };
         }
+        self.put(user, profile);
+        step
     }
 
     fn take(&mut self, journey: &Journey, user: &str) -> Box<Profile> {

@@ -22,10 +22,28 @@ pub(crate) struct ProfileCache {
 
 #[derive(Debug)]
 struct Cached {
-    /// Profiles and the bytes that each takes in the table.
-    profiles: LruCache<String, (Profile, usize)>,
-    /// The sum of those bytes.
+    /// What is remembered of each key.
+    entries: LruCache<String, Remembered>,
+    /// The sum of their bytes.
     state_bytes: usize,
+}
+
+/// What is remembered of a key.
+#[derive(Debug)]
+pub(crate) enum Remembered {
+    /// Its profile, and the bytes that this takes in the table.
+    Profile(Box<Profile>, usize),
+    /// The user that it turned out to be. A pointer never changes.
+    Pointer(String),
+}
+
+impl Remembered {
+    fn state_bytes(&self) -> usize {
+        match self {
+            Remembered::Profile(_, state_bytes) => *state_bytes,
+            Remembered::Pointer(user) => user.len(),
+        }
+    }
 }
 
 impl ProfileCache {
@@ -36,34 +54,46 @@ impl ProfileCache {
     fn with_room_for(state_bytes_max: usize) -> ProfileCache {
         ProfileCache {
             cached: Mutex::new(Cached {
-                profiles: LruCache::new(PROFILES_CACHED_MAX),
+                entries: LruCache::new(PROFILES_CACHED_MAX),
                 state_bytes: 0,
             }),
             state_bytes_max,
         }
     }
 
-    /// Takes a profile out, and the bytes that it takes in the table. Whoever takes it puts it back once it is known to
-    /// be stored: if that never happens, the next batch reads the table.
-    pub(crate) fn take(&self, user: &str) -> Option<(Profile, usize)> {
+    /// Takes a profile out; a pointer stays. Whoever takes it puts it back once it is known to be stored: if that never
+    /// happens, the next batch reads the table.
+    pub(crate) fn take(&self, key: &str) -> Option<Remembered> {
         let mut cached = self.locked();
-        let taken = cached.profiles.pop(user);
-        cached.state_bytes -= taken.as_ref().map_or(0, |(_, state_bytes)| *state_bytes);
+        if let Remembered::Pointer(user) = cached.entries.get(key)? {
+            return Some(Remembered::Pointer(user.clone()));
+        }
+        let taken = cached.entries.pop(key);
+        cached.state_bytes -= taken.as_ref().map_or(0, Remembered::state_bytes);
         taken
     }
 
     /// Puts a profile in that is as the table has it, or whose outbox alone is shorter because it was sent.
     pub(crate) fn put(&self, user: &str, profile: Profile, state_bytes: usize) {
+        self.remember(user, Remembered::Profile(Box::new(profile), state_bytes));
+    }
+
+    /// Remembers that events for `key` go to `user`, as the table has it.
+    pub(crate) fn put_pointer(&self, key: &str, user: &str) {
+        self.remember(key, Remembered::Pointer(user.to_owned()));
+    }
+
+    fn remember(&self, key: &str, remembered: Remembered) {
         let mut cached = self.locked();
-        cached.state_bytes += state_bytes;
-        // What comes out is the same user's former profile, or the one that was used least recently.
-        if let Some((_, (_, left))) = cached.profiles.push(user.to_owned(), (profile, state_bytes)) {
-            cached.state_bytes -= left;
+        cached.state_bytes += remembered.state_bytes();
+        // What comes out is the same key's former entry, or the one that was used least recently.
+        if let Some((_, left)) = cached.entries.push(key.to_owned(), remembered) {
+            cached.state_bytes -= left.state_bytes();
         }
         while cached.state_bytes > self.state_bytes_max
-            && let Some((_, (_, left))) = cached.profiles.pop_lru()
+            && let Some((_, left)) = cached.entries.pop_lru()
         {
-            cached.state_bytes -= left;
+            cached.state_bytes -= left.state_bytes();
         }
     }
 
@@ -85,9 +115,11 @@ mod tests {
         let cache = ProfileCache::with_room_for(100);
         let versions = |users: [&str; 4]| {
             users.map(|user| {
-                let (profile, state_bytes) = cache.take(user)?;
+                let Remembered::Profile(profile, state_bytes) = cache.take(user)? else {
+                    return None;
+                };
                 let version = profile.version;
-                cache.put(user, profile, state_bytes);
+                cache.put(user, *profile, state_bytes);
                 Some(version)
             })
         };
@@ -108,5 +140,20 @@ mod tests {
             assert_eq!(versions(["a", "b", "c", "d"]), expected, "{user}");
         }
         assert_eq!(cache.locked().state_bytes, 0);
+    }
+
+    #[test]
+    fn a_pointer_stays_where_a_profile_is_taken_out() {
+        let journey = Journey::parse("journey: t").expect("a journey");
+        let cache = ProfileCache::with_room_for(100);
+        cache.put("ann", Profile::new(&journey), 10);
+        cache.put("anonymous:x", Profile::new(&journey), 10);
+        cache.put_pointer("anonymous:x", "ann");
+        for _ in 0..2 {
+            assert!(matches!(cache.take("anonymous:x"), Some(Remembered::Pointer(user)) if user == "ann"));
+        }
+        assert!(matches!(cache.take("ann"), Some(Remembered::Profile(_, 10))));
+        assert!(cache.take("ann").is_none());
+        assert_eq!(cache.locked().state_bytes, "ann".len());
     }
 }

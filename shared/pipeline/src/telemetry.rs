@@ -70,6 +70,11 @@ pub struct ProfileWriterBatch {
     pub conflicts: u64,
     /// Write capacity units, failed conditions included.
     pub write_units: f64,
+    /// Profiles that became part of another, because they turned out to be one user's.
+    pub merged: u64,
+    /// Events that named another profile which could not be merged for now: it is parked, can't be read, makes the user's
+    /// too large, or too many were named. A later one tries again.
+    pub merges_deferred: u64,
     /// Triggers put on the stream, those again that may have been put before included.
     pub triggers: u64,
     /// Triggers of stored outboxes that were too old to be put again.

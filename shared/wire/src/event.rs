@@ -21,6 +21,10 @@ use crate::reject::{Reject, RejectReason};
 
 /// The only `schema_version` there is.
 pub const SCHEMA_VERSION: u64 = 1;
+/// The type of the event that says which id a user had before, in [`PREVIOUS_ID`].
+pub const ALIAS_EVENT: &str = "alias";
+/// The member of an [`ALIAS_EVENT`], at its top level, with the user's earlier user id.
+pub const PREVIOUS_ID: &str = "previous_id";
 /// Unknown members that an event may have at its top level.
 pub const UNKNOWN_MEMBERS_MAX: usize = 256;
 
@@ -66,7 +70,9 @@ pub fn time_of(bytes: &[u8]) -> Option<Timestamp> {
 /// The user key of an event without validating the rest: what partitions it.
 pub fn user_of(bytes: &[u8]) -> Option<String> {
     let raw = parse(simdutf8::basic::from_utf8(bytes).ok()?).ok()?;
-    user_key(raw.user_id, raw.anonymous_id).ok().map(Cow::into_owned)
+    keys(raw.user_id, raw.anonymous_id)
+        .ok()
+        .map(|(user, _)| user.into_owned())
 }
 
 /// The members as they came.
@@ -329,7 +335,13 @@ fn validate<'a>(raw: RawEvent<'a>, arrived_at: Timestamp) -> Result<Event<'a>, R
     let id = required(raw.event_id, "event_id", EVENT_ID_BYTES_MAX)?;
     let event_type = required(raw.event_type, "event_type", EVENT_TYPE_BYTES_MAX)?;
     let (at, clock) = corrected_time(raw.timestamp, raw.sent_at, arrived_at)?;
-    let user = user_key(raw.user_id, raw.anonymous_id)?;
+    let (user, anonymous) = keys(raw.user_id, raw.anonymous_id)?;
+    let event_type = normalise::lower_case(event_type);
+    let alias = if event_type == ALIAS_EVENT {
+        previous_key(&raw.unknown, &user)?.or(anonymous)
+    } else {
+        anonymous
+    };
     let user_agent = raw.user_agent.map(normalise::trimmed).filter(|text| !text.is_empty());
     let device_type = match optional(raw.device_type, "device_type")? {
         Some(device_type) => Some(normalise::lower_case(device_type)),
@@ -341,11 +353,11 @@ fn validate<'a>(raw: RawEvent<'a>, arrived_at: Timestamp) -> Result<Event<'a>, R
     Ok(Event {
         id_hash: hash_bytes(id.as_bytes()),
         id,
-        event_type: normalise::lower_case(event_type),
+        event_type,
         at,
         clock,
         user,
-        alias: None,
+        alias,
         session_id: optional(raw.session_id, "session_id")?,
         content_id: optional(raw.content_id, "content_id")?,
         category: optional(raw.category, "category")?,
@@ -406,26 +418,58 @@ fn within<'a>(text: Cow<'a, str>, field: &'static str, bytes_max: usize) -> Resu
     Err(Reject::new(RejectReason::TooLong, field, detail))
 }
 
-fn user_key<'a>(user_id: Option<Cow<'a, str>>, anonymous_id: Option<Cow<'a, str>>) -> Result<Cow<'a, str>, Reject> {
-    if let Some(user_id) = user_id.map(normalise::trimmed).filter(|text| !text.is_empty()) {
-        if user_id.starts_with(ANONYMOUS_PREFIX) {
-            let detail = format!("`{ANONYMOUS_PREFIX}` at its front is reserved for anonymous ids");
-            return Err(Reject::new(RejectReason::Reserved, "user_id", detail));
-        }
-        return within(user_id, "user_id", IDENTIFIER_BYTES_MAX);
-    }
+/// The key of the profile that an event belongs to, and that of the anonymous profile which is the same user's.
+#[inline]
+fn keys<'a>(
+    user_id: Option<Cow<'a, str>>,
+    anonymous_id: Option<Cow<'a, str>>,
+) -> Result<(Cow<'a, str>, Option<Cow<'a, str>>), Reject> {
     let anonymous_id = anonymous_id.map(normalise::trimmed).filter(|text| !text.is_empty());
-    match anonymous_id {
+    let anonymous = match anonymous_id {
         Some(anonymous_id) => {
             let longest = IDENTIFIER_BYTES_MAX - ANONYMOUS_PREFIX.len();
             let anonymous_id = within(anonymous_id, "anonymous_id", longest)?;
-            Ok(Cow::Owned(format!("{ANONYMOUS_PREFIX}{anonymous_id}")))
+            Some(Cow::Owned(format!("{ANONYMOUS_PREFIX}{anonymous_id}")))
         }
-        None => {
-            let detail = "an event needs a `user_id` or an `anonymous_id` that is not empty";
-            Err(Reject::new(RejectReason::MissingField, "user_id", detail))
-        }
+        None => None,
+    };
+    match user_id.map(normalise::trimmed).filter(|text| !text.is_empty()) {
+        Some(user_id) => Ok((known_key(user_id, "user_id")?, anonymous)),
+        None => match anonymous {
+            Some(anonymous) => Ok((anonymous, None)),
+            None => {
+                let detail = "an event needs a `user_id` or an `anonymous_id` that is not empty";
+                Err(Reject::new(RejectReason::MissingField, "user_id", detail))
+            }
+        },
     }
+}
+
+/// The key of a user who is known by this id.
+fn known_key<'a>(user_id: Cow<'a, str>, field: &'static str) -> Result<Cow<'a, str>, Reject> {
+    if user_id.starts_with(ANONYMOUS_PREFIX) {
+        let detail = format!("`{ANONYMOUS_PREFIX}` at its front is reserved for anonymous ids");
+        return Err(Reject::new(RejectReason::Reserved, field, detail));
+    }
+    within(user_id, field, IDENTIFIER_BYTES_MAX)
+}
+
+/// The key that an `alias` event says the user had before. It stays among the properties.
+fn previous_key<'a>(unknown: &[(Cow<'a, str>, &'a str)], user: &str) -> Result<Option<Cow<'a, str>>, Reject> {
+    let Some((_, text)) = unknown.iter().rfind(|(name, _)| name == PREVIOUS_ID) else {
+        return Ok(None);
+    };
+    let previous = serde_json::from_str::<Option<Text<'a>>>(text)
+        .map_err(|_| Reject::new(RejectReason::WrongType, PREVIOUS_ID, "expected a text"))?
+        .map(|text| normalise::trimmed(text.0))
+        .filter(|previous| !previous.is_empty());
+    let Some(previous) = previous else { return Ok(None) };
+    let previous = known_key(previous, PREVIOUS_ID)?;
+    if user.starts_with(ANONYMOUS_PREFIX) {
+        let detail = "an `alias` event with a `previous_id` needs a `user_id`: nobody known becomes anonymous again";
+        return Err(Reject::new(RejectReason::MissingField, "user_id", detail));
+    }
+    Ok(Some(previous).filter(|previous| previous != user))
 }
 
 /// Corrects a producer's clock that runs ahead.

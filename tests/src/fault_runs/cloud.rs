@@ -119,13 +119,25 @@ struct DeliveryLog {
 /// How far each lane was applied.
 type Guards = BTreeMap<ShardKey, Position>;
 
-/// How far each lane was applied after each write of a user.
+/// The writes of all profiles, in their order.
 #[derive(Debug, Default)]
 struct Writes {
-    /// The user of the write that was called last, and by whom it was.
-    called_for: Option<(String, WrittenBy)>,
-    /// By user: the last version, and for each write by whom it was and the guard after it.
-    guards: BTreeMap<String, (u64, Vec<(WrittenBy, Guards)>)>,
+    /// The user of the write that was called last, by whom it was, and the other key whose profile it was to merge.
+    called_for: Option<(String, WrittenBy, Option<String>)>,
+    /// The last version of each user.
+    versions: BTreeMap<String, u64>,
+    log: Vec<Written>,
+}
+
+/// One write of a profile.
+#[derive(Debug)]
+struct Written {
+    user: String,
+    by: WrittenBy,
+    /// How far each lane was applied after it.
+    guards: Guards,
+    /// The key that became a pointer to the user with it.
+    merged: Option<String>,
 }
 
 /// Who writes a profile.
@@ -143,19 +155,24 @@ tokio::task_local! {
 impl Writes {
     /// Notes the write that was called last, if it took effect.
     fn note(&mut self, profiles: &MemoryProfileTable, journey: &Journey) {
-        let Some((user, by)) = self.called_for.take() else {
+        let Some((user, by, merged)) = self.called_for.take() else {
             return;
         };
         let Some(item) = profiles.item(&user) else {
             return;
         };
-        let (version, guards) = self.guards.entry(item.user_id.clone()).or_default();
+        let version = self.versions.entry(user.clone()).or_default();
         if *version == item.version {
             return;
         }
         *version = item.version;
         if let Ok(profile) = profile_state::decode(&item.state, item.version, &item.user_id, journey) {
-            guards.push((by, profile.guard.entries().iter().copied().collect()));
+            self.log.push(Written {
+                user,
+                by,
+                guards: profile.guard.entries().iter().copied().collect(),
+                merged,
+            });
         }
     }
 }
@@ -229,12 +246,13 @@ impl MemoryCloud {
             let mut writes = writes.lock().unwrap_or_else(PoisonError::into_inner);
             // Nothing comes between this and the call's effect, so the last write shows now and never later.
             writes.note(&profiles, &journey);
-            if call.operation == Operation::PutProfile {
+            if matches!(call.operation, Operation::PutProfile | Operation::MergeProfiles) {
                 let by = match IN_REDRIVE.try_with(|()| ()) {
                     Ok(()) => WrittenBy::Redrive,
                     Err(_) => WrittenBy::ProfileWriter,
                 };
-                writes.called_for = call.keys.first().map(|user| (user.clone(), by));
+                let other = call.keys.get(1).cloned();
+                writes.called_for = call.keys.first().map(|user| (user.clone(), by, other));
             }
             hook(Port::Profiles, call)
         });
@@ -287,6 +305,10 @@ impl MemoryCloud {
     pub fn outcome(&self, records: &[&Record]) -> Result<Outcome, String> {
         let mut outcome = Outcome::default();
         for item in self.profiles.items() {
+            if let Some(user) = item.merged_into {
+                outcome.pointers.insert(item.user_id, user);
+                continue;
+            }
             let profile = profile_state::decode(&item.state, item.version, &item.user_id, &self.journey)
                 .map_err(|error| format!("the profile of {}: {error}", item.user_id))?;
             let shown = compared(&item.user_id, &profile, &self.journey);
@@ -327,47 +349,71 @@ impl MemoryCloud {
     /// applied, as the guards in the stored versions tell: what a write moved its lanes' guards past is what it applied.
     /// That takes nothing from the check: a record that the guard passed and that was not folded is missing from the
     /// profile, one that was folded twice is in it twice, and within a lane the order is the stream's.
+    ///
+    /// Where keys turn out to be one user's, the same goes for all of them together: what one's events do depends on when
+    /// the other's profile became a part of it, and that is a write too.
     pub fn expected<'r>(&self, shards: &[Vec<&'r Record>]) -> Outcome {
         let by_partition_key = self.setup.parallelization_factor > 1;
         let mut ordered: Vec<&'r Record> = Vec::new();
-        let mut lanes_of_user: BTreeMap<String, BTreeMap<ShardKey, Vec<&'r Record>>> = BTreeMap::new();
+        let mut lanes: BTreeMap<(String, ShardKey), Vec<&'r Record>> = BTreeMap::new();
+        let mut names_others = false;
         for record in shards.iter().flatten() {
-            match user_of(record) {
-                None => ordered.push(record),
-                Some(user) => {
-                    let lanes = lanes_of_user.entry(user).or_default();
-                    lanes.entry(lane_of(record, by_partition_key)).or_default().push(record);
+            match usher_wire::event::decode(&record.data, record.arrived_at) {
+                Err(_) => ordered.push(record),
+                Ok(event) => {
+                    names_others |= event.alias.is_some();
+                    let lane = (event.user.into_owned(), lane_of(record, by_partition_key));
+                    lanes.entry(lane).or_default().push(record);
                 }
             }
         }
+        let mut lanes_of_user: BTreeMap<&str, usize> = BTreeMap::new();
+        for (user, _) in lanes.keys() {
+            *lanes_of_user.entry(user).or_default() += 1;
+        }
+        let by_writes: BTreeSet<String> = lanes_of_user
+            .into_iter()
+            .filter(|(_, lanes)| *lanes > 1 || names_others)
+            .map(|(user, _)| user.to_owned())
+            .collect();
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
         writes.note(&self.profiles, &self.journey);
-        for (user, mut lanes) in lanes_of_user {
-            if lanes.len() > 1 {
-                let parked = self.parked_places(&user).unwrap_or_default();
-                for (by, guards) in writes.guards.get(&user).into_iter().flat_map(|(_, guards)| guards) {
-                    let mut applied: Vec<&Record> = Vec::new();
-                    for (lane, records) in &mut lanes {
-                        let covered = guards.get(lane).map_or(0, |highest| {
-                            records.partition_point(|record| position_of(record) <= *highest)
-                        });
-                        applied.extend(records.drain(..covered));
-                    }
-                    match by {
-                        // One write is of one batch, and a batch is of one shard, in the order of the shard.
-                        WrittenBy::ProfileWriter => applied.sort_by_key(|record| position_of(record)),
-                        // A redrive takes the records in the order in which they were parked.
-                        WrittenBy::Redrive => applied.sort_by_key(|record| {
-                            let place = (record.shard_id.clone(), record.sequence_number.clone());
-                            parked.iter().position(|parked| *parked == place)
-                        }),
-                    }
-                    ordered.extend(applied);
+        let mut pointers: BTreeMap<&str, &str> = BTreeMap::new();
+        for written in &writes.log {
+            if let Some(merged) = &written.merged {
+                pointers.insert(merged, &written.user);
+            }
+            let mut applied: Vec<&Record> = Vec::new();
+            for ((user, lane), records) in lanes.iter_mut().filter(|((user, _), _)| by_writes.contains(user)) {
+                let (mut user, mut lane) = (user.as_str(), *lane);
+                while let Some(to) = pointers.get(user) {
+                    lane = lane.within(user);
+                    user = to;
+                }
+                if user != written.user {
+                    continue;
+                }
+                let covered = written.guards.get(&lane).map_or(0, |highest| {
+                    records.partition_point(|record| position_of(record) <= *highest)
+                });
+                applied.extend(records.drain(..covered));
+            }
+            match written.by {
+                // One write is of one batch, and a batch is of one shard, in the order of the shard.
+                WrittenBy::ProfileWriter => applied.sort_by_key(|record| position_of(record)),
+                // A redrive takes the records in the order in which they were parked.
+                WrittenBy::Redrive => {
+                    let parked = self.parked_places(&written.user).unwrap_or_default();
+                    applied.sort_by_key(|record| {
+                        let place = (record.shard_id.clone(), record.sequence_number.clone());
+                        parked.iter().position(|parked| *parked == place)
+                    });
                 }
             }
-            // The rest: the only lane, or records after the last applied one, which can change nothing.
-            ordered.extend(lanes.into_values().flatten());
+            ordered.extend(applied);
         }
+        // The rest: the only lane, or records after the last applied one, which can change nothing.
+        ordered.extend(lanes.into_values().flatten());
         fold(&self.journey, ordered, by_partition_key)
     }
 
@@ -667,6 +713,7 @@ pub fn compare(expected: &Outcome, found: &Outcome) -> Result<(), String> {
         }
         Ok(())
     }
+    first("pointer", &expected.pointers, &found.pointers, String::clone)?;
     first("profile", &expected.profiles, &found.profiles, String::clone)?;
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
     first("trigger", &expected.triggers, &found.triggers, text)?;

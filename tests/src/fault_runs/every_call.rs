@@ -1,7 +1,8 @@
 //! Every call of one fixed run fails in every way.
 //!
 //! The run has two shards, two containers of profile-writer, users in parallel and a user in both shards, triggers that
-//! need an outbox, bad records, a producer's repeats, late events and batches that come again; then trigger-delivery
+//! need an outbox, bad records, a producer's repeats, late events, batches that come again and users who turn out to be
+//! one; then trigger-delivery
 //! takes what came on the triggers stream. Its calls are counted without faults. Then, for each call and each fault that
 //! the call can meet, it runs with exactly that fault at that call, and also with a second one at a later call.
 
@@ -58,7 +59,7 @@ static THE_JOURNEY: LazyLock<Arc<Journey>> =
     LazyLock::new(|| Arc::new(Journey::parse(JOURNEY).unwrap_or_else(|errors| panic!("{errors}"))));
 
 /// The interactions: shard, user, type, event number, and how many minutes late it is. An event number that was there
-/// before is the producer's repeat.
+/// before is the producer's repeat. A user `?x` is anonymous, `fay+x` has both ids, and `hal<fay` was `fay` before.
 const INTERACTIONS: &[(usize, &str, &str, u32, i64)] = &[
     (0, "ann", "sign_up", 1, 0),
     (0, "ben", "sign_up", 2, 0),
@@ -80,6 +81,17 @@ const INTERACTIONS: &[(usize, &str, &str, u32, i64)] = &[
     (1, "cat", "click", 17, 0),
     (0, "dan", "click", 18, 0),
     (1, "ann", "click", 19, 0),
+    (0, "?x", "page_view", 20, 0),
+    (0, "?x", "click", 21, 0),
+    (1, "fay+x", "sign_up", 22, 0),
+    (0, "?x", "click", 23, 0),
+    (0, "gus+x", "click", 24, 0),
+    (1, "?y", "click", 25, 0),
+    (1, "gus+y", "click", 26, 0),
+    (1, "?y", "page_view", 27, 0),
+    (0, "hal<fay", "alias", 28, 0),
+    (0, "fay", "click", 30, 0),
+    (1, "?x", "click", 29, 0),
 ];
 
 /// What is delivered to profile-writer: container, shard, first record, the one after the last. Some go back to records
@@ -92,19 +104,37 @@ const BATCHES: &[(usize, usize, usize, usize)] = &[
     (0, 0, 7, 10),
     (1, 0, 0, 12),
     (0, 1, 6, 8),
+    // Someone anonymous, whom another container then finds to be fay; the first one still remembers the profile. A second
+    // user of the same device; a user and their anonymous events in one batch; fay turns out to be hal.
+    (0, 0, 12, 14),
+    (1, 1, 8, 9),
+    (0, 0, 14, 16),
+    (1, 1, 9, 12),
+    (0, 0, 16, 18),
+    (1, 1, 12, 13),
+    (1, 0, 12, 18),
+    (0, 1, 8, 13),
 ];
 
 fn shards() -> Vec<Vec<Record>> {
     let mut shards = vec![Vec::new(), Vec::new()];
     for (index, (shard, user, event_type, event_number, late_min)) in INTERACTIONS.iter().enumerate() {
         let arrived_at = Timestamp::from_epoch_ms(START_MS + index as i64 * MINUTE_MS);
-        let event: Value = json!({
+        let mut event: Value = json!({
             "event_id": format!("e-{event_number}"),
             "event_type": event_type,
             "timestamp": arrived_at.minus_ms(late_min * MINUTE_MS).to_string(),
-            "user_id": user,
             "category": format!("c-{}", event_number % 3),
         });
+        let members = match (user.strip_prefix('?'), user.split_once('+'), user.split_once('<')) {
+            (Some(anonymous), ..) => vec![("anonymous_id", anonymous)],
+            (_, Some((user, anonymous)), _) => vec![("user_id", user), ("anonymous_id", anonymous)],
+            (.., Some((user, previous))) => vec![("user_id", user), ("previous_id", previous)],
+            _ => vec![("user_id", *user)],
+        };
+        for (member, id) in members {
+            event[member] = id.into();
+        }
         let data = if *event_type == "bad" {
             format!("not an event: {index}")
         } else {
@@ -301,6 +331,7 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
         return Err(format!("not delivered exactly once: {:?}", cloud.deliveries()));
     }
     survived.triggers = expected.triggers.len() as u64;
+    survived.pointers = expected.pointers.len() as u64;
     survived.repeated_triggers = cloud.trigger_records() as u64 - survived.triggers;
     for (fault, port, operation) in met.iter() {
         survived.note(fault, *port, *operation);

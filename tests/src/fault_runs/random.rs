@@ -157,6 +157,7 @@ pub async fn run_plan(plan: &Plan, seed: u64) -> Result<Survived, String> {
     cloud.check_decisions(&expected.triggers, !disturbance.overlaps)?;
 
     survived.triggers = expected.triggers.len() as u64;
+    survived.pointers = expected.pointers.len() as u64;
     survived.repeated_triggers = cloud.trigger_records() as u64 - survived.triggers;
     faults.count_into(&mut survived);
     Ok(survived)
@@ -209,15 +210,19 @@ impl Plan {
             concurrency: random.choice([1, 1, 2, 4]).unwrap_or(1),
             needs_receipt: random.u8(0..4) > 0,
         };
+        // Users of whom some turn out to be one: anonymous before, on a shared device, or with another id before. Each key
+        // has lanes of its own.
+        let merges_users = random.bool();
         // A repeat that was settled in one lane and comes again is known by its id only while that is remembered, and
         // other lanes fill that window meanwhile: the limit that P2 names. With one lane the guard knows.
-        let journey = if spreads_users {
+        let journey = if spreads_users || merges_users {
             ALL_IDS.clone()
         } else {
             FEW_IDS.clone()
         };
-        let shards = shards(random, spreads_users);
-        let damage = random.bool().then(|| DamagePlan::of(random));
+        let shards = shards(random, spreads_users, merges_users);
+        // A profile that can't be read isn't merged until it can be, which no fold of all records tells.
+        let damage = (!merges_users && random.bool()).then(|| DamagePlan::of(random));
         Plan {
             journey,
             setup,
@@ -228,7 +233,7 @@ impl Plan {
 }
 
 /// Random records, by shard.
-fn shards(random: &mut Rng, spreads_users: bool) -> Vec<Vec<Record>> {
+fn shards(random: &mut Rng, spreads_users: bool, merges_users: bool) -> Vec<Vec<Record>> {
     let mut shards = vec![Vec::new(); random.usize(1..=3)];
     let mut numbers: Vec<SequenceNumbers> = shards.iter().map(|_| SequenceNumbers::of(random)).collect();
     let users = random.usize(1..=5);
@@ -243,16 +248,21 @@ fn shards(random: &mut Rng, spreads_users: bool) -> Vec<Vec<Record>> {
         };
         arrived_at = arrived_at.plus_ms(pause_s * SECOND_MS);
         let user = random.usize(0..users);
+        let ids = if merges_users {
+            Ids::of(random, user, users)
+        } else {
+            Ids::Known(user)
+        };
         let partition_key = match random.u8(0..3) {
             part @ 1.. if spreads_users => format!("device-{user}-{part}"),
-            _ => format!("u-{user}"),
+            _ => ids.key(),
         };
         let shard = hash_bytes(partition_key.as_bytes()) as usize % shards.len();
         let data = if random.u8(0..12) == 0 {
             bad_record(random, index).into_bytes()
         } else {
             let repeated = last_of_user.get(&user).filter(|_| random.u8(0..8) == 0).cloned();
-            let event = repeated.unwrap_or_else(|| event(random, index, user, arrived_at));
+            let event = repeated.unwrap_or_else(|| event(random, index, ids, arrived_at));
             last_of_user.insert(user, event.clone());
             event.to_string().into_bytes()
         };
@@ -268,7 +278,65 @@ fn shards(random: &mut Rng, spreads_users: bool) -> Vec<Vec<Record>> {
     shards
 }
 
-fn event(random: &mut Rng, index: usize, user: usize, arrived_at: Timestamp) -> Value {
+/// Whose event it is.
+#[derive(Clone, Copy, Debug)]
+enum Ids {
+    Known(usize),
+    Anonymous(usize),
+    /// A user, and who they were before they were known.
+    Both(usize, usize),
+    /// A user, and which one they were before.
+    Renamed(usize, usize),
+}
+
+impl Ids {
+    /// Most of a user and a device of their own, some of somebody else's.
+    fn of(random: &mut Rng, user: usize, users: usize) -> Ids {
+        let other = |random: &mut Rng| {
+            if random.u8(0..3) == 0 {
+                random.usize(0..users)
+            } else {
+                user
+            }
+        };
+        match random.u8(0..16) {
+            0..6 => Ids::Known(user),
+            6..11 => Ids::Anonymous(other(random)),
+            11..15 => Ids::Both(user, other(random)),
+            _ => Ids::Renamed(user, random.usize(0..users)),
+        }
+    }
+
+    /// The key of the profile that it names.
+    fn key(self) -> String {
+        match self {
+            Ids::Anonymous(anonymous) => format!("anonymous:a-{anonymous}"),
+            Ids::Known(user) | Ids::Both(user, _) | Ids::Renamed(user, _) => format!("u-{user}"),
+        }
+    }
+
+    fn write(self, event: &mut Value) {
+        let user = match self {
+            Ids::Known(user) | Ids::Both(user, _) | Ids::Renamed(user, _) => Some(user),
+            Ids::Anonymous(_) => None,
+        };
+        if let Some(user) = user {
+            event["user_id"] = format!("u-{user}").into();
+        }
+        match self {
+            Ids::Known(_) => {}
+            Ids::Anonymous(anonymous) | Ids::Both(_, anonymous) => {
+                event["anonymous_id"] = format!("a-{anonymous}").into();
+            }
+            Ids::Renamed(_, previous) => {
+                event["event_type"] = "alias".into();
+                event["previous_id"] = format!("u-{previous}").into();
+            }
+        }
+    }
+}
+
+fn event(random: &mut Rng, index: usize, ids: Ids, arrived_at: Timestamp) -> Value {
     const TYPES: [&str; 9] = [
         "click",
         "click",
@@ -292,10 +360,10 @@ fn event(random: &mut Rng, index: usize, user: usize, arrived_at: Timestamp) -> 
         "event_id": format!("e-{index}"),
         "event_type": random.choice(TYPES).unwrap_or("click"),
         "timestamp": arrived_at.minus_ms(late_s * SECOND_MS).to_string(),
-        "user_id": format!("u-{user}"),
         "category": format!("c-{category}"),
         "properties": { "ms": f64::from(category) + 0.1 },
     });
+    ids.write(&mut event);
     if event["event_type"] == "identify" {
         event["traits"] = json!({ "plan": if random.bool() { "team" } else { "free" } });
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use usher_domain::event::{ArrivedEvent, Shard};
 use usher_domain::guard::ShardKey;
 use usher_domain::journey::Journey;
-use usher_domain::plan::plan_user;
+use usher_domain::merge::Household;
 use usher_domain::profile::Profile;
 use usher_domain::sequence_number::Position;
 use usher_wire::reject::RejectReason;
@@ -21,6 +21,8 @@ pub type Place = (String, String);
 pub struct Outcome {
     /// The profiles, as [`compared`] shows them.
     pub profiles: BTreeMap<String, String>,
+    /// The users that other keys turned out to be, by key.
+    pub pointers: BTreeMap<String, String>,
     /// The triggers, by id, as they are on the stream.
     pub triggers: BTreeMap<String, Vec<u8>>,
     /// The rejected records, with the reason.
@@ -32,8 +34,8 @@ pub struct Outcome {
 pub fn compared(user: &str, profile: &Profile, journey: &Journey) -> String {
     let json = profile_json::to_json(user, profile, journey, profile.now);
     format!(
-        "{json} {:?} {:?} {:?}",
-        profile.recent_event_ids, profile.rules, profile.now
+        "{json} {:?} {:?} {:?} {:?}",
+        profile.recent_event_ids, profile.rules, profile.now, profile.aliases
     )
 }
 
@@ -65,10 +67,11 @@ pub fn user_of(record: &Record) -> Option<String> {
     Some(event.user.into_owned())
 }
 
-/// Folds records one by one in the order in which they are given. What matters is each user's own order.
+/// Folds records one by one in the order in which they are given. What matters is each user's own order, and where users
+/// turn out to be one, that of all of them.
 pub fn fold<'r>(journey: &Journey, records: impl IntoIterator<Item = &'r Record>, by_partition_key: bool) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut profiles: BTreeMap<String, Profile> = BTreeMap::new();
+    let mut household = Household::new();
     for record in records {
         let event = match usher_wire::event::decode(&record.data, record.arrived_at) {
             Ok(event) => event,
@@ -82,27 +85,27 @@ pub fn fold<'r>(journey: &Journey, records: impl IntoIterator<Item = &'r Record>
             key: lane_of(record, by_partition_key),
             id: record.shard_id.clone(),
         };
-        let user = event.user.to_string();
         let arrived = ArrivedEvent {
             event,
             arrived_at: record.arrived_at,
             shard: &shard,
             position: position_of(record),
         };
-        let profile = profiles.remove(&user).unwrap_or_else(|| Profile::new(journey));
-        let mut plan = plan_user(journey, profile, [&arrived]);
-        for decided in plan.profile.outbox.drain(..) {
+        for decided in household.apply(journey, &arrived).triggers {
             outcome
                 .triggers
                 .insert(decided.id.to_string(), trigger::to_json(&decided));
         }
-        profiles.insert(user, plan.profile);
     }
-    // A user of whom nothing was applied has no item.
-    profiles.retain(|_, profile| profile.applied_events > 0);
-    outcome.profiles = profiles
-        .iter()
-        .map(|(user, profile)| (user.clone(), compared(user, profile, journey)))
+    outcome.pointers = household
+        .pointers()
+        .map(|(key, user)| (key.to_owned(), user.to_owned()))
+        .collect();
+    outcome.profiles = household
+        .profiles()
+        // A user of whom nothing was applied has no item.
+        .filter(|(_, profile)| profile.applied_events > 0)
+        .map(|(user, profile)| (user.to_owned(), compared(user, profile, journey)))
         .collect();
     outcome
 }

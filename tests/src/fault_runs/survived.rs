@@ -23,9 +23,10 @@ pub enum Port {
 }
 
 /// The calls that can fail, in the order of the table's columns.
-const CALLS: [(Port, Operation, &str); 9] = [
+const CALLS: [(Port, Operation, &str); 10] = [
     (Port::Profiles, Operation::GetProfiles, "read profiles"),
     (Port::Profiles, Operation::PutProfile, "write a profile"),
+    (Port::Profiles, Operation::MergeProfiles, "merge two profiles"),
     (Port::Profiles, Operation::ParkProfile, "mark as parked"),
     (Port::Triggers, Operation::PutRecords, "put triggers"),
     (Port::Rejected, Operation::PutRecords, "put rejects"),
@@ -129,6 +130,8 @@ pub struct Survived {
     pub triggers: u64,
     /// How often a trigger came on the stream again.
     pub repeated_triggers: u64,
+    /// Keys that turned out to be another user's.
+    pub pointers: u64,
     /// Users whose stored profile could not be read for a while.
     pub damaged_users: u64,
     /// Their records that were parked, each counted once.
@@ -179,6 +182,7 @@ impl Survived {
         self.cold_starts += other.cold_starts;
         self.triggers += other.triggers;
         self.repeated_triggers += other.repeated_triggers;
+        self.pointers += other.pointers;
         self.damaged_users += other.damaged_users;
         self.parked_records += other.parked_records;
         self.redrives += other.redrives;
@@ -210,7 +214,7 @@ impl fmt::Display for Survived {
             formatter,
             "\n{} runs: {} records, delivered {} times in {} invocations ({} at the same time as another one of the same records, \
              {} in a container that began cold). {} faults. {} triggers, which came on the stream {} times more. \
-             {} users had a profile that could not be read for a while: {} records of theirs were parked, and {} redrives, \
+             {} keys turned out to be another user's. {} users had a profile that could not be read for a while: {} records of theirs were parked, and {} redrives, \
              each of which could fail too, applied them. Zero lost, zero twice.",
             grouped(self.runs),
             grouped(self.records),
@@ -221,6 +225,7 @@ impl fmt::Display for Survived {
             grouped(all),
             grouped(self.triggers),
             grouped(self.repeated_triggers),
+            grouped(self.pointers),
             grouped(self.damaged_users),
             grouped(self.parked_records),
             grouped(self.redrives),

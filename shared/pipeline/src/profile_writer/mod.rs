@@ -6,14 +6,20 @@
 //! That goes in rounds, nearly always one. A user whose outbox was stored unsent, or read before anyone emptied it, has it
 //! sent in the first round and is planned in the second; one whose events fill the outbox goes on in the next.
 //!
+//! A key may turn out to be another user's: then its item becomes a pointer, and its events go to that user
+//! ([`usher_domain::merge`]).
+//!
 //! A user whose profile can't be written is parked: the events wait on `rejected`, in order, and later ones follow.
 
 mod budget;
+mod identity;
 mod parking;
 pub(crate) mod records;
 mod tally;
 mod users;
+mod work_events;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -32,9 +38,10 @@ use crate::put_records::{PutResult, put_all};
 use crate::response::{BatchResponse, RetryPoint};
 use crate::telemetry::TelemetryEvent;
 use budget::Budget;
+use identity::Namings;
 use records::{Decoded, decode_records, lanes_of, rejected_record};
 use tally::Tally;
-use users::{UserFailure, UserWork};
+use users::{UserFailure, UserWork, parted};
 
 /// What profile-writer needs from the outside.
 #[derive(Clone, Debug)]
@@ -141,26 +148,44 @@ where
         let mut open = self.load(&groups, budget.read, &mut tally).await;
         let mut failures = Failures::default();
         let mut parked = Vec::new();
+        let namings = Namings::of(&events, &groups);
+        // Users who failed: whoever turns out to be one of them comes again with them (P3).
+        let mut failed: HashSet<String> = HashSet::new();
         while !open.is_empty() {
-            let writes = open.drain(..).map(|user| self.write_user(user, budget.write));
+            let goes = self.get_ready(&mut open, &namings, budget.write, &mut tally).await;
+            let (going, mut waiting) = parted(std::mem::take(&mut open), &goes);
+            let writes = going.into_iter().map(|user| self.write_user(user, budget.write));
             let written: Vec<_> = futures::stream::iter(writes)
                 .buffer_unordered(self.config.write_concurrency.max(1))
                 .collect()
                 .await;
             let mut stored = Vec::with_capacity(written.len());
-            for (user, write, result) in written {
+            let mut merged: HashMap<String, String> = HashMap::new();
+            let mut has_moved = false;
+            for (mut user, write, result) in written {
                 tally.note_attempts(&write);
                 match result {
                     Ok(()) => {
                         tally.note_write(&user, &write, &record_of_event, &events);
+                        if let Some(key) = write.merged {
+                            merged.insert(key, user.events.user().to_owned());
+                        }
                         stored.push(user);
                     }
+                    Err(UserFailure::Moved(to)) => {
+                        self.cache.put_pointer(user.events.user(), &to);
+                        user.follow(&to);
+                        has_moved = true;
+                        waiting.push(user);
+                    }
                     Err(UserFailure::Parked(parking)) => {
+                        failed.insert(user.events.user().to_owned());
                         parked.push(self.sort_out(user, parking, &mut tally, &record_of_event));
                     }
                     Err(UserFailure::Unavailable(why)) => {
                         retry_point.lower_to(record_of_event[user.first_open_event()]);
                         failures.note(why);
+                        failed.insert(user.events.user().to_owned());
                     }
                 }
             }
@@ -175,6 +200,21 @@ where
             .await;
             // Those whose outbox was not empty, or became full, go on with their other events now that it is empty.
             open.extend(stored.into_iter().filter(|user| !user.is_done()));
+            // Those whose profile became part of another's follow it there.
+            for user in waiting.iter_mut().filter(|_| !merged.is_empty()) {
+                if let Some(to) = merged.get(user.events.user()) {
+                    user.follow(to);
+                    has_moved = true;
+                }
+            }
+            open.append(&mut waiting);
+            if has_moved {
+                open = self.look_up(open, budget.write, &mut tally).await;
+                for user in open.iter_mut().filter(|user| failed.contains(user.events.user())) {
+                    let why = "the user that it turned out to be has failed in this batch".to_owned();
+                    user.blocked = Some(UserFailure::Unavailable(why));
+                }
+            }
         }
 
         self.park(parked, &envelope, &budget, &mut tally, &mut retry_point, &mut failures)

@@ -87,29 +87,30 @@ impl Parking {
     /// applied.
     fn sort(&self, journey: &Journey, user: &UserWork<'_>) -> Vec<(usize, Result<EventOutcome, Reject>)> {
         let mut is_first = true;
-        let indices = user.events.indices()[user.done..].iter().copied();
-        let sorted = indices
-            .zip(user.events.events().skip(user.done))
-            .map(|(index, arrived)| {
-                let settled = self.profile.as_ref().and_then(|profile| {
-                    let outcome = fold::outcome(journey.dispatch(&arrived.event.event_type), profile, arrived);
-                    matches!(
-                        outcome,
-                        EventOutcome::Redelivered | EventOutcome::Ignored | EventOutcome::Woken
-                    )
-                    .then_some(outcome)
-                });
-                let became = settled.ok_or_else(|| {
-                    let follows = !std::mem::take(&mut is_first) && self.reason == RejectReason::ProfileTooLarge;
-                    let (reason, detail) = if follows {
-                        (RejectReason::UserParked, "an event before it is parked".to_owned())
-                    } else {
-                        (self.reason, self.detail.clone())
-                    };
-                    Reject::new(reason, "user_id", detail)
-                });
-                (index, became)
+        let open = (user.done..user.events.len()).filter_map(|position| {
+            let index = user.events.index(position)?;
+            Some((index, user.events.arrived(position)?))
+        });
+        let sorted = open.map(|(index, arrived)| {
+            let settled = self.profile.as_ref().and_then(|profile| {
+                let outcome = fold::outcome(journey.dispatch(&arrived.event.event_type), profile, &arrived);
+                matches!(
+                    outcome,
+                    EventOutcome::Redelivered | EventOutcome::Ignored | EventOutcome::Woken
+                )
+                .then_some(outcome)
             });
+            let became = settled.ok_or_else(|| {
+                let follows = !std::mem::take(&mut is_first) && self.reason == RejectReason::ProfileTooLarge;
+                let (reason, detail) = if follows {
+                    (RejectReason::UserParked, "an event before it is parked".to_owned())
+                } else {
+                    (self.reason, self.detail.clone())
+                };
+                Reject::new(reason, "user_id", detail)
+            });
+            (index, became)
+        });
         sorted.collect()
     }
 }
@@ -242,6 +243,9 @@ where
 
     /// Whether the user's open events are to be parked on this item too.
     fn is_still_to_park(&self, item: &ProfileItem, user: &UserWork<'_>) -> bool {
+        if item.merged_into.is_some() {
+            return false;
+        }
         if item.parked_since.is_some() {
             return true;
         }
@@ -252,13 +256,16 @@ where
         if !profile.outbox.is_empty() {
             return false;
         }
-        let open = user.events.events().skip(user.done);
-        let next = open.into_iter().find(|arrived| {
+        let mut open = (user.done..user.events.len()).filter_map(|position| user.events.arrived(position));
+        let next = open.find(|arrived| {
             let dispatch = self.journey.dispatch(&arrived.event.event_type);
             fold::outcome(dispatch, &profile, arrived) == EventOutcome::Applied
         });
         next.is_some_and(|arrived| {
-            let plan = plan_user(&self.journey, profile, [arrived]);
+            // Whatever other profile it names was left alone when it did not fit.
+            let mut arrived = arrived.into_owned();
+            arrived.event.alias = None;
+            let plan = plan_user(&self.journey, profile, [&arrived]);
             profile_state::encode(&plan.profile, &self.journey).len() > PROFILE_STATE_BYTES_MAX
         })
     }

@@ -59,6 +59,8 @@ impl Tally {
         self.telemetry.conflicts += write.conflicts;
         self.telemetry.write_units += write.write_units;
         self.telemetry.triggers_expired += write.triggers_expired;
+        self.telemetry.merged += write.merges;
+        self.telemetry.merges_deferred += write.merges_deferred;
     }
 
     /// A user was written, or had nothing to write.
@@ -70,11 +72,11 @@ impl Tally {
         events: &[ArrivedEvent<'_>],
     ) {
         self.rules.add(&write.rules);
-        for (event, outcome) in user.events.indices()[write.from..].iter().zip(&write.outcomes) {
-            let record = record_of_event[*event];
+        for (event, outcome) in user.events.indices(write.from).zip(&write.outcomes) {
+            let record = record_of_event[event];
             self.outcomes[record] = RecordOutcome::Event(*outcome);
             if *outcome == EventOutcome::Applied {
-                let latency_ms = write.written_at.ms_since(events[*event].arrived_at).max(0) as u64;
+                let latency_ms = write.written_at.ms_since(events[event].arrived_at).max(0) as u64;
                 self.event_to_applied_ms.push((record, latency_ms));
             }
         }

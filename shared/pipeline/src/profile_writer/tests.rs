@@ -530,15 +530,15 @@ fn long_category(number: u64) -> String {
 #[tokio::test]
 async fn p5_what_makes_a_profile_too_large_for_now_goes_first() {
     let world = World::of(&growing_journey(30));
-    let clicks: Vec<_> = (0..40)
+    let clicks: Vec<_> = (0..45)
         .map(|number| categorised(number, "a", "click", &long_category(number)))
         .collect();
-    assert_eq!(world.run(&clicks).await.counted.applied, 40);
-    let mut batch: Vec<_> = (40..55).map(|number| event(number, "a", "hint")).collect();
+    assert_eq!(world.run(&clicks).await.counted.applied, 45);
+    let mut batch: Vec<_> = (45..60).map(|number| event(number, "a", "hint")).collect();
     world.triggers.faults().inject(Fault::Refuse);
     assert_eq!(world.run(&batch).await.retried_from, Some(0));
     assert_eq!(world.profile("a").expect("stored").outbox.len(), 15);
-    batch.extend((55..58).map(|number| categorised(number, "a", "click", &long_category(number))));
+    batch.extend((60..63).map(|number| categorised(number, "a", "click", &long_category(number))));
     let with_clicks = world.profiles.item("a").expect("stored").state.len() + 3 * 30 * long_category(0).len();
     assert!(with_clicks > PROFILE_STATE_BYTES_MAX, "{with_clicks}");
     let ran = world.run(&batch).await;
@@ -546,7 +546,7 @@ async fn p5_what_makes_a_profile_too_large_for_now_goes_first() {
         (ran.retried_from, ran.counted.redelivered, ran.counted.applied),
         (None, 15, 3)
     );
-    let causes: Vec<_> = (40..55).map(|number| format!("e-{number}")).collect();
+    let causes: Vec<_> = (45..60).map(|number| format!("e-{number}")).collect();
     assert_eq!(world.causes(), causes);
     assert!(world.profile("a").expect("stored").outbox.is_empty());
 }

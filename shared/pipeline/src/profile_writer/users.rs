@@ -1,13 +1,15 @@
 //! Reading, planning and writing one user (P4).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use futures::StreamExt;
 use tokio::time::Instant;
 use usher_domain::batch::{UserEvents, UserGroups};
 use usher_domain::fold::EventOutcome;
-use usher_domain::limits::OUTBOX_RESEND_AGE_MS_MAX;
-use usher_domain::plan::plan_user;
+use usher_domain::limits::{OUTBOX_RESEND_AGE_MS_MAX, POINTERS_MAX};
+use usher_domain::merge::{merge_profiles, remember_alias};
+use usher_domain::plan::Stopped;
 use usher_domain::profile::Profile;
 use usher_domain::rules::RuleCounts;
 use usher_domain::time::Timestamp;
@@ -17,10 +19,12 @@ use usher_wire::profile_state;
 use super::ProfileWriter;
 use super::parking::Parking;
 use super::tally::Tally;
+use super::work_events::WorkEvents;
 use crate::ports::{
-    CallError, GET_USERS_MAX, PROFILE_STATE_BYTES_MAX, ParkTarget, ProfileItem, ProfileTable, PutAnswer, RecordStream,
-    TelemetrySink, WallClock,
+    CallError, GET_USERS_MAX, MergeAnswer, MergeSide, MergeWrite, PROFILE_STATE_BYTES_MAX, ParkTarget, ProfileItem,
+    ProfileTable, PutAnswer, RecordStream, TelemetrySink, WallClock,
 };
+use crate::profile_cache::Remembered;
 use crate::put_records::PutResult;
 use crate::retry::{Backoff, chain, until_answered};
 
@@ -35,7 +39,7 @@ pub(super) const CONFLICTS_MAX: u64 = 8;
 /// A user's events of a batch and the profile that they go to.
 #[derive(Debug)]
 pub(super) struct UserWork<'g> {
-    pub events: UserEvents<'g>,
+    pub events: WorkEvents<'g>,
     /// The profile, as it is stored but for its outbox; none while another part of the flow has it, and after a write
     /// of which it is not known whether it took effect.
     pub profile: Option<Profile>,
@@ -43,10 +47,68 @@ pub(super) struct UserWork<'g> {
     pub state_bytes: usize,
     /// Events that were planned and stored.
     pub done: usize,
+    /// Only events before this index in the batch are planned in this round.
+    pub bound: usize,
+    /// Another profile that the next event names as the same user's.
+    pub meeting: Meeting,
+    /// Whether the profile has to be looked up.
+    pub is_unread: bool,
+    /// Why the stored profile can't be used, or could not be read.
+    pub blocked: Option<UserFailure>,
+    /// Pointers that were followed to the profile.
+    pub pointers: usize,
+    /// How many other profiles were looked at for it in this batch.
+    pub meetings: usize,
     /// How often another container wrote in between.
     conflicts: u64,
-    /// Why the stored profile can't be used, or could not be read.
-    blocked: Option<UserFailure>,
+}
+
+/// What is to be done about another profile that is the same user's.
+#[derive(Debug, Default)]
+pub(super) enum Meeting {
+    /// Nothing.
+    #[default]
+    None,
+    /// It is to be looked up: this is its key.
+    Wanted(String),
+    /// It becomes part of the user's with the next write.
+    Ready(Box<Other>),
+    /// It is the user's already, or another's: its key is only to be remembered.
+    Known(String),
+}
+
+/// Another profile that is the same user's, as it is stored but for its outbox.
+#[derive(Debug)]
+pub(super) struct Other {
+    pub key: String,
+    /// None where none is stored.
+    pub profile: Option<Profile>,
+}
+
+impl Meeting {
+    /// The key of the other profile.
+    fn key(&self) -> Option<&str> {
+        match self {
+            Meeting::None => None,
+            Meeting::Wanted(key) | Meeting::Known(key) => Some(key),
+            Meeting::Ready(other) => Some(&other.key),
+        }
+    }
+
+    /// The other profile, where it is to be merged.
+    fn other(&self) -> Option<&Profile> {
+        match self {
+            Meeting::Ready(other) => other.profile.as_ref(),
+            Meeting::None | Meeting::Wanted(_) | Meeting::Known(_) => None,
+        }
+    }
+
+    fn other_mut(&mut self) -> Option<&mut Profile> {
+        match self {
+            Meeting::Ready(other) => other.profile.as_mut(),
+            Meeting::None | Meeting::Wanted(_) | Meeting::Known(_) => None,
+        }
+    }
 }
 
 /// What it took to write a user once.
@@ -65,6 +127,12 @@ pub(super) struct UserWrite {
     pub writes: u64,
     pub conflicts: u64,
     pub write_units: f64,
+    /// The key whose profile became part of the user's, or that never had one: it is a pointer now.
+    pub merged: Option<String>,
+    /// Whether there was a profile to merge.
+    pub merges: u64,
+    /// Events that were to merge another profile and left it alone, because it could not be.
+    pub merges_deferred: u64,
 }
 
 /// Why a user's events can't be settled.
@@ -74,27 +142,94 @@ pub(super) enum UserFailure {
     Unavailable(String),
     /// The profile can't be written: they wait on `rejected` until it is mended.
     Parked(Box<Parking>),
+    /// The user turned out to be this one: the events go there.
+    Moved(String),
 }
 
-impl UserWork<'_> {
+impl<'g> UserWork<'g> {
+    /// The events of one key, whose profile has to be looked up.
+    pub fn of(events: UserEvents<'g>) -> UserWork<'g> {
+        UserWork {
+            events: WorkEvents::of(events),
+            profile: None,
+            state_bytes: 0,
+            done: 0,
+            bound: usize::MAX,
+            meeting: Meeting::None,
+            is_unread: true,
+            blocked: None,
+            pointers: 0,
+            meetings: 0,
+            conflicts: 0,
+        }
+    }
+
     /// The index of the user's first event of the batch.
     pub fn first_event(&self) -> usize {
-        self.events.indices().first().copied().unwrap_or(0)
+        self.events.first().map_or(0, |(index, _)| index)
+    }
+
+    /// The index of the next event that is to be planned; beyond all where none is.
+    pub fn next_event(&self) -> usize {
+        self.events.index(self.done).unwrap_or(usize::MAX)
+    }
+
+    /// The events go to the profile of `to`, to which this one points.
+    pub fn follow(&mut self, to: &str) {
+        self.events.follow(to);
+        self.profile = None;
+        self.state_bytes = 0;
+        self.is_unread = true;
+        self.meeting = Meeting::None;
+        self.pointers += 1;
+        if self.pointers > POINTERS_MAX {
+            let why = format!(
+                "over {POINTERS_MAX} pointers lead from one user to the next, or they go round: mend the item's merged_into"
+            );
+            self.blocked = Some(Parking::unreadable(ParkTarget::Unreadable, why).into());
+            self.is_unread = false;
+        }
+    }
+
+    /// Takes in the events of another key that go to the same profile.
+    pub fn join(&mut self, other: UserWork<'g>) {
+        self.done = self.events.join(self.done, other.events, other.done);
+        // Whichever has looked the profile up.
+        if self.is_unread && !other.is_unread {
+            self.profile = other.profile;
+            self.state_bytes = other.state_bytes;
+            self.blocked = other.blocked;
+            self.is_unread = false;
+        }
+        self.meetings += other.meetings;
+        self.conflicts = self.conflicts.max(other.conflicts);
+        self.pointers = self.pointers.max(other.pointers);
+    }
+
+    /// Another container changed the other profile: it is looked up again.
+    fn want_meeting_again(&mut self) {
+        if let Meeting::Ready(other) = std::mem::take(&mut self.meeting) {
+            self.meeting = Meeting::Wanted(other.key);
+        }
+    }
+
+    /// The next event, and later ones that name the same profile, are planned as if they did not: a later batch tries
+    /// again.
+    pub fn defer_meeting(&mut self) {
+        if let Some(key) = std::mem::take(&mut self.meeting).key() {
+            self.events.leave_alias(self.done, key);
+        }
     }
 
     /// The index of the first event that is not settled yet: what comes before it was stored by an earlier write.
     pub fn first_open_event(&self) -> usize {
-        self.events
-            .indices()
-            .get(self.done)
-            .copied()
-            .unwrap_or_else(|| self.first_event())
+        self.events.index(self.done).unwrap_or_else(|| self.first_event())
     }
 
     /// Whether a trigger was caused by a record of this batch, now or when the batch was delivered before. The others
     /// come from an outbox that was stored long ago.
     pub fn has_caused(&self, trigger: &Trigger) -> bool {
-        self.events.events().next().is_some_and(|first| {
+        self.events.first().is_some_and(|(_, first)| {
             first.shard.id == trigger.cause.shard_id && first.position.sequence_number <= trigger.cause.sequence_number
         })
     }
@@ -104,16 +239,28 @@ impl UserWork<'_> {
     /// The age is that at the user's first arrival in the batch, not at its last: where the triggers of a record could
     /// not be sent, the batch comes again from that record or an earlier one, so they are never too old then, however
     /// long a time a batch spans (with the clock of the data, that may be months).
-    fn expire_triggers(&self, profile: &mut Profile) -> u64 {
-        let held = profile.outbox.len();
-        if held == 0 {
-            return 0;
+    fn expire_triggers(&mut self, profile: &mut Profile) -> u64 {
+        let mut expired = 0;
+        let others = self.meeting.other_mut();
+        for outbox in [Some(profile), others]
+            .into_iter()
+            .flatten()
+            .map(|profile| &mut profile.outbox)
+        {
+            if !outbox.is_empty()
+                && let Some(first) = self.events.earliest_arrival()
+            {
+                let held = outbox.len();
+                outbox.retain(|trigger| first.ms_since(trigger.decided_at) <= OUTBOX_RESEND_AGE_MS_MAX);
+                expired += held - outbox.len();
+            }
         }
-        if let Some(first) = self.events.events().map(|arrived| arrived.arrived_at).min() {
-            let outbox = &mut profile.outbox;
-            outbox.retain(|trigger| first.ms_since(trigger.decided_at) <= OUTBOX_RESEND_AGE_MS_MAX);
-        }
-        (held - profile.outbox.len()) as u64
+        expired as u64
+    }
+
+    /// What another profile holds that is about to become part of the user's: it is sent before.
+    fn others_outbox(&self) -> &[Trigger] {
+        self.meeting.other().map_or(&[], |profile| &profile.outbox)
     }
 
     /// Another container wrote in between. That is planned on a bounded number of times.
@@ -128,18 +275,20 @@ impl UserWork<'_> {
 
     /// Whether every event of the user is planned and stored.
     pub fn is_done(&self) -> bool {
-        self.done >= self.events.indices().len()
+        self.done >= self.events.len()
     }
 
     /// The triggers that are stored and may not have been put on the stream.
     pub fn outbox(&self) -> impl Iterator<Item = &Trigger> + Clone {
-        self.profile.iter().flat_map(|profile| &profile.outbox)
+        let own = self.profile.iter().flat_map(|profile| &profile.outbox);
+        own.chain(self.others_outbox())
     }
 
     /// Takes the results of putting the outbox; gives the last reason why something of it was not put.
     pub fn settle_outbox(&mut self, results: &mut impl Iterator<Item = PutResult>) -> Option<String> {
         let mut unsent = None;
-        if let Some(profile) = &mut self.profile {
+        let other = self.meeting.other_mut();
+        for profile in [self.profile.as_mut(), other].into_iter().flatten() {
             profile.outbox.retain(|_| match results.next() {
                 Some(PutResult::Stored { .. }) => false,
                 Some(PutResult::Failed { why }) => {
@@ -154,13 +303,13 @@ impl UserWork<'_> {
 }
 
 /// A profile and the bytes that it takes in the table.
-struct Loaded {
-    profile: Profile,
-    state_bytes: usize,
+pub(super) struct Loaded {
+    pub profile: Profile,
+    pub state_bytes: usize,
 }
 
 /// What reading a user's profile gave.
-enum Read {
+pub(super) enum Read {
     Stored(ProfileItem),
     Unreadable(String),
     Failed(String),
@@ -173,51 +322,81 @@ where
     C: WallClock,
     T: TelemetrySink,
 {
-    /// The users of a batch with their profiles: cached, read, or new.
+    /// The users of a batch with their profiles: cached, read, or new. Keys that point to one user are that one.
     pub(super) async fn load<'g>(
         &self,
         groups: &'g UserGroups<'_>,
         deadline: Instant,
         tally: &mut Tally,
     ) -> Vec<UserWork<'g>> {
-        let mut users: Vec<UserWork<'g>> = groups
-            .iter()
-            .map(|events| {
-                let (profile, state_bytes) = self.cache.take(events.user()).unzip();
-                UserWork {
-                    events,
-                    profile,
-                    state_bytes: state_bytes.unwrap_or(0),
-                    done: 0,
-                    conflicts: 0,
-                    blocked: None,
+        self.look_up(groups.iter().map(UserWork::of).collect(), deadline, tally)
+            .await
+    }
+
+    /// Looks up the profiles of those who are unread: where it is a pointer, that of whom it points to. Whoever turn out
+    /// to be one are one after that.
+    pub(super) async fn look_up<'g>(
+        &self,
+        mut users: Vec<UserWork<'g>>,
+        deadline: Instant,
+        tally: &mut Tally,
+    ) -> Vec<UserWork<'g>> {
+        // Only those whom a pointer led somewhere may have met another.
+        let mut may_have_met = users.iter().any(|user| user.pointers > 0);
+        loop {
+            for user in users.iter_mut().filter(|user| user.is_unread) {
+                may_have_met |= self.take_cached(user);
+            }
+            if std::mem::take(&mut may_have_met) {
+                users = joined(users);
+            }
+            let unread = users.iter().filter(|user| user.is_unread);
+            let unread: Vec<&str> = unread.map(|user| user.events.user()).collect();
+            if unread.is_empty() {
+                return users;
+            }
+            tally.telemetry.profile_reads += unread.len() as u64;
+            let mut reads = self.read(&unread, deadline).await;
+            for user in users.iter_mut().filter(|user| user.is_unread) {
+                user.is_unread = false;
+                match self.loaded(reads.remove(user.events.user())) {
+                    Ok(loaded) => {
+                        user.profile = Some(loaded.profile);
+                        user.state_bytes = loaded.state_bytes;
+                    }
+                    Err(UserFailure::Moved(to)) => {
+                        self.cache.put_pointer(user.events.user(), &to);
+                        user.follow(&to);
+                        may_have_met = true;
+                    }
+                    Err(failure) => user.blocked = Some(failure),
                 }
-            })
-            .collect();
-        let unknown: Vec<&str> = users
-            .iter()
-            .filter(|user| user.profile.is_none())
-            .map(|user| user.events.user())
-            .collect();
-        if unknown.is_empty() {
-            return users;
-        }
-        tally.telemetry.profile_reads = unknown.len() as u64;
-        let mut reads = self.read(&unknown, deadline).await;
-        for user in users.iter_mut().filter(|user| user.profile.is_none()) {
-            match self.loaded(reads.remove(user.events.user())) {
-                Ok(loaded) => {
-                    user.profile = Some(loaded.profile);
-                    user.state_bytes = loaded.state_bytes;
-                }
-                Err(failure) => user.blocked = Some(failure),
             }
         }
-        users
+    }
+
+    /// Takes what is remembered of an unread user. Says whether a pointer led to another.
+    fn take_cached(&self, user: &mut UserWork<'_>) -> bool {
+        let mut has_followed = false;
+        while user.is_unread {
+            match self.cache.take(user.events.user()) {
+                Some(Remembered::Profile(profile, state_bytes)) => {
+                    user.profile = Some(*profile);
+                    user.state_bytes = state_bytes;
+                    user.is_unread = false;
+                }
+                Some(Remembered::Pointer(to)) => {
+                    user.follow(&to);
+                    has_followed = true;
+                }
+                None => break,
+            }
+        }
+        has_followed
     }
 
     /// The profile that a read gave. A user who is not in the answer is new.
-    fn loaded(&self, read: Option<Read>) -> Result<Loaded, UserFailure> {
+    pub(super) fn loaded(&self, read: Option<Read>) -> Result<Loaded, UserFailure> {
         match read {
             None => Ok(self.new_profile()),
             Some(Read::Stored(item)) => self.decode(&item),
@@ -234,7 +413,10 @@ where
     }
 
     /// The profile in an item, unless the user is parked or becomes so because it can't be read.
-    fn decode(&self, item: &ProfileItem) -> Result<Loaded, UserFailure> {
+    pub(super) fn decode(&self, item: &ProfileItem) -> Result<Loaded, UserFailure> {
+        if let Some(to) = &item.merged_into {
+            return Err(UserFailure::Moved(to.clone()));
+        }
         let mut profile = profile_state::decode(&item.state, item.version, &item.user_id, &self.journey)
             .map_err(|error| Parking::unreadable(ParkTarget::Version(item.version), chain(&error)))?;
         profile.wake_at = item.next_due_at;
@@ -248,7 +430,7 @@ where
     }
 
     /// Reads users' profiles; one that is not in the answer is not stored.
-    async fn read(&self, users: &[&str], deadline: Instant) -> HashMap<String, Read> {
+    pub(super) async fn read(&self, users: &[&str], deadline: Instant) -> HashMap<String, Read> {
         let chunks = users
             .chunks(GET_USERS_MAX)
             .map(|chunk| self.read_chunk(chunk, deadline));
@@ -327,16 +509,20 @@ where
         let mut room = Room::default();
         loop {
             write.triggers_expired += user.expire_triggers(&mut profile);
-            if !profile.outbox.is_empty() {
+            if !profile.outbox.is_empty() || !user.others_outbox().is_empty() {
                 // What is stored unsent goes first, and this user's events in the next round: so the next write empties
                 // the stored outbox, and what can't be sent takes no room from what is to be planned.
                 user.profile = Some(profile);
                 return Ok(());
             }
-            let events = user.events.events().skip(user.done).take(room.events_max);
-            let plan = plan_user(&self.journey, profile, events);
+            // As it was before another profile became part of it.
+            let before = self.meet(&mut profile, user);
+            let plan = user
+                .events
+                .plan(&self.journey, profile, user.done, room.events_max, user.bound);
             let mut planned = plan.profile;
-            if plan.changed {
+            let mut merged = None;
+            if plan.changed || before.is_some() {
                 let expected = planned.version;
                 let item = ProfileItem {
                     user_id: user.events.user().to_owned(),
@@ -348,6 +534,16 @@ where
                     merged_into: None,
                 };
                 if item.state.len() > PROFILE_STATE_BYTES_MAX {
+                    if let Some(before) = before {
+                        if plan.outcomes.len() > 1 {
+                            room.events_max = 1;
+                        } else {
+                            write.merges_deferred += 1;
+                            user.defer_meeting();
+                        }
+                        profile = before;
+                        continue;
+                    }
                     let mut stored = match room.stored.take() {
                         Some(stored) => stored,
                         // The plan has used it up, and it is too large to keep a copy of each just in case.
@@ -361,7 +557,7 @@ where
                     }
                     // What the outbox of this version holds was sent before anything was planned.
                     stored.outbox.clear();
-                    if plan.outcomes.len() == 1 {
+                    if plan.outcomes.len() <= 1 {
                         return Err(Parking::too_large(stored, item.state.len()).into());
                     }
                     // Fewer events may fit. The others are planned in the next round, and those that don't are parked.
@@ -370,7 +566,45 @@ where
                     room.stored = Some(stored);
                     continue;
                 }
-                match self.put(&item, expected, deadline, write).await? {
+                let put = match (&user.meeting, before) {
+                    (Meeting::Ready(other), Some(before)) => {
+                        match self.merge(&item, expected, other, deadline, write).await? {
+                            Merge::Written => {
+                                merged = Some(other.key.clone());
+                                Put::Written
+                            }
+                            Merge::Conflict { into, other: side } => {
+                                user.note_conflict()?;
+                                let is_over = match side {
+                                    OtherSide::AsExpected => false,
+                                    OtherSide::Changed => true,
+                                    OtherSide::Unusable => {
+                                        write.merges_deferred += 1;
+                                        user.defer_meeting();
+                                        false
+                                    }
+                                };
+                                if let Some(current) = into {
+                                    let current = self.current(current)?;
+                                    profile = current.profile;
+                                    user.state_bytes = current.state_bytes;
+                                } else {
+                                    profile = before;
+                                }
+                                room = Room::default();
+                                if is_over {
+                                    // It is looked up again, in the next round.
+                                    user.want_meeting_again();
+                                    user.profile = Some(profile);
+                                    return Ok(());
+                                }
+                                continue;
+                            }
+                        }
+                    }
+                    _ => self.put(&item, expected, deadline, write).await?,
+                };
+                match put {
                     Put::Written => {
                         planned.version = item.version;
                         user.state_bytes = item.state.len();
@@ -378,13 +612,21 @@ where
                     }
                     Put::Conflict(current) => {
                         user.note_conflict()?;
-                        let current = current.map_or_else(|| Ok(self.new_profile()), |item| self.decode(&item))?;
+                        let current = self.current(current)?;
                         profile = current.profile;
                         user.state_bytes = current.state_bytes;
                         room = Room::default();
                         continue;
                     }
                 }
+            }
+            if let Some(key) = merged {
+                self.cache.put_pointer(&key, user.events.user());
+                write.merged = Some(key);
+                user.meeting = Meeting::None;
+            }
+            if let Some(Stopped::AliasToMerge(key)) = plan.stopped {
+                user.meeting = Meeting::Wanted(key);
             }
             user.done += plan.outcomes.len();
             user.profile = Some(planned);
@@ -394,12 +636,116 @@ where
         }
     }
 
+    /// Makes the other profile part of the user's, where it is to be. Gives the user's as it was.
+    fn meet(&self, profile: &mut Profile, user: &mut UserWork<'_>) -> Option<Profile> {
+        let key = user.meeting.key()?;
+        let before = profile.clone();
+        // What was found out since may have changed which event is next, and what becomes of it.
+        let plan = user
+            .events
+            .plan(&self.journey, before.clone(), user.done, 1, user.bound);
+        match plan.stopped {
+            Some(Stopped::AliasToMerge(alias)) if alias == key => {}
+            _ => {
+                user.meeting = Meeting::None;
+                return None;
+            }
+        }
+        match &user.meeting {
+            Meeting::Ready(other) => match &other.profile {
+                Some(from) => merge_profiles(&self.journey, profile, from, &other.key),
+                None => remember_alias(profile, &other.key),
+            },
+            Meeting::Known(key) => {
+                remember_alias(profile, key);
+                user.meeting = Meeting::None;
+                return None;
+            }
+            Meeting::Wanted(_) | Meeting::None => return None,
+        }
+        Some(before)
+    }
+
+    /// The profile in what is stored now.
+    fn current(&self, item: Option<ProfileItem>) -> Result<Loaded, UserFailure> {
+        item.map_or_else(|| Ok(self.new_profile()), |item| self.decode(&item))
+    }
+
     /// The user's profile, as it is stored now.
     async fn read_again(&self, user: &mut UserWork<'_>, deadline: Instant) -> Result<Profile, UserFailure> {
         let name = user.events.user();
         let loaded = self.loaded(self.read(&[name], deadline).await.remove(name))?;
         user.state_bytes = loaded.state_bytes;
         Ok(loaded.profile)
+    }
+
+    /// Writes the user's profile with the other one's in it, and makes the other one's item a pointer to it.
+    async fn merge(
+        &self,
+        item: &ProfileItem,
+        expected: u64,
+        other: &Other,
+        deadline: Instant,
+        write: &mut UserWrite,
+    ) -> Result<Merge, UserFailure> {
+        let from_expected = other.profile.as_ref().map_or(0, |profile| profile.version);
+        let request = MergeWrite {
+            into: item.clone(),
+            into_expected: expected,
+            from: ProfileItem {
+                user_id: other.key.clone(),
+                version: from_expected + 1,
+                state: Vec::new(),
+                updated_at: item.updated_at,
+                parked_since: None,
+                next_due_at: None,
+                merged_into: Some(item.user_id.clone()),
+            },
+            from_expected,
+            token: fastrand::u128(..),
+        };
+        let merge = || self.ports.profiles.merge(&request);
+        let written = |write: &mut UserWrite| {
+            write.writes += 1;
+            write.merges += u64::from(other.profile.is_some());
+            Ok(Merge::Written)
+        };
+        match until_answered(deadline, WRITE_ATTEMPTS_MAX, merge).await {
+            Ok(MergeAnswer::Written { write_units }) => {
+                write.write_units += write_units;
+                written(write)
+            }
+            Ok(MergeAnswer::Conflict {
+                into,
+                from,
+                write_units,
+            }) => {
+                write.write_units += write_units;
+                let is = |side: &MergeSide, item: &ProfileItem| match side {
+                    MergeSide::Changed(Some(current)) => **current == *item,
+                    _ => false,
+                };
+                // An earlier attempt was written and its answer lost.
+                if is(&into, &request.into) && is(&from, &request.from) {
+                    return written(write);
+                }
+                write.conflicts += 1;
+                let other = match from {
+                    MergeSide::AsExpected => OtherSide::AsExpected,
+                    MergeSide::Changed(_) => OtherSide::Changed,
+                    MergeSide::Unreadable { .. } => OtherSide::Unusable,
+                };
+                let into = match into {
+                    MergeSide::AsExpected => None,
+                    MergeSide::Changed(current) => Some(current.map(|current| *current)),
+                    MergeSide::Unreadable { why } => {
+                        return Err(Parking::unreadable(ParkTarget::Unreadable, why).into());
+                    }
+                };
+                Ok(Merge::Conflict { into, other })
+            }
+            Err(failure) => Err(UserFailure::Unavailable(chain(&failure))),
+        }
     }
 
     async fn put(
@@ -446,6 +792,48 @@ impl Default for Room {
             stored: None,
         }
     }
+}
+
+/// What writing two profiles as one came to.
+enum Merge {
+    Written,
+    /// What is stored of the user now, where that is not what was expected, and what became of the other.
+    Conflict {
+        into: Option<Option<ProfileItem>>,
+        other: OtherSide,
+    },
+}
+
+/// What became of the other profile of a merge that was not written.
+enum OtherSide {
+    AsExpected,
+    Changed,
+    Unusable,
+}
+
+/// Those who go in this round, and those who wait.
+pub(super) fn parted<'g>(users: Vec<UserWork<'g>>, goes: &[bool]) -> (Vec<UserWork<'g>>, Vec<UserWork<'g>>) {
+    if goes.iter().all(|goes| *goes) {
+        return (users, Vec::new());
+    }
+    let mut goes = goes.iter();
+    users.into_iter().partition(|_| goes.next().is_none_or(|goes| *goes))
+}
+
+/// One for each profile, in the order of their first appearance.
+fn joined(users: Vec<UserWork<'_>>) -> Vec<UserWork<'_>> {
+    let mut place_of_user: HashMap<String, usize> = HashMap::with_capacity(users.len());
+    let mut all: Vec<UserWork<'_>> = Vec::with_capacity(users.len());
+    for user in users {
+        match place_of_user.entry(user.events.user().to_owned()) {
+            Entry::Occupied(place) => all[*place.get()].join(user),
+            Entry::Vacant(place) => {
+                place.insert(all.len());
+                all.push(user);
+            }
+        }
+    }
+    all
 }
 
 /// What a conditional write came to.

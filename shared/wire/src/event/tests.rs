@@ -133,6 +133,36 @@ fn each_reject_names_its_reason_and_the_field_at_fault() {
         ),
         (event(r#""user_id":"anonymous:a""#), Reserved, "user_id", "reserved"),
         (
+            event(&format!(r#""anonymous_id":"{}""#, &long[..247])),
+            TooLong,
+            "anonymous_id",
+            "at most 246",
+        ),
+        (
+            event(r#""event_type":"alias","previous_id":"anonymous:a""#),
+            Reserved,
+            "previous_id",
+            "reserved",
+        ),
+        (
+            event(&format!(r#""event_type":"alias","previous_id":"{long}""#)),
+            TooLong,
+            "previous_id",
+            "257 bytes, at most 256",
+        ),
+        (
+            event(r#""event_type":"alias","previous_id":{"id":1}"#),
+            WrongType,
+            "previous_id",
+            "expected a text",
+        ),
+        (
+            event(r#""event_type":"alias","previous_id":"u0","user_id":null,"anonymous_id":"a1""#),
+            MissingField,
+            "user_id",
+            "needs a `user_id`",
+        ),
+        (
             event(&format!(r#""user_id":null,"anonymous_id":"{}""#, &long[..247])),
             TooLong,
             "anonymous_id",
@@ -331,6 +361,66 @@ fn a_whole_event_is_read_and_normalised() {
     }
 }
 
+/// An event with two ids names the other profile too; with one it names none.
+#[test]
+fn an_event_tells_which_other_profile_is_the_same_users() {
+    let long = "x".repeat(246);
+    for (members, user, alias) in [
+        ("", "u1", None),
+        (r#""anonymous_id":"a1""#, "u1", Some("anonymous:a1")),
+        (r#""anonymous_id":" a1 ""#, "u1", Some("anonymous:a1")),
+        (r#""anonymous_id":" ""#, "u1", None),
+        (r#""anonymous_id":null"#, "u1", None),
+        (r#""anonymous_id":"u1""#, "u1", Some("anonymous:u1")),
+        (r#""user_id":null,"anonymous_id":"a1""#, "anonymous:a1", None),
+        (
+            &format!(r#""anonymous_id":"{long}""#),
+            "u1",
+            Some(&format!("anonymous:{long}")),
+        ),
+        // What else has a member of that name keeps it among its properties.
+        (r#""previous_id":"u0""#, "u1", None),
+        (r#""event_type":"alias","previous_id":"u0""#, "u1", Some("u0")),
+        (r#""event_type":" Alias","previous_id":" u0 ""#, "u1", Some("u0")),
+        (r#""previous_id":"u\u0030","event_type":"alias""#, "u1", Some("u0")),
+        (
+            r#""event_type":"alias","previous_id":"x","previous_id":"u0""#,
+            "u1",
+            Some("u0"),
+        ),
+        (r#""event_type":"alias","previous_id":"u1""#, "u1", None),
+        (r#""event_type":"alias","previous_id":"""#, "u1", None),
+        (r#""event_type":"alias","previous_id":null"#, "u1", None),
+        (r#""event_type":"alias""#, "u1", None),
+        (
+            r#""event_type":"alias","anonymous_id":"a1""#,
+            "u1",
+            Some("anonymous:a1"),
+        ),
+        (
+            r#""event_type":"alias","previous_id":"u0","anonymous_id":"a1""#,
+            "u1",
+            Some("u0"),
+        ),
+        (
+            r#""event_type":"alias","previous_id":"u1","anonymous_id":"a1""#,
+            "u1",
+            Some("anonymous:a1"),
+        ),
+    ] {
+        let json = event(members);
+        let event = read(&json);
+        assert_eq!(
+            (event.user.as_ref(), event.alias.as_deref()),
+            (user, alias),
+            "{members}"
+        );
+    }
+    let json = event(r#""event_type":"alias","previous_id":"u0""#);
+    let previous = Field::parse("properties.previous_id").expect("a field");
+    assert_eq!(read(&json).field(&previous), Some(Value::Text("u0".into())));
+}
+
 #[test]
 fn odd_but_right_events_are_read() {
     for (members, what) in [
@@ -474,8 +564,8 @@ proptest! {
     #[test]
     fn p10_both_ways_of_reading_agree_on_damaged_events(
         members in prop::collection::vec((
-            prop::sample::select(&["event_id", "user_id", "category", "location", "properties", "traits", "schema_version", "x", "\\u0078"][..]),
-            prop::sample::select(&["null", "1", "01", "1.0", "-1", "\"a\"", "\"\\n\"", "\"\\ud800\"", "{}", "{\"country\":\"GB\"}", "{\"city\":null}",
+            prop::sample::select(&["event_id", "event_type", "user_id", "anonymous_id", "previous_id", "category", "location", "properties", "traits", "schema_version", "x", "\\u0078"][..]),
+            prop::sample::select(&["null", "1", "01", "1.0", "-1", "\"a\"", "\"alias\"", "\"\\n\"", "\"\\ud800\"", "{}", "{\"country\":\"GB\"}", "{\"city\":null}",
                 "{\"a\":[1,{}]}", "[]", "true", "tru", "nul", "\"", "{\"a\":1,}", "{\"city\":1}", "1e400"][..]),
         ), 0..6),
         space in prop::sample::select(&["", " ", "\n\t", "\u{a0}"][..]),

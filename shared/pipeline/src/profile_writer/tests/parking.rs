@@ -261,7 +261,9 @@ async fn p4_a_warm_container_with_an_older_copy_conflicts_and_follows() {
 
 #[tokio::test]
 async fn a_new_user_whose_first_event_does_not_fit_is_parked_too() {
-    // One event fires as many rules as there may be, each with a long condition that reads many values: over 390 KB.
+    // One event fires as many rules as there may be, each with a condition that reads many values, and long names:
+    // over 390 KB.
+    let name = "n".repeat(250);
     let features: String = (0..16)
         .map(|index| format!("  r{index}: {{ recent: category, on: hint, limit: 50 }}\n"))
         .collect();
@@ -270,11 +272,17 @@ async fn a_new_user_whose_first_event_does_not_fit_is_parked_too() {
             let reads: String = (0..16).map(|index| format!(" && !(\"x\" in features.r{index})")).collect();
             let long = "x".repeat(CONDITION_BYTES_MAX - 100 - reads.len());
             format!(
-                "  - {{ id: r{index}, on: hint, when: '!(\"{long}\" in features.r0){reads}', offer: tour, slot: s{index} }}\n"
+                "  - {{ id: {name}{index}, on: hint, when: '!(\"{long}\" in features.r0){reads}', offer: {name}, slot: {name}{index} }}\n"
             )
         })
         .collect();
-    let journey = format!("journey: t\nfeatures:\n{features}contents: [{{ id: tour }}]\ntriggers:\n{rules}");
+    // Each decision names the user's arm of each experiment.
+    let experiments: String = (0..16)
+        .map(|index| format!("  - {{ id: e{index}, salt: x, arms: {{ {name}a: 50, {name}b: 50 }} }}\n"))
+        .collect();
+    let journey = format!(
+        "journey: t\nfeatures:\n{features}experiments:\n{experiments}contents: [{{ id: {name} }}]\ntriggers:\n{rules}"
+    );
     let world = World::of(&journey);
     let batch = vec![
         categorised(0, "a", "hint", &"c".repeat(256)),
