@@ -4,7 +4,6 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use usher_domain::journey::Journey;
-use usher_domain::time::Timestamp;
 use usher_domain::trigger::Trigger;
 use usher_wire::trigger;
 
@@ -27,14 +26,12 @@ pub fn find(path: &Path, asked: &str, journey: &Journey) -> Result<Found> {
     let progress = Progress::of_file(events.size(), events.bytes_read());
     let mut fold = Fold::new(journey);
     let mut triggers = Vec::new();
-    let mut end = Timestamp::default();
     while let Some(line) = events.next_line()? {
         let arrived_at = data_arrival(line.bytes).unwrap_or_else(wall_clock);
         triggers.extend(fold.line(line.number, line.bytes, arrived_at));
         if fold.counts().lines.is_multiple_of(LINES_PER_PROGRESS) {
             progress.show(&counted(fold.counts().lines as usize, "event"));
         }
-        end = end.max(arrived_at);
     }
     progress.clear();
     triggers.extend(fold.fire_due_timers());
@@ -48,7 +45,10 @@ pub fn find(path: &Path, asked: &str, journey: &Journey) -> Result<Found> {
             counted(rejected as usize, "line")
         ));
     }
-    let Some(profile) = fold.into_profiles().remove(&user) else {
+    let mut profiles = fold.into_profiles();
+    // A line that can't be used tells no time, so it does not count.
+    let end = profiles.values().map(|profile| profile.now).max().unwrap_or_default();
+    let Some(profile) = profiles.remove(&user) else {
         bail!(
             "{} has no event of a user {asked} that the journey does not ignore; user ids are as the events have them, \
              anonymous ones behind `anonymous:`",

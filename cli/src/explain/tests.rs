@@ -13,7 +13,7 @@ features:
 contents:
   - { id: tour, unless: steps.project.done }
   - { id: demo }
-policy: { cap: { offers: 2, within: 24h } }
+policy: { cap: { offers: 3, within: 24h } }
 triggers:
   - { id: welcome, on: sign_up, offer: tour, slot: in_app, limit: 1 }
   - { id: keen, on: click, when: 'features.clicks_10m >= 2 && event.category == "pricing"', offer: demo, slot: in_app, cooldown: 6h }
@@ -59,7 +59,7 @@ fn a_timeline_tells_what_was_decided_why_and_what_else_looked() {
     for part in [
         "ann in the journey `trial`",
         "events  4, the latest arrived at 2026-01-05T12:30:00Z",
-        "cap     2 of 2 offers within",
+        "cap     3 of 3 offers within",
         "note    1 line of the file can't be used",
         "3 decisions\n2026-01-05T10:00:00Z  welcome offered tour in in_app\n    because of sign_up 1 at 2026-01-05T10:00:00Z\n",
         "2026-01-05T10:02:00Z  keen offered demo in in_app\n    because of click 3 at",
@@ -87,7 +87,7 @@ fn every_rule_says_where_it_stands() {
         "when features.clicks_10m >= 2 && event.category == \"pricing\": does not hold\n      features.clicks_10m = 0\n      event.category = needs an event\n",
         "stalled: offers tour in email 2h, 3d after steps.sign_up\n",
         "if it were due  it would not fire: capped",
-        "due at 2026-01-08T10:00:00Z (in 2days 21h 20m), reminder 2 of 2",
+        "due at 2026-01-08T10:00:00Z (in 2d 21h), reminder 2 of 2",
         "    unless steps.project.done: does not hold\n      steps.project.done = false\n",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
@@ -204,5 +204,38 @@ fn who_or_what_is_not_there_is_told_with_what_to_do() {
     }
     for text in ["", "[", r#"{"reason":3}"#] {
         assert!(Decision::parse(text.to_owned(), None).is_err(), "{text}");
+    }
+}
+
+/// Whoever meets an outcome in a metric or an explanation finds what it means.
+#[test]
+fn every_outcome_is_documented() {
+    for document in [
+        include_str!("../../../docs/explain.md"),
+        include_str!("../../../docs/operations.md"),
+    ] {
+        for outcome in usher_domain::rules::RuleOutcome::ALL {
+            assert!(
+                document.contains(&format!("`{}`", outcome.name())),
+                "{}",
+                outcome.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_time_that_passed_is_told_in_two_units_at_most() {
+    for (ms, told) in [
+        (320, "320ms"),
+        (4_000, "4s"),
+        (40_700, "40s"),
+        (61_000, "1m 1s"),
+        (3_600_000, "1h"),
+        (3 * 3_600_000 + 125_000, "3h 2m"),
+        (86_400_000, "1d"),
+        (51 * 86_400_000 + 5 * 3_600_000 + 9_000, "51d 5h"),
+    ] {
+        assert_eq!(text::lateness_text(ms), told);
     }
 }

@@ -16,8 +16,11 @@ use crate::people::{counted, table};
 
 const MINUTES_PER_HOUR: u16 = 60;
 const MS_PER_SECOND: i64 = 1000;
-/// Lateness from which milliseconds say nothing any more.
-const WHOLE_SECONDS_FROM_MS: i64 = 10 * MS_PER_SECOND;
+/// From how long on a smaller unit says nothing any more, in milliseconds: seconds from 10 of them, then minutes, hours.
+const SECONDS_FROM_MS: i64 = 10 * MS_PER_SECOND;
+const MS_PER_MINUTE: i64 = 60 * MS_PER_SECOND;
+const MS_PER_HOUR: i64 = 60 * MS_PER_MINUTE;
+const MS_PER_DAY: i64 = 24 * MS_PER_HOUR;
 
 /// Everything.
 pub fn render(told: &Told<'_>) -> String {
@@ -254,13 +257,30 @@ fn lateness(decision: &Decision, due_at: &str) -> String {
     }
 }
 
-fn lateness_text(ms: i64) -> String {
-    let rounded = if ms < WHOLE_SECONDS_FROM_MS {
-        ms
+/// A time that passed, in two units at most.
+pub(super) fn lateness_text(ms: i64) -> String {
+    let (larger, smaller) = if ms >= MS_PER_DAY {
+        (MS_PER_DAY, MS_PER_HOUR)
+    } else if ms >= MS_PER_HOUR {
+        (MS_PER_HOUR, MS_PER_MINUTE)
+    } else if ms >= MS_PER_MINUTE {
+        (MS_PER_MINUTE, MS_PER_SECOND)
+    } else if ms >= SECONDS_FROM_MS {
+        (MS_PER_SECOND, MS_PER_SECOND)
     } else {
-        ms / MS_PER_SECOND * MS_PER_SECOND
+        return duration(ms);
     };
-    duration(rounded)
+    let whole = ms / larger * larger;
+    let rest = (ms - whole) / smaller * smaller;
+    let unit = |unit_ms: i64, part: i64| match unit_ms {
+        MS_PER_DAY => format!("{}d", part / unit_ms),
+        _ => duration(part),
+    };
+    if rest == 0 {
+        unit(larger, whole)
+    } else {
+        format!("{} {}", unit(larger, whole), unit(smaller, rest))
+    }
 }
 
 // ---- where rules stand
