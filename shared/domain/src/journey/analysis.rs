@@ -637,11 +637,16 @@ impl<'j> Analysis<'j> {
             .flat_map(|expression| expression.features().iter().copied())
             .collect();
         let reads_all = read.contains(&&Slot::AllFeatures);
-        for (index, feature) in journey.features.iter().enumerate() {
-            if !reads_all && !read.contains(&&Slot::Feature(index)) && !of_expressions.contains(&index) {
-                let message = "no condition reads it: it is kept for those who read profiles".to_owned();
-                self.tell(Severity::Info, &format!("features.{}", feature.name), message);
-            }
+        let unread = journey.features.iter().enumerate().filter(|(index, _)| {
+            !reads_all && !read.contains(&&Slot::Feature(*index)) && !of_expressions.contains(index)
+        });
+        let unread: Vec<String> = unread.map(|(_, feature)| feature.name.clone()).collect();
+        if !unread.is_empty() {
+            let message = format!(
+                "no condition reads {}: kept for those who read profiles",
+                quoted(&unread)
+            );
+            self.tell(Severity::Info, "features", message);
         }
         for (index, content) in journey.contents.iter().enumerate() {
             if !journey.rules.iter().any(|rule| rule.offers.contains(&index)) {

@@ -93,7 +93,7 @@ fn what_cannot_work_is_told_with_its_place_and_why() {
         (format!("{}policy: {{ holdout: 100% }}\n", rule("on: click, offer: a")), Warning, "policy.holdout", "everybody is held out"),
         (format!("{}policy: {{ groups: {{ g: {{}} }} }}\n", rule("on: click, group: g, offer: a")), Warning, "policy.groups.g", "only one trigger"),
         // What nobody uses.
-        (String::new(), Info, "features.last", "no condition reads it"),
+        (String::new(), Info, "features", "no condition reads `recent` and `last`"),
         (String::new(), Info, "contents.a", "no trigger offers it"),
         (String::new(), Info, "experiments.copy", "no condition reads it"),
     ] {

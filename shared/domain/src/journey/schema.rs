@@ -143,10 +143,7 @@ fn of_features() -> Value {
         (kind.name.to_owned(), without(&others))
     });
     let mut excludes: Map<String, Value> = excludes.collect();
-    excludes.insert(
-        "within".to_owned(),
-        json!({ "properties": { "per": { "const": "user" } } }),
-    );
+    excludes.insert("within".to_owned(), without(&["per"]));
     excludes.insert(
         "score".to_owned(),
         json!({ "required": ["half_life"], "allOf": [excludes["score"]] }),
