@@ -34,7 +34,7 @@ use std::future::Future;
 use tokio::time::Instant;
 use usher_domain::fold::EventOutcome;
 use usher_domain::journey::Journey;
-use usher_domain::limits::OUTBOX_RESEND_AGE_MS_MAX;
+use usher_domain::limits::{OUTBOX_RESEND_AGE_MS_MAX, POINTERS_MAX};
 use usher_domain::plan::plan_user;
 use usher_domain::profile::Profile;
 use usher_domain::sequence_number::SequenceNumber;
@@ -229,6 +229,17 @@ pub enum RedriveUserError {
         /// What is wrong with it.
         why: String,
     },
+    /// The user turned out to be another one, whose profile is to be redriven instead.
+    #[error(
+        "{user} turned out to be {into}, so there is no profile of {user} to apply events to: redrive {into}, and resend what \
+         is still parked for {user} as new records (`usher rejected resend`), which go to {into}"
+    )]
+    MergedInto {
+        /// Whose redrive was asked for.
+        user: String,
+        /// Who that is by now.
+        into: String,
+    },
     /// The `profiles` table gave no answer.
     #[error("the profile could not be {what}")]
     Profile {
@@ -281,6 +292,7 @@ where
         let item = redrive.read_item().await?;
         // After the item: what is parked later than this raises its version, and the next write conflicts.
         redrive.read_parked(parked).await?;
+        redrive.find_ways().await?;
         let mut state = redrive.open(item)?;
         if look == 0 {
             redrive.queue.count_as(&state.profile.guard);
@@ -343,8 +355,30 @@ where
     C: WallClock,
 {
     async fn read_item(&self) -> Result<Option<ProfileItem>, RedriveUserError> {
+        self.read_item_of(self.request.user).await
+    }
+
+    /// Finds how the other keys that parked events name lead to the user.
+    async fn find_ways(&mut self) -> Result<(), RedriveUserError> {
+        for key in self.queue.foreign_keys() {
+            let mut way = vec![key.clone()];
+            let found = loop {
+                let last = way.last().map_or("", String::as_str);
+                let next = self.read_item_of(last).await?.and_then(|item| item.merged_into);
+                match next {
+                    Some(user) if user == self.request.user => break Some(way),
+                    Some(next) if way.len() < POINTERS_MAX => way.push(next),
+                    _ => break None,
+                }
+            };
+            self.queue.set_way(key, found);
+        }
+        Ok(())
+    }
+
+    async fn read_item_of(&self, user: &str) -> Result<Option<ProfileItem>, RedriveUserError> {
         let get = async || {
-            let answer = self.ports.profiles.get(&[self.request.user]).await?;
+            let answer = self.ports.profiles.get(&[user]).await?;
             if answer.unprocessed.is_empty() {
                 return Ok(answer);
             }
@@ -397,6 +431,12 @@ where
                 is_stored: false,
             });
         };
+        if let Some(into) = item.merged_into {
+            return Err(RedriveUserError::MergedInto {
+                user: self.request.user.to_owned(),
+                into,
+            });
+        }
         let mut profile = profile_state::decode(&item.state, item.version, self.request.user, self.journey)
             .map_err(|error| self.unreadable(chain(&error)))?;
         // Whoever parked the user had sent the outbox before. What a redrive stored and could not send is from its own

@@ -19,6 +19,15 @@ pub(crate) struct Lanes {
     of_record: Vec<usize>,
 }
 
+impl Lanes {
+    /// They are lanes of records that name `key`, which is another user's by now.
+    pub(crate) fn go_within(&mut self, key: &str) {
+        for lane in &mut self.lanes {
+            *lane = lane.within(key);
+        }
+    }
+}
+
 /// Finds the lanes that the records of a batch come from.
 ///
 /// While Lambda runs one batch of a shard at a time, a lane is a shard: one, in a batch of Lambda's. With a

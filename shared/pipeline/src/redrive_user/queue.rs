@@ -1,7 +1,7 @@
 //! A user's parked records, in order, each place once.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use usher_domain::event::{ArrivedEvent, Shard};
 use usher_domain::guard::{Guard, ShardKey};
@@ -29,6 +29,8 @@ pub(super) struct Queue {
     begins_anew: bool,
     entries: Vec<Entry>,
     places: HashSet<Place>,
+    /// How keys other than the user's lead to the user: each key on the way, itself the first. None for one that doesn't.
+    ways: BTreeMap<String, Option<Vec<String>>>,
     /// How far each shard of `rejected` was read, in the order in which they came.
     read_to: Vec<(Shard, Position)>,
 }
@@ -41,6 +43,8 @@ struct Entry {
     position: Position,
     /// Where it was on interactions, as a number.
     sequence_number: SequenceNumber,
+    /// The key that its event names, where that is not the user's own.
+    key: Option<String>,
     /// Its shard of interactions, by which profile-writer's guard counts.
     shard: ShardKey,
     /// Its partition key in that shard, by which the guard counts above a parallelisation factor of 1.
@@ -65,6 +69,7 @@ impl Queue {
             begins_anew: false,
             entries: Vec::new(),
             places: HashSet::new(),
+            ways: BTreeMap::new(),
             read_to: Vec::new(),
         }
     }
@@ -95,17 +100,45 @@ impl Queue {
             };
             if self.places.insert(place.clone()) {
                 let shard = ShardKey::of(&place.stream_arn, &place.shard_id);
+                let record = as_it_was(&rejected);
                 self.entries.push(Entry {
+                    key: key_of(&record).filter(|key| *key != self.user),
                     shard,
                     shard_and_key: shard.within(&rejected.partition_key),
                     sequence_number: place.sequence_number.parse().unwrap_or_default(),
                     place,
                     lane,
                     position,
-                    record: as_it_was(&rejected),
+                    record,
                 });
             }
         }
+    }
+
+    /// The keys other than the user's that events name, and of which it is not known how they lead to the user.
+    pub fn foreign_keys(&self) -> Vec<String> {
+        let keys = self.entries.iter().filter_map(|entry| entry.key.as_ref());
+        let unknown: BTreeSet<&String> = keys.filter(|key| !self.ways.contains_key(*key)).collect();
+        unknown.into_iter().cloned().collect()
+    }
+
+    /// Learns the way from a key to the user.
+    pub fn set_way(&mut self, key: String, way: Option<Vec<String>>) {
+        self.ways.insert(key, way);
+    }
+
+    /// The keys on the way from an event's own to the user; none for most.
+    fn way_of(&self, entry: &Entry) -> &[String] {
+        let way = entry.key.as_ref().and_then(|key| self.ways.get(key)?.as_deref());
+        way.unwrap_or_default()
+    }
+
+    /// An event's lane in the user's guard, by its shard and by its partition key within that.
+    fn lanes_of_entry(&self, entry: &Entry) -> [ShardKey; 2] {
+        [entry.shard, entry.shard_and_key].map(|lane| {
+            let way = self.way_of(entry).iter();
+            way.fold(lane, |lane, key| lane.within(key))
+        })
     }
 
     /// Counts as profile-writer did, where the guard tells: it knows the records' lanes in one of the two ways only.
@@ -113,7 +146,8 @@ impl Queue {
         let knows = |key: ShardKey| guard.entries().iter().any(|(known, _)| *known == key);
         let (mut by_shard_only, mut by_key_only, mut both) = (false, false, false);
         for entry in &self.entries {
-            match (knows(entry.shard), knows(entry.shard_and_key)) {
+            let [by_shard, by_key] = self.lanes_of_entry(entry);
+            match (knows(by_shard), knows(by_key)) {
                 (true, false) => by_shard_only = true,
                 (false, true) => by_key_only = true,
                 (true, true) => both = true,
@@ -192,7 +226,7 @@ impl Queue {
         }
         let mut ends: BTreeMap<ShardKey, Position> = BTreeMap::new();
         for entry in &self.entries {
-            for key in [entry.shard, entry.shard_and_key] {
+            for key in self.lanes_of_entry(entry) {
                 let end = ends.entry(key).or_default();
                 *end = (*end).max(entry.position_on_interactions());
             }
@@ -219,7 +253,8 @@ impl<'q> Open<'q> {
         let is_covered = if self.queue.guard_tells {
             profile.is_redelivery(arrived)
         } else {
-            [self.entry.shard, self.entry.shard_and_key]
+            self.queue
+                .lanes_of_entry(self.entry)
                 .into_iter()
                 .any(|key| profile.guard.covers(key, arrived.position))
         };
@@ -249,20 +284,15 @@ impl<'q> Open<'q> {
     /// Decodes it as profile-writer does.
     pub fn decode(self) -> Result<DecodedRecord, String> {
         let record = self.entry.record.as_ref().map_err(Clone::clone)?;
-        let envelope = Envelope {
-            records: vec![EnvelopeRecord {
-                stream_arn: record.stream_arn.clone(),
-                shard_id: record.shard_id.clone(),
-                partition_key: record.partition_key.clone(),
-                sequence_number_text: record.sequence_number_text.clone(),
-                sequence_number: record.sequence_number,
-                arrived_at: record.arrived_at,
-                data: record.data.clone(),
-            }],
-        };
+        let envelope = envelope_of(record);
+        let mut lanes = lanes_of(&envelope, self.queue.by_partition_key);
+        for key in self.queue.way_of(self.entry) {
+            lanes.go_within(key);
+        }
         Ok(DecodedRecord {
             user: self.queue.user.clone(),
-            lanes: lanes_of(&envelope, self.queue.by_partition_key),
+            is_users: self.entry.key.is_none() || !self.queue.way_of(self.entry).is_empty(),
+            lanes,
             bytes: DecodedBatch::decode(&envelope),
             envelope,
         })
@@ -272,6 +302,8 @@ impl<'q> Open<'q> {
 /// A record with the bytes that its event borrows from.
 pub(super) struct DecodedRecord {
     user: String,
+    /// Whether its event names the user, or a key that leads to the user.
+    is_users: bool,
     envelope: Envelope<'static>,
     bytes: DecodedBatch,
     lanes: Lanes,
@@ -284,12 +316,39 @@ impl DecodedRecord {
         if let Some((_, reject)) = decoded.rejects.first() {
             return Err(reject.to_string());
         }
-        let arrived = decoded.events.pop().ok_or("it holds no event")?;
-        if arrived.event.user != self.user {
+        let mut arrived = decoded.events.pop().ok_or("it holds no event")?;
+        if !self.is_users {
             return Err(format!("its event is of another user, {}", arrived.event.user));
         }
+        arrived.event.user = Cow::Owned(self.user.clone());
+        // Another profile that it names is merged by profile-writer, at the next event that names it.
+        arrived.event.alias = None;
         Ok(arrived)
     }
+}
+
+/// A record as a batch of its own.
+fn envelope_of(record: &EnvelopeRecord<'static>) -> Envelope<'static> {
+    Envelope {
+        records: vec![EnvelopeRecord {
+            stream_arn: record.stream_arn.clone(),
+            shard_id: record.shard_id.clone(),
+            partition_key: record.partition_key.clone(),
+            sequence_number_text: record.sequence_number_text.clone(),
+            sequence_number: record.sequence_number,
+            arrived_at: record.arrived_at,
+            data: record.data.clone(),
+        }],
+    }
+}
+
+/// The key that a record's event names.
+fn key_of(record: &Result<EnvelopeRecord<'static>, String>) -> Option<String> {
+    let record = record.as_ref().ok()?;
+    let envelope = envelope_of(record);
+    let bytes = DecodedBatch::decode(&envelope);
+    let bytes = bytes.records().next()?.ok()?;
+    usher_wire::event::user_of(bytes)
 }
 
 /// The record that was parked, as it came.
