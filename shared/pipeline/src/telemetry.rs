@@ -93,6 +93,9 @@ pub struct ProfileWriterBatch {
     pub event_to_applied: Vec<u64>,
     /// Arrival to trigger on the stream of triggers that records of this batch caused, in milliseconds, likewise.
     pub event_to_trigger: Vec<u64>,
+    /// From when a timer was due, or quiet hours ended, to the arrival of the record that let it be decided, of triggers of
+    /// this batch, in milliseconds, likewise.
+    pub timer_lateness: Vec<u64>,
     /// For each rule, how often it came out how.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, BTreeMap<String, u64>>,
@@ -198,7 +201,13 @@ impl ProfileWriterBatch {
 impl TelemetryEvent for ProfileWriterBatch {
     const FUNCTION: &'static str = "profile-writer";
     const MESSAGE: &'static str = "batch of interactions processed";
-    const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "JourneyAge", "EventToApplied", "EventToTrigger"];
+    const MILLISECONDS: &'static [&'static str] = &[
+        "IteratorAge",
+        "JourneyAge",
+        "EventToApplied",
+        "EventToTrigger",
+        "TimerLateness",
+    ];
 }
 
 impl TelemetryEvent for TriggerDeliveryBatch {

@@ -268,8 +268,11 @@ where
         for ((user, trigger), result) in outboxes.zip(&results) {
             if result.is_stored() {
                 // What a profile's outbox held from long ago says nothing about how quick this batch was.
-                let latency_ms = user.has_caused(trigger).then(|| sent_at.ms_since(trigger.decided_at));
-                tally.note_trigger(latency_ms);
+                let is_new = user.has_caused(trigger);
+                tally.note_trigger(is_new.then(|| sent_at.ms_since(trigger.decided_at)));
+                if is_new && let Some(due_at) = trigger.due_at {
+                    tally.note_timer(trigger.decided_at.ms_since(due_at));
+                }
             }
         }
         let mut results = results.into_iter();

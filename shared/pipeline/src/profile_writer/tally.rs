@@ -32,6 +32,7 @@ pub(super) struct Tally {
     first_parked: Vec<usize>,
     event_to_applied_ms: Vec<(usize, u64)>,
     event_to_trigger_ms: Vec<u64>,
+    timer_lateness_ms: Vec<u64>,
 }
 
 impl Tally {
@@ -50,6 +51,7 @@ impl Tally {
             first_parked: Vec::new(),
             event_to_applied_ms: Vec::with_capacity(records),
             event_to_trigger_ms: Vec::new(),
+            timer_lateness_ms: Vec::new(),
         }
     }
 
@@ -102,6 +104,11 @@ impl Tally {
             .extend(latency_ms.map(|latency_ms| latency_ms.max(0) as u64));
     }
 
+    /// A trigger of this batch was due at a moment of its own, and decided so much later.
+    pub fn note_timer(&mut self, lateness_ms: i64) {
+        self.timer_lateness_ms.push(lateness_ms.max(0) as u64);
+    }
+
     /// The rejected records that don't come again, in order.
     pub fn settled_rejects(&self, retry_point: RetryPoint) -> Vec<(usize, Reject)> {
         let settled = self
@@ -150,6 +157,7 @@ impl Tally {
             .filter(|(record, _)| retry_point.is_settled(*record));
         telemetry.event_to_applied = spread(settled.map(|(_, latency_ms)| *latency_ms).collect());
         telemetry.event_to_trigger = spread(std::mem::take(&mut self.event_to_trigger_ms));
+        telemetry.timer_lateness = spread(std::mem::take(&mut self.timer_lateness_ms));
         for (index, rule) in journey.rules.iter().enumerate() {
             let counts: BTreeMap<String, u64> = RuleOutcome::ALL
                 .into_iter()

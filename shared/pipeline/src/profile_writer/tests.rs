@@ -1,3 +1,4 @@
+mod identity;
 mod parking;
 
 use std::sync::Mutex;
@@ -104,8 +105,12 @@ impl World {
             .expect("a Kinesis batch");
         assert!(started.elapsed() < time + Duration::from_secs(2), "P10: it ends");
         let counted = ProfileWriterBatch::from_line(self.sink.lines().last().expect("a line a batch")).expect("ours");
-        let settled =
-            counted.applied + counted.duplicate + counted.redelivered + counted.dropped_by_rule + counted.rejected;
+        let settled = counted.applied
+            + counted.duplicate
+            + counted.redelivered
+            + counted.dropped_by_rule
+            + counted.woken
+            + counted.rejected;
         assert_eq!(counted.received, records.len() as u64, "{counted:?}");
         assert_eq!(settled + counted.retried, counted.received, "{counted:?}");
         assert_eq!(counted.rejected_by_reason.values().sum::<u64>(), counted.rejected);
@@ -725,6 +730,40 @@ async fn p5_a_stored_outbox_is_sent_again_until_it_is_too_old() {
             "{number}"
         );
     }
+}
+
+#[tokio::test]
+async fn p12_a_timer_fires_once_as_of_when_it_was_due_whoever_wakes_the_user() {
+    let world = World::of(
+        "journey: test
+contents: [{ id: tour }]
+triggers: [{ id: stalled, after: 1m, since: click, offer: tour, slot: top }]",
+    );
+    world.run(&[event(0, "a", "click")]).await;
+    let due_at = Timestamp::from_epoch_ms(EPOCH_MS + 60_000);
+    assert_eq!(world.profiles.item("a").and_then(|item| item.next_due_at), Some(due_at));
+    for (number, user, triggers, lateness_ms, writes) in [
+        (59, "a", 0, vec![], 0), // early, by whoever: a timer event carries no authority
+        (61, "b", 0, vec![], 0), // forged, for nobody
+        (75, "a", 1, vec![15_000], 1),
+        (76, "a", 0, vec![], 0), // repeated
+    ] {
+        let ran = world.run(&[event(number, user, "usher.timer")]).await;
+        let counted = ran.counted;
+        assert_eq!(
+            (
+                counted.woken,
+                counted.triggers,
+                counted.timer_lateness,
+                counted.conditional_writes
+            ),
+            (1, triggers, lateness_ms, writes),
+            "{number}"
+        );
+    }
+    assert_eq!(world.profiles.item("a").and_then(|item| item.next_due_at), None);
+    assert_eq!(world.profiles.item("b"), None);
+    assert_eq!(world.triggers.records().len(), 1);
 }
 
 #[tokio::test]
