@@ -1,75 +1,242 @@
 //! `usher check`: is this journey fine?
 
+mod shown;
+
+use std::path::Path;
+
 use anyhow::Result;
-use usher_domain::journey::Journey;
+use usher_domain::estimate::{ItemEstimate, WRITE_UNIT_BYTES, estimated_bytes};
+use usher_domain::journey::{Checked, Finding, Severity};
+use usher_wire::event;
 
 use crate::Verdict;
 use crate::args::CheckOptions;
+use crate::events_file::EventsFile;
 use crate::journey_file;
-use crate::people::{counted, say};
+use crate::people::{counted, grouped, say};
+
+/// What was found about a journey that can be read.
+struct Report {
+    checked: Checked,
+    /// Those of the sample and of the item's size too.
+    findings: Vec<Finding>,
+    estimate: ItemEstimate,
+    /// What the sample had, for people.
+    sample: Option<String>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the file can't be read.
+/// When a file can't be read.
 pub fn run(options: &CheckOptions) -> Result<Verdict> {
     let text = journey_file::read_text(&options.journey)?;
-    match Journey::parse(&text) {
-        Ok(journey) => {
-            say(&format!("{}: {}", options.journey.display(), summary(&journey)))?;
-            Ok(Verdict::AllWell)
-        }
+    let checked = match Checked::parse(&text) {
+        Ok(checked) => checked,
         Err(diagnostics) => {
-            say(&format!(
-                "{}\n",
-                journey_file::rendered(&diagnostics, &options.journey, &text)
-            ))?;
-            Ok(Verdict::Wrong)
+            say(&if options.json {
+                shown::unreadable_as_json(&diagnostics)
+            } else {
+                format!("{}\n", journey_file::rendered(&diagnostics, &options.journey, &text))
+            })?;
+            return Ok(Verdict::Wrong);
         }
+    };
+    let report = Report::of(checked, options.events.as_deref())?;
+    let failing = if options.strict {
+        Severity::Warning
+    } else {
+        Severity::Error
+    };
+    let is_fine = report.findings.iter().all(|finding| finding.severity > failing);
+    say(&if options.json {
+        shown::as_json(&report, is_fine)
+    } else {
+        shown::for_people(&report, &options.journey, &text)
+    })?;
+    Ok(if is_fine { Verdict::AllWell } else { Verdict::Wrong })
+}
+
+impl Report {
+    fn of(checked: Checked, events: Option<&Path>) -> Result<Report> {
+        let estimate = estimated_bytes(&checked.journey);
+        let mut findings = checked.findings.clone();
+        findings.extend(findings_about_size(&checked, &estimate));
+        let mut sample = None;
+        if let Some(path) = events {
+            let (counts, unusable) = event_types(path)?;
+            let events: u64 = counts.values().sum();
+            sample = Some(format!(
+                "the sample has {} events of {}{}",
+                grouped(events),
+                counted(counts.len(), "type"),
+                match unusable {
+                    0 => String::new(),
+                    lines => format!(", and {} that can't be used", counted(lines, "line")),
+                }
+            ));
+            findings.extend(checked.compare_with_sample(&counts));
+        }
+        findings.sort_by_key(|finding| (finding.diagnostic.line, finding.diagnostic.column, finding.severity));
+        Ok(Report {
+            checked,
+            findings,
+            estimate,
+            sample,
+        })
     }
 }
 
-fn summary(journey: &Journey) -> String {
-    let mut text = format!(
-        "the journey `{}` is fine (version {})\n  {}, {}, {}, {}\n",
-        journey.name,
-        journey.version,
-        counted(journey.steps.len(), "step"),
-        counted(journey.features.len(), "feature"),
-        counted(journey.rules.len(), "rule"),
-        counted(journey.contents.len(), "content"),
-    );
-    let interpreted = journey.interpreted_conditions();
-    if interpreted.is_empty() {
-        text.push_str("  every condition is compiled\n");
-    } else {
-        text.push_str(
-            "  these conditions run in the interpreter, which takes microseconds instead of a fraction of one:\n",
-        );
-        for (place, condition) in interpreted {
-            text.push_str(&format!("    {place}: {condition}\n"));
+type Counts = hashbrown::HashMap<String, u64>;
+
+/// How many events of each type a file has, and how many of its lines can't be used.
+fn event_types(path: &Path) -> Result<(Counts, usize)> {
+    let mut file = EventsFile::open(path)?;
+    let (mut counts, mut unusable) = (Counts::new(), 0);
+    while let Some(line) = file.next_line()? {
+        // As of its own time: how late it came makes no difference to its type.
+        let arrived_at = event::time_of(line.bytes).unwrap_or_default();
+        match event::decode(line.bytes, arrived_at) {
+            Ok(event) => *counts.entry_ref(event.event_type.as_ref()).or_insert(0) += 1,
+            Err(_) => unusable += 1,
         }
     }
-    text
+    Ok((counts, unusable))
+}
+
+/// The parts that take most of an item are named, so many.
+const LARGEST_PARTS_SHOWN: usize = 3;
+
+fn findings_about_size(checked: &Checked, estimate: &ItemEstimate) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let place = if checked.journey.features.is_empty() {
+        "journey"
+    } else {
+        "features"
+    };
+    if estimate.bytes.typical > WRITE_UNIT_BYTES {
+        let mut parts: Vec<_> = estimate.parts.iter().collect();
+        parts.sort_by_key(|part| std::cmp::Reverse(part.bytes.typical));
+        let largest = parts.iter().take(LARGEST_PARTS_SHOWN);
+        let largest: Vec<String> = largest
+            .map(|part| format!("`{}` {}", part.name, grouped(part.bytes.typical as u64)))
+            .collect();
+        let message = format!(
+            "a typical user's item has {} bytes, so a write costs {} write units instead of 1; most go to {}",
+            grouped(estimate.bytes.typical as u64),
+            estimate.typical_write_units(),
+            largest.join(", ")
+        );
+        findings.push(checked.finding(Severity::Warning, place, message));
+    }
+    if estimate.may_outgrow_the_table() {
+        let message = format!(
+            "an item may get {} bytes, more than the {} that DynamoDB takes: a user who gets there is parked",
+            grouped(estimate.bytes.worst as u64),
+            grouped(usher_domain::estimate::ITEM_BYTES_MAX as u64)
+        );
+        findings.push(checked.finding(Severity::Warning, place, message));
+    }
+    findings
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn options(journey: &Path) -> CheckOptions {
+        CheckOptions {
+            journey: journey.to_owned(),
+            events: None,
+            strict: false,
+            json: false,
+        }
+    }
+
+    fn report(text: &str, events: Option<&Path>) -> Report {
+        Report::of(Checked::parse(text).expect("it can be read"), events).expect("a report")
+    }
+
     #[test]
-    fn the_summary_names_the_conditions_that_run_in_the_interpreter() {
-        let journey = "journey: j\nsteps:\n  - { id: a, when: event.type == \"x\" }\n  - { id: b, when: event.content_id.contains(\"y\") }\n";
-        let summary = summary(&Journey::parse(journey).expect("it is fine"));
-        assert!(
-            summary.contains("2 steps, 0 features, 0 rules, 0 contents"),
-            "{summary}"
+    fn the_summary_names_the_conditions_that_run_in_the_interpreter_and_what_a_write_costs() {
+        let text = "journey: j\nsteps:\n  - { id: a, when: event.type == \"x\" }\n  - { id: b, when: event.content_id.contains(\"y\") }\n";
+        let shown = shown::for_people(&report(text, None), Path::new("j.yaml"), text);
+        for expected in [
+            "2 steps, 0 features, 0 rules, 0 contents",
+            "j.yaml:4: steps.b.when: `event.content_id.contains(\"y\")` runs in the interpreter",
+            "the journey `j` is fine",
+            "a write costs 1 write unit",
+            "dedupe",
+        ] {
+            assert!(shown.contains(expected), "{expected}:\n{shown}");
+        }
+        assert!(!shown.contains("steps.a"), "{shown}");
+    }
+
+    #[test]
+    fn errors_and_warnings_are_shown_with_their_lines() {
+        let text = "journey: j\nsteps:\n  - { id: a, on: x, when: session.count < 0 }\nfeatures:\n  big: { top: properties.a, limit: 9, within: 90d }\n  also: { interacted_with: content_id, limit: 200 }\n  more: { recent: properties.b, limit: 50 }\n  again: { recent: properties.c, limit: 50 }\n  hours: { hour_of_day: any }\n";
+        let shown = shown::for_people(&report(text, None), Path::new("j.yaml"), text);
+        for expected in [
+            "j.yaml:3:27: error: nobody can complete the step `a`: `session.count < 0` never holds",
+            "  3 |   - { id: a, on: x, when: session.count < 0 }",
+            "j.yaml:5:3: warning: a typical user's item has",
+            "1 error, 1 warning",
+        ] {
+            assert!(shown.contains(expected), "{expected}:\n{shown}");
+        }
+    }
+
+    #[test]
+    fn a_sample_is_compared_and_the_verdict_follows() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let [journey, events] = ["j.yaml", "e.jsonl"].map(|name| folder.path().join(name));
+        std::fs::write(&journey, "journey: j\nsteps: [{ id: a, on: sing_up }]\n").expect("it can be written");
+        let event = |event_type: &str| {
+            format!(
+                "{{\"event_id\":\"{event_type}\",\"event_type\":\"{event_type}\",\"timestamp\":\"2026-01-05T10:00:00Z\",\"user_id\":\"u\"}}\n"
+            )
+        };
+        std::fs::write(&events, format!("{}{}\nnonsense\n", event("sign_up"), event("view")))
+            .expect("it can be written");
+        let text = std::fs::read_to_string(&journey).expect("a file");
+        let report = report(&text, Some(&events));
+        let shown = shown::for_people(&report, &journey, &text);
+        for expected in [
+            "warning: the sample has no event of the type `sing_up`",
+            "did you mean `sign_up`?",
+            "the journey never names `view`, of which the sample has 1",
+            "the sample has 2 events of 2 types, and 1 line that can't be used",
+        ] {
+            assert!(shown.contains(expected), "{expected}:\n{shown}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&shown::as_json(&report, true)).expect("JSON");
+        assert_eq!(json["journey"], "j");
+        assert_eq!(json["fine"], true);
+        assert_eq!(json["item"]["typical_write_units"], 1);
+        let warning = json["findings"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|finding| finding["severity"] == "warning");
+        let warning = warning.expect("a warning");
+        assert_eq!(
+            (&warning["line"], &warning["suggestion"]),
+            (&2.into(), &"sign_up".into())
         );
-        assert!(
-            summary.contains("steps.b.when: event.content_id.contains(\"y\")"),
-            "{summary}"
-        );
-        assert!(!summary.contains("steps.a"), "{summary}");
+        for (strict, json, verdict) in [
+            (false, false, Verdict::AllWell),
+            (true, false, Verdict::Wrong),
+            (true, true, Verdict::Wrong),
+        ] {
+            let options = CheckOptions {
+                events: Some(events.clone()),
+                strict,
+                json,
+                ..options(&journey)
+            };
+            assert_eq!(run(&options).expect("it can be read"), verdict, "{strict} {json}");
+        }
     }
 
     #[test]
@@ -100,8 +267,13 @@ mod tests {
             );
             assert!(said.len() < 100_000, "{shown}: {} bytes", said.len());
             // `check` says the same, and whether it could be read.
-            let checked = run(&CheckOptions { journey });
-            assert!(!matches!(checked, Ok(Verdict::AllWell)), "{shown}");
+            for json in [false, true] {
+                let checked = run(&CheckOptions {
+                    json,
+                    ..options(&journey)
+                });
+                assert!(!matches!(checked, Ok(Verdict::AllWell)), "{shown}");
+            }
         }
     }
 }
