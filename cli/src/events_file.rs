@@ -62,7 +62,11 @@ impl EventsFile {
         EventsFile::of(&name, file, size)
     }
 
-    fn of(name: &str, source: impl Read + Send + 'static, size: Option<u64>) -> Result<EventsFile> {
+    /// The lines of something that is called `name` in errors.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn of(name: &str, source: impl Read + Send + 'static, size: Option<u64>) -> Result<EventsFile> {
         let read = Arc::new(AtomicU64::new(0));
         let mut source = Counted {
             source,
@@ -104,6 +108,11 @@ impl EventsFile {
     /// How many bytes the file has on the disk; unknown for a pipe.
     pub fn size(&self) -> Option<u64> {
         self.size
+    }
+
+    /// What is in it, decompressed, for whoever does not want lines.
+    pub fn into_reader(self) -> Box<dyn BufRead + Send> {
+        self.reader
     }
 
     /// The next line that is not blank; none at the end.

@@ -12,6 +12,7 @@ mod explain;
 mod find_user;
 mod fold;
 mod gzip;
+mod import;
 mod journey_file;
 mod local;
 mod patience;
@@ -25,7 +26,6 @@ mod record;
 mod redrive;
 mod rejected;
 mod replay;
-mod schema;
 mod send;
 mod sender;
 mod soak;
@@ -44,11 +44,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Check(options) => check::run(&options),
-        Command::Schema(_) => schema::run(),
         Command::Replay(options) => replay::run(&options),
         Command::Local(options) => in_runtime(local::run(options)),
         Command::Soak(options) => in_runtime(soak::run(options)),
         Command::Send(options) => in_runtime(send::run(options)),
+        Command::Import(options) => in_runtime(import::run(options)),
         Command::Users(options) => in_runtime(users::run(options)),
         Command::Explain(options) => in_runtime(explain::run(options)),
         Command::Rejected(options) => in_runtime(rejected::run(options)),

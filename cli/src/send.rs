@@ -106,7 +106,8 @@ pub async fn load_clients(endpoint_url: Option<&str>) -> Clients {
     Clients::load(&lookup, Caller::Operator).await
 }
 
-async fn show(bar: Progress, progress: Arc<SendProgress>) {
+/// Shows how the sending goes, until it is aborted.
+pub async fn show(bar: Progress, progress: Arc<SendProgress>) {
     let mut is_told = false;
     loop {
         if let Some(why) = progress.first_failed_request.get()

@@ -1,7 +1,7 @@
 //! What can be written on the command line, and what `--help` teaches.
 
-mod check;
 mod explain;
+mod import;
 mod local;
 mod redrive;
 mod rejected;
@@ -14,8 +14,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use url::Url;
 
-pub use check::{CheckOptions, SchemaOptions};
 pub use explain::ExplainOptions;
+pub use import::{ImportCommand, ImportOptions, ImportTraitsOptions, RowFormat};
 pub use local::{ClockChoice, LocalOptions};
 pub use redrive::{PassedByChoice, RedriveOptions};
 pub use rejected::{
@@ -39,15 +39,29 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Check(CheckOptions),
-    Schema(SchemaOptions),
     Replay(ReplayOptions),
     Local(LocalOptions),
     Soak(SoakOptions),
     Send(SendOptions),
+    Import(ImportOptions),
     Users(UsersOptions),
     Explain(ExplainOptions),
     Rejected(RejectedOptions),
     Redrive(RedriveOptions),
+}
+
+/// Check a journey file: every error at once, each with its line and a suggestion
+///
+/// Nothing is run and nothing is sent. Do it before every deployment: a function with a journey that has errors does not
+/// start.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  usher check journey/journey.yaml\n\nExit codes: 0 the journey is fine, 1 it has errors or can't be read, 2 the command was not understood"
+)]
+pub struct CheckOptions {
+    /// The journey file
+    #[arg(value_name = "JOURNEY.yaml")]
+    pub journey: PathBuf,
 }
 
 /// Send events to a Kinesis stream, in AWS or in the local cloud
@@ -179,6 +193,12 @@ mod tests {
             "usher send --stream s e.jsonl --endpoint-url notaurl",
             "usher send --stream s e.jsonl --endpoint-url 127.0.0.1:4567",
             "usher send --stream s e.jsonl --endpoint-url http://",
+            "usher import traits c.csv --stream s",
+            "usher import traits c.csv --at 2026-01-05T10:00:00Z",
+            "usher import traits c.csv --stream s --at 2026-01-05",
+            "usher import traits c.csv --stream s --at 2026-01-05T10:00:00Z --at-column t",
+            "usher import traits c.csv --stream s --at-column t --delimiter ;;",
+            "usher import traits c.csv --stream s --at-column t --dry-run --resume f",
             "usher users show ann --endpoint-url ftp://127.0.0.1/",
             "usher users show ",
             "usher explain",
@@ -204,6 +224,8 @@ mod tests {
             "usher replay --journey j.yaml --events - --profiles p.jsonl --triggers t.jsonl",
             "usher send --stream interactions - --ordered --resume s.json",
             "usher send --stream s - --endpoint-url http://127.0.0.1:4567",
+            "usher import traits c.csv --stream s --at 2026-01-05T10:00:00+01:00 --delimiter tab --strict",
+            "usher import traits - --format jsonl --stream s --at-column t --traits a,b --text a --resume f",
             "usher users show ann --at latest",
             "usher explain ann",
             "usher explain ann --rule welcome --last 5 --at latest --json",
