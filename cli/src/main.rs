@@ -26,6 +26,7 @@ mod record;
 mod redrive;
 mod rejected;
 mod replay;
+mod schema;
 mod send;
 mod sender;
 mod soak;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Check(options) => check::run(&options),
+        Command::Schema(_) => schema::run(),
         Command::Replay(options) => replay::run(&options),
         Command::Local(options) => in_runtime(local::run(options)),
         Command::Soak(options) => in_runtime(soak::run(options)),

@@ -1,5 +1,6 @@
 //! What can be written on the command line, and what `--help` teaches.
 
+mod check;
 mod explain;
 mod import;
 mod local;
@@ -14,6 +15,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use url::Url;
 
+pub use check::{CheckOptions, SchemaOptions};
 pub use explain::ExplainOptions;
 pub use import::{ImportCommand, ImportOptions, ImportTraitsOptions, RowFormat};
 pub use local::{ClockChoice, LocalOptions};
@@ -39,6 +41,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Check(CheckOptions),
+    Schema(SchemaOptions),
     Replay(ReplayOptions),
     Local(LocalOptions),
     Soak(SoakOptions),
@@ -48,20 +51,6 @@ pub enum Command {
     Explain(ExplainOptions),
     Rejected(RejectedOptions),
     Redrive(RedriveOptions),
-}
-
-/// Check a journey file: every error at once, each with its line and a suggestion
-///
-/// Nothing is run and nothing is sent. Do it before every deployment: a function with a journey that has errors does not
-/// start.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  usher check journey/journey.yaml\n\nExit codes: 0 the journey is fine, 1 it has errors or can't be read, 2 the command was not understood"
-)]
-pub struct CheckOptions {
-    /// The journey file
-    #[arg(value_name = "JOURNEY.yaml")]
-    pub journey: PathBuf,
 }
 
 /// Send events to a Kinesis stream, in AWS or in the local cloud
