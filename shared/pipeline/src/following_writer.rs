@@ -20,6 +20,9 @@ use crate::telemetry::{ProfileWriterBatch, TelemetryEvent};
 /// The part of an invocation's time, as its divisor, that may go by until there is a journey at all.
 const FIRST_READ_DIVISOR: u32 = 3;
 
+/// The flow for the running journey, from the first invocation on.
+type Current<P, S, C, T> = Option<Arc<ProfileWriter<P, S, C, T>>>;
+
 /// The flow, for whatever journey its source holds.
 #[derive(Debug)]
 pub struct FollowingProfileWriter<P, S, C, T> {
@@ -27,7 +30,7 @@ pub struct FollowingProfileWriter<P, S, C, T> {
     ports: ProfileWriterPorts<P, S, C, T>,
     config: ProfileWriterConfig,
     /// The flow for the running journey.
-    current: Mutex<Option<Arc<ProfileWriter<P, S, C, T>>>>,
+    current: Mutex<Current<P, S, C, T>>,
 }
 
 impl<P, S, C, T> FollowingProfileWriter<P, S, C, T>
