@@ -50,6 +50,11 @@ pub struct SoakOptions {
     /// Where the events and profiles of a run with a difference go, in a folder by its seed
     #[arg(long, value_name = "DIR", default_value = "usher-soak")]
     pub output: PathBuf,
+    /// Instead: so many users whose timers are due within one minute, by the wall clock and without faults. Each must fire once,
+    /// woken by timer-sweeper, while wake-ups come early, forged and repeated. Takes some three minutes
+    #[arg(long, value_name = "USERS", conflicts_with_all = ["events", "runs", "minutes", "seed", "faults", "journey"],
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub timers: Option<u32>,
     /// The SAM template; without it, template.yaml in this folder or one above
     #[arg(long, value_name = "template.yaml")]
     pub template: Option<PathBuf>,
@@ -69,6 +74,7 @@ const EXAMPLES: &str = "Examples:
   usher soak --runs 50 --seed 1
   usher soak --minutes 2 --faults all:2%
   usher soak --runs 1 --seed 17 --faults kill:20%,reshard
+  usher soak --timers 100000
 ";
 
 const EXIT_CODES: &str = "Exit codes: 0 no run differed, 1 one did, a kind never struck or something went wrong, 2 the command was not understood";

@@ -2,7 +2,7 @@
 
 pub mod faults;
 pub mod functions;
-mod report;
+pub mod report;
 pub mod resources;
 mod summary;
 pub mod sweeps;

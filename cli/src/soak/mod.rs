@@ -4,6 +4,7 @@ mod coverage;
 mod oracle;
 mod run;
 mod slice;
+mod timers;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -38,13 +39,6 @@ const NOT_STARTED_IN_A_ROW_MAX: u32 = 2;
 pub async fn run(options: SoakOptions) -> Result<Verdict> {
     let mut stop = environment::stop_signal()?;
     let template_file = project::find_template(options.template.as_deref())?;
-    let journey_file = project::find_journey(options.journey.as_deref(), &template_file)?;
-    let journey = journey_file::load(&journey_file)?;
-    let events_file = match &options.events {
-        Some(path) => path.clone(),
-        None => project::folder_of(&template_file).join(EVENTS),
-    };
-    let events = Events::read(EventsFile::open(&events_file)?)?;
     let template = Template::read(&template_file, &TemplateOptions::default())?;
     let programs = match options.bin_dir.as_deref() {
         Some(folder) => Programs::Folder(folder),
@@ -56,6 +50,16 @@ pub async fn run(options: SoakOptions) -> Result<Verdict> {
         sources = functions::sources(&template, &template_file, programs) => sources?,
         _ = stop.wait_for(|stopped| *stopped) => bail!("interrupted before the functions were built"),
     };
+    if let Some(users) = options.timers {
+        return timers::run(users, &template_file, &sources, stop).await;
+    }
+    let journey_file = project::find_journey(options.journey.as_deref(), &template_file)?;
+    let journey = journey_file::load(&journey_file)?;
+    let events_file = match &options.events {
+        Some(path) => path.clone(),
+        None => project::folder_of(&template_file).join(EVENTS),
+    };
+    let events = Events::read(EventsFile::open(&events_file)?)?;
     let setup = Setup {
         template_file: &template_file,
         journey: &journey,
