@@ -47,7 +47,7 @@ pub type Found<T> = (u64, Result<T, String>);
 /// The rows of a file.
 pub enum Rows {
     Csv(Box<Table>),
-    Jsonl { lines: EventsFile, columns: Columns },
+    Jsonl(Box<Objects>),
 }
 
 impl Rows {
@@ -61,7 +61,7 @@ impl Rows {
 
     /// The rows of a file with one JSON object a line.
     pub fn jsonl(lines: EventsFile, columns: Columns) -> Rows {
-        Rows::Jsonl { lines, columns }
+        Rows::Jsonl(Box::new(Objects { lines, columns }))
     }
 
     /// Gives the next row to `understand`, and what came of it with the row's line; none at the end.
@@ -71,7 +71,8 @@ impl Rows {
     pub fn next<T>(&mut self, understand: impl FnOnce(&Row<'_>) -> Result<T, String>) -> Result<Option<Found<T>>> {
         match self {
             Rows::Csv(table) => table.next(understand),
-            Rows::Jsonl { lines, columns } => {
+            Rows::Jsonl(objects) => {
+                let Objects { lines, columns } = &mut **objects;
                 let Some(line) = lines.next_line()? else {
                     return Ok(None);
                 };
@@ -81,6 +82,12 @@ impl Rows {
             }
         }
     }
+}
+
+/// A file with one JSON object a line.
+pub struct Objects {
+    lines: EventsFile,
+    columns: Columns,
 }
 
 /// The row in a line of JSON.
