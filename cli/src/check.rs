@@ -276,4 +276,35 @@ mod tests {
             }
         }
     }
+
+    /// The tests that the pages for people name are there.
+    #[test]
+    fn the_tests_that_the_journey_page_names_are_there() {
+        fn sources(folder: &Path, all: &mut String) {
+            for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    sources(&path, all);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    all.push_str(&std::fs::read_to_string(&path).expect("a source file"));
+                }
+            }
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut all = String::new();
+        for folder in ["shared", "cli/src", "tests"] {
+            sources(&root.join(folder), &mut all);
+        }
+        let page = std::fs::read_to_string(root.join("docs/journey.md")).expect("the page");
+        let rows = page.lines().filter(|line| line.starts_with('|'));
+        let last_cells = rows.filter_map(|row| row.trim_end_matches('|').rsplit('|').next());
+        let names = last_cells.filter_map(|cell| cell.trim().strip_prefix('`')?.strip_suffix('`'));
+        let tests: Vec<&str> = names
+            .filter(|name| name.matches('_').count() > 2 && !name.contains(' '))
+            .collect();
+        assert!(tests.len() > 30, "{tests:?}");
+        for test in tests {
+            assert!(all.contains(&format!("fn {test}(")), "docs/journey.md names `{test}`");
+        }
+    }
 }

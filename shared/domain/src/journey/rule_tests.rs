@@ -656,3 +656,69 @@ fn every_mistake_in_an_experiment_is_told_with_what_to_write() {
         None,
     );
 }
+
+/// The page for people who write a journey: every example in it is right, and no key is left out.
+#[test]
+fn the_examples_of_the_journey_page_are_right_and_leave_out_no_key() {
+    const PAGE: &str = include_str!("../../../../docs/journey.md");
+    const BASE: &str = "journey: j
+steps: [{ id: sign_up, on: sign_up }, { id: first_project, on: project_created }]
+features: { clicks: { count: click }, views_1h: { count: view, within: 1h } }
+";
+    const EXPERIMENTS: &str = "experiments: [{ id: tour_copy, arms: { control: 1, short: 1 } }]\n";
+    const CONTENTS: &str = "contents: [{ id: tour }, { id: tips }]\n";
+    const TRIGGERS: &str = "triggers: [{ id: a, on: click, offer: tour, slot: in_app, group: onboarding }, { id: b, on: click, offer: tips, slot: email, group: sales }]\n";
+    const GROUPS: &str = "groups: { onboarding: {}, sales: {} }";
+    let examples = |table: &str| -> Vec<String> {
+        PAGE.lines()
+            .skip_while(|line| !line.starts_with(&format!("| {table} |")))
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .map(|line| line.split('`').nth(1).expect(line).to_owned())
+            .collect()
+    };
+    let mut tried = 0;
+    for (table, example) in ["Trigger", "Also", "Policy", "Part"]
+        .into_iter()
+        .flat_map(|table| examples(table).into_iter().map(move |example| (table, example)))
+    {
+        let file = match table {
+            "Trigger" | "Also" => {
+                let offer = if example.contains("offer:") {
+                    ""
+                } else {
+                    ", offer: tour"
+                };
+                let groups = if example.contains("group:") {
+                    "policy: { groups: { onboarding: {} } }\n"
+                } else {
+                    ""
+                };
+                format!("{BASE}{EXPERIMENTS}{CONTENTS}triggers:\n  - {{ id: r, {example}{offer}, slot: s }}\n{groups}")
+            }
+            "Policy" if example.starts_with("groups:") => {
+                format!("{BASE}{CONTENTS}{TRIGGERS}policy:\n  {example}\n")
+            }
+            "Policy" => format!("{BASE}{CONTENTS}{TRIGGERS}policy:\n  {GROUPS}\n  {example}\n"),
+            _ => format!("{BASE}{example}\n"),
+        };
+        journey(&file);
+        tried += 1;
+    }
+    assert!(tried >= 26, "{tried} examples");
+    for mapping in [
+        &keys::RULE,
+        &keys::POLICY,
+        &keys::TOP,
+        &keys::CONTENT,
+        &keys::EXPERIMENT,
+    ] {
+        for key in mapping.names() {
+            let is_told = [format!("`{key}"), format!("{key}:")]
+                .iter()
+                .any(|written| PAGE.contains(written));
+            let of_readme = ["journey", "sessions", "dedupe"].contains(&key);
+            assert!(is_told || of_readme, "docs/journey.md says nothing of `{key}`");
+        }
+    }
+}
