@@ -38,7 +38,8 @@ pub async fn read_profiles(clients: &Clients, table: &str, journey: &Journey) ->
     let mut pages = table.scan_pages();
     let mut stored = StoredProfiles::default();
     while let Some(page) = pages.next_page().await.context("cannot read the profiles back")? {
-        for item in page.items {
+        // An item that became a pointer to another is nobody's profile.
+        for item in page.items.into_iter().filter(|item| item.merged_into.is_none()) {
             stored.item_bytes.push(profile_item_bytes(&item) as u64);
             match profile_state::decode(&item.state, item.version, &item.user_id, journey) {
                 Ok(profile) => {

@@ -6,6 +6,7 @@ mod any_delivery;
 mod clock_and_order;
 mod contracts;
 mod end_to_end;
+mod examples;
 mod fault_runs;
 mod hostile;
 mod house_rules;
