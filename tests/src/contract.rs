@@ -5,13 +5,14 @@
 //! others and run again on it, because `run` (any text that is new each time) is part of every key that they use.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use usher_domain::sequence_number::SequenceNumber;
 use usher_domain::time::Timestamp;
 use usher_pipeline::ports::{
-    CallError, DecisionItem, DecisionStatus, DecisionTable, GET_USERS_MAX, MergeAnswer, MergeSide, MergeWrite,
-    PUT_RECORDS_MAX, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer,
-    RecordStream, StreamRecord,
+    CallError, DUE_PAGE_USERS_MAX, DecisionItem, DecisionStatus, DecisionTable, DueIndex, DueUser, GET_USERS_MAX,
+    MergeAnswer, MergeSide, MergeWrite, PUT_RECORDS_MAX, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer,
+    PutOutcome, RecordAnswer, RecordStream, StreamRecord, due_shard,
 };
 
 /// A state that leaves room for the rest of an item of 400 KB.
@@ -24,6 +25,8 @@ const LARGE_RECORD_BYTES: usize = 1024 * 1024 - 256;
 const TOO_LARGE_RECORD_BYTES: usize = 1024 * 1024 + 1;
 /// How often a read is asked again for what it left over.
 const READS_MAX: usize = 20;
+/// How long an index may take until it is asked again.
+const INDEX_PAUSE: Duration = Duration::from_millis(50);
 
 /// A `profiles` table: reads what was written, and writes only on the version that is stored (P4).
 pub async fn profile_table(table: &impl ProfileTable, run: &str) {
@@ -36,6 +39,68 @@ pub async fn profile_table(table: &impl ProfileTable, run: &str) {
     parking_marks_the_item_that_was_read_and_raises_its_version(table, run).await;
     a_merge_writes_both_items_or_neither(table, run).await;
     a_merge_whose_answer_was_lost_is_told_by_both_items(table, run).await;
+}
+
+/// The index of due users over a `profiles` table: who is due by a time, in the order of when, a page at a time. It may follow
+/// the table with a delay, so what is written is asked for until it is there.
+pub async fn due_index(table: &impl ProfileTable, index: &impl DueIndex, run: &str) {
+    // Of one partition: more than a page, some of them due at the same moment.
+    let of_one = (0..).map(|number| format!("{run}-due-{number}"));
+    let shard = due_shard(&format!("{run}-due-0"));
+    let users: Vec<String> = of_one
+        .filter(|user| due_shard(user) == shard)
+        .take(DUE_PAGE_USERS_MAX + 3)
+        .collect();
+    let due_at = |number: usize| Timestamp::from_epoch_ms(1_767_607_200_000 + number as i64 / 2);
+    for (number, user) in users.iter().enumerate() {
+        let item = ProfileItem {
+            next_due_at: Some(due_at(number)),
+            ..profile(user, 1, b"state")
+        };
+        written(table, &item, 0).await;
+    }
+    let last = due_at(users.len() - 1);
+    let found = until_there(users.len(), async || all_due(index, &shard, run, last).await).await;
+    assert_eq!(found.len(), users.len(), "each once");
+    assert!(
+        found.is_sorted_by_key(|user| user.due_at),
+        "in the order of when they are due"
+    );
+    let names: BTreeSet<&str> = found.iter().map(|user| user.user_id.as_str()).collect();
+    assert_eq!(names.len(), users.len());
+    let by_the_tenth = all_due(index, &shard, run, due_at(9)).await;
+    assert_eq!(by_the_tenth.len(), 10, "up to the time, and at it");
+    assert!(all_due(index, &shard, run, due_at(0).minus_ms(1)).await.is_empty());
+
+    // Who waits for nothing any more is not in it.
+    written(table, &profile(&users[0], 2, b"state"), 1).await;
+    until_there(1, async || all_due(index, &shard, run, due_at(0)).await).await;
+}
+
+/// Asks until so many are found.
+async fn until_there(count: usize, ask: impl AsyncFn() -> Vec<DueUser>) -> Vec<DueUser> {
+    for _ in 0..READS_MAX {
+        let found = ask().await;
+        if found.len() == count {
+            return found;
+        }
+        tokio::time::sleep(INDEX_PAUSE).await;
+    }
+    panic!("the index does not come to have {count} of them");
+}
+
+async fn all_due(index: &impl DueIndex, shard: &str, run: &str, until: Timestamp) -> Vec<DueUser> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let page = index.page(shard, until, after.as_ref()).await.expect("it answers");
+        assert!(page.users.len() <= DUE_PAGE_USERS_MAX, "a page holds no more");
+        found.extend(page.users.into_iter().filter(|user| user.user_id.starts_with(run)));
+        match page.next_after {
+            Some(last) => after = Some(last),
+            None => return found,
+        }
+    }
 }
 
 /// A `profiles` table that also counts capacity units as DynamoDB does. Nothing but metrics depends on them, and not

@@ -7,18 +7,19 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType,
 };
 use aws_sdk_kinesis::types::StreamStatus;
 use usher_aws::clients::Clients;
-use usher_aws::dynamodb::{DynamoDecisionTable, DynamoProfileTable};
+use usher_aws::dynamodb::{DUE_INDEX, DynamoDecisionTable, DynamoDueIndex, DynamoProfileTable};
 use usher_aws::kinesis::KinesisStream;
 use usher_domain::time::Timestamp;
 use usher_local::Clock;
 use usher_local::dynamodb::{DynamoDb, DynamoDbOptions};
 use usher_local::faults::Faults;
 use usher_local::kinesis::{Kinesis, KinesisOptions};
-use usher_pipeline::memory::{MemoryDecisionTable, MemoryProfileTable, MemoryStream};
+use usher_pipeline::memory::{MemoryDecisionTable, MemoryDueIndex, MemoryProfileTable, MemoryStream};
 use usher_pipeline::ports::{ParkAnswer, ParkTarget, ProfileTable};
 use usher_tests::contract;
 
@@ -38,6 +39,8 @@ async fn the_memory_adapters_keep_the_contract() {
     let run = run_id();
     contract::profile_table(&MemoryProfileTable::default(), &run).await;
     contract::profile_table_units(&MemoryProfileTable::default(), &run).await;
+    let profiles = MemoryProfileTable::default();
+    contract::due_index(&profiles, &MemoryDueIndex::of(&profiles), &run).await;
     contract::decision_table(&MemoryDecisionTable::default(), &run).await;
     contract::record_stream(&MemoryStream::with_shards(2), &run).await;
     contract::record_stream_limits(&MemoryStream::default()).await;
@@ -134,6 +137,7 @@ fn kinesis_options() -> KinesisOptions {
 /// The adapters over tables and a stream of their own.
 struct Adapters {
     profiles: DynamoProfileTable,
+    due: DynamoDueIndex,
     decisions: DynamoDecisionTable,
     stream: KinesisStream,
     run: String,
@@ -146,7 +150,7 @@ impl Adapters {
             format!("decisions-{run}"),
             format!("stream-{run}"),
         );
-        create_table(clients, &profiles, &[("user_id", KeyType::Hash)]).await;
+        create_profiles_table(clients, &profiles).await;
         create_table(
             clients,
             &decisions,
@@ -155,6 +159,7 @@ impl Adapters {
         .await;
         create_stream(clients, &stream).await;
         Adapters {
+            due: DynamoDueIndex::new(clients.dynamodb.clone(), profiles.clone()),
             profiles: DynamoProfileTable::new(clients.dynamodb.clone(), profiles),
             decisions: DynamoDecisionTable::new(clients.dynamodb.clone(), decisions),
             stream: KinesisStream::new(clients.kinesis.clone(), stream),
@@ -164,9 +169,41 @@ impl Adapters {
 
     async fn keep_the_contract(&self) {
         contract::profile_table(&self.profiles, &self.run).await;
+        contract::due_index(&self.profiles, &self.due, &self.run).await;
         contract::decision_table(&self.decisions, &self.run).await;
         contract::record_stream(&self.stream, &self.run).await;
     }
+}
+
+/// With the sparse index that template.yaml gives it.
+async fn create_profiles_table(clients: &Clients, name: &str) {
+    let definition = |attribute: &str, kind: ScalarAttributeType| {
+        let definition = AttributeDefinition::builder()
+            .attribute_name(attribute)
+            .attribute_type(kind);
+        definition.build().expect("it has a name and a type")
+    };
+    let key = |attribute: &str, key_type: KeyType| {
+        let key = KeySchemaElement::builder().attribute_name(attribute).key_type(key_type);
+        key.build().expect("it has a name and a type")
+    };
+    let index = GlobalSecondaryIndex::builder()
+        .index_name(DUE_INDEX)
+        .key_schema(key("due_shard", KeyType::Hash))
+        .key_schema(key("next_due_at", KeyType::Range))
+        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+        .build();
+    let request = clients
+        .dynamodb
+        .create_table()
+        .table_name(name)
+        .billing_mode(BillingMode::PayPerRequest)
+        .attribute_definitions(definition("user_id", ScalarAttributeType::S))
+        .attribute_definitions(definition("due_shard", ScalarAttributeType::S))
+        .attribute_definitions(definition("next_due_at", ScalarAttributeType::N))
+        .key_schema(key("user_id", KeyType::Hash))
+        .global_secondary_indexes(index.expect("it has a name and keys"));
+    request.send().await.expect("the table can be created");
 }
 
 async fn create_table(clients: &Clients, name: &str, keys: &[(&str, KeyType)]) {

@@ -89,26 +89,20 @@ impl Case {
         self.read(name).lines().map(id).collect()
     }
 
-    fn local(&self) -> Run {
+    fn local(&self, more: &[&str]) -> Run {
+        let files = [
+            ("--events", "events.jsonl"),
+            ("--journey", "journey.yaml"),
+            ("--report", "report.json"),
+            ("--profiles", "local.profiles.jsonl"),
+            ("--triggers", "local.triggers.jsonl"),
+        ];
+        let files = files.map(|(option, name)| [option.to_owned(), self.path(name)]);
         let bin_dir = binaries().display().to_string();
-        let (ok, said) = usher(&[
-            "local",
-            "--bin-dir",
-            &bin_dir,
-            "--clock",
-            "data",
-            "--drain",
-            "--events",
-            &self.path("events.jsonl"),
-            "--journey",
-            &self.path("journey.yaml"),
-            "--report",
-            &self.path("report.json"),
-            "--profiles",
-            &self.path("local.profiles.jsonl"),
-            "--triggers",
-            &self.path("local.triggers.jsonl"),
-        ]);
+        let mut arguments = vec!["local", "--bin-dir", &bin_dir, "--clock", "data", "--drain"];
+        arguments.extend(files.iter().flatten().map(String::as_str));
+        arguments.extend(more);
+        let (ok, said) = usher(&arguments);
         assert!(ok, "usher local: {said}");
         Run {
             report: serde_json::from_str(&self.read("report.json")).expect("the report is JSON"),
@@ -139,20 +133,26 @@ impl Case {
 
     /// Runs both ways, which must come to the same; gives the report's counts and the profiles.
     fn both(&self) -> (BTreeMap<&'static str, u64>, BTreeMap<String, Value>) {
-        let (local, replay) = (self.local(), self.replay());
+        let counts = ["sent", "applied", "duplicate", "dropped", "rejected", "decisions"];
+        let (report, profiles) = self.both_with(&[]);
+        let counts = counts.map(|name| (name, report[name].as_u64().unwrap_or(u64::MAX)));
+        let profiles = profiles.lines().map(|line| {
+            let profile: Value = serde_json::from_str(line).expect("json");
+            (profile["user_id"].as_str().expect("text").to_owned(), profile)
+        });
+        (counts.into_iter().collect(), profiles.collect())
+    }
+
+    /// The same with further options for `usher local`; gives the report and the profiles as they are.
+    fn both_with(&self, more: &[&str]) -> (Value, String) {
+        let (local, replay) = (self.local(more), self.replay());
         assert!(
             local.profiles == replay.profiles,
             "the profiles of local and replay differ"
         );
         assert_eq!(local.trigger_ids, replay.trigger_ids);
         assert_eq!(local.report["decisions"], local.trigger_ids.len());
-        let counts = ["sent", "applied", "duplicate", "dropped", "rejected", "decisions"];
-        let counts = counts.map(|name| (name, local.report[name].as_u64().unwrap_or(u64::MAX)));
-        let profiles = local.profiles.lines().map(|line| {
-            let profile: Value = serde_json::from_str(line).expect("json");
-            (profile["user_id"].as_str().expect("text").to_owned(), profile)
-        });
-        (counts.into_iter().collect(), profiles.collect())
+        (local.report, local.profiles)
     }
 }
 
@@ -341,7 +341,7 @@ fn p6_bad_records_between_good_ones_stop_nothing() {
         );
     }
     let case = Case::new(&counting_journey(""), &lines);
-    let run = case.local();
+    let run = case.local(&[]);
     assert_eq!(run.report["applied"], GOOD);
     assert_eq!(run.report["rejected"], bad.len());
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
@@ -350,4 +350,22 @@ fn p6_bad_records_between_good_ones_stop_nothing() {
     }
     assert_eq!(run.report["rejected_by_reason"], json!(reasons));
     assert_eq!(run.profiles, case.replay().profiles);
+}
+
+/// P7, P12: timers, chains, quiet hours and what they wait for, swept by the clock of the data, come to what a replay without
+/// any sweeper comes to; also when everything goes wrong that can.
+#[test]
+fn p12_timers_that_are_swept_come_to_what_a_replay_comes_to() {
+    let journey = std::fs::read_to_string(root().join("tests/data/timers-journey.yaml")).expect("it is there");
+    let case = Case::new(&journey, oulad());
+    for more in [&[][..], &["--faults", "all", "--seed", "20130317"]] {
+        let (report, _) = case.both_with(more);
+        let count = |name: &str| report[name].as_u64().unwrap_or_default();
+        assert_eq!(count("applied"), EVENTS as u64, "{more:?}");
+        // Many of them while the events came.
+        assert!(
+            count("timers_fired") > 1_000 && count("woken") > 400 && count("sweeps") > 2,
+            "{report}"
+        );
+    }
 }
