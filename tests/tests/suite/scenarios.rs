@@ -18,7 +18,7 @@
 //!   - `{"unreadable": "USER"}` puts something that is no profile in the place of a user's,
 //!   - `{"deliver_triggers": true}` invokes trigger-delivery with everything on the triggers stream so far;
 //! - `journey.yaml`, unless the default journey is meant;
-//! - `expected.jsonl`: every response, then profiles, triggers, decisions and rejected records.
+//! - `expected.jsonl`: every response, then pointers, profiles, triggers, decisions and rejected records.
 //!
 //! `UPDATE_SCENARIOS=1` writes the expected files anew: read the difference before you commit it.
 
@@ -166,9 +166,15 @@ impl World {
     /// What came of it all, a line each.
     fn outcome(&self) -> Vec<Value> {
         let mut lines = Vec::new();
-        let profiles: BTreeMap<String, _> = self
+        let (pointers, profiles): (Vec<_>, Vec<_>) = self
             .profiles
             .items()
+            .into_iter()
+            .partition(|item| item.merged_into.is_some());
+        for item in pointers {
+            lines.push(json!({ "pointer": { "from": item.user_id, "to": item.merged_into } }));
+        }
+        let profiles: BTreeMap<String, _> = profiles
             .into_iter()
             .map(|item| {
                 let profile = profile_state::decode(&item.state, item.version, &item.user_id, &self.journey);

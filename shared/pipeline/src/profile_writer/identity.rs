@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::time::Instant;
-use usher_domain::batch::UserGroups;
 use usher_domain::event::ArrivedEvent;
 use usher_domain::limits::POINTERS_MAX;
 
@@ -24,7 +23,7 @@ use crate::profile_cache::Remembered;
 /// thousands can't keep a shard busy: beyond these, events are applied without merging, and a later batch tries again.
 const MEETINGS_MAX: usize = 32;
 
-/// Events of a batch that name a key which has events of its own in the batch: their indices and that key.
+/// Events of a batch that name a user who has events of their own in the batch: their indices and that user.
 #[derive(Debug, Default)]
 pub(super) struct Namings<'g> {
     namings: Vec<(usize, &'g str)>,
@@ -32,11 +31,11 @@ pub(super) struct Namings<'g> {
 
 impl<'g> Namings<'g> {
     /// Those of a batch. Nearly always there are none.
-    pub fn of(events: &'g [ArrivedEvent<'g>], groups: &'g UserGroups<'_>) -> Namings<'g> {
+    pub fn of(events: &'g [ArrivedEvent<'g>], users: &[UserWork<'_>]) -> Namings<'g> {
         if events.iter().all(|arrived| arrived.event.alias.is_none()) {
             return Namings::default();
         }
-        let users: HashSet<&str> = groups.iter().map(|user| user.user()).collect();
+        let users: HashSet<&str> = users.iter().map(|user| user.events.user()).collect();
         let named = events.iter().enumerate().filter_map(|(index, arrived)| {
             let alias = arrived.event.alias.as_deref()?;
             users.contains(alias).then_some((index, alias))
@@ -49,6 +48,9 @@ impl<'g> Namings<'g> {
     /// Holds each user's events back that come after one of another's which names the user and is not settled yet.
     fn bind(&self, users: &mut [UserWork<'_>]) {
         if self.namings.is_empty() {
+            for user in users {
+                user.bound = usize::MAX;
+            }
             return;
         }
         let open: HashMap<usize, usize> = users
@@ -112,6 +114,13 @@ where
         // Who can't be written at all holds nobody up.
         let is_free = |user: &UserWork<'_>| user.blocked.is_some() || user.next_event() < user.bound;
         let mut goes: Vec<bool> = users.iter().map(is_free).collect();
+        // Whoever has the first event of all has nobody to wait for; this makes sure of it, so that every round gets on.
+        if !goes.contains(&true)
+            && let Some(first) = (0..users.len()).min_by_key(|place| users[*place].next_event())
+        {
+            users[first].bound = usize::MAX;
+            goes[first] = true;
+        }
         let wants = |user: &UserWork<'_>| user.blocked.is_none() && matches!(user.meeting, Meeting::Wanted(_));
         let mut wanting: Vec<usize> = (0..users.len()).filter(|place| wants(&users[*place])).collect();
         if wanting.is_empty() {
@@ -122,8 +131,7 @@ where
         for (order, place) in wanting.into_iter().enumerate() {
             match self.meet_one(users, place, &mut found, tally) {
                 Met::Going => {}
-                // Whoever has the first event of all has nobody to wait for, so a round never ends without any progress.
-                Met::Waiting if order == 0 && goes.iter().filter(|goes| **goes).count() <= 1 => {
+                Met::Waiting if order == 0 && !goes.iter().enumerate().any(|(other, goes)| *goes && other != place) => {
                     tally.telemetry.merges_deferred += 1;
                     users[place].defer_meeting();
                 }

@@ -148,7 +148,7 @@ where
         let mut open = self.load(&groups, budget.read, &mut tally).await;
         let mut failures = Failures::default();
         let mut parked = Vec::new();
-        let namings = Namings::of(&events, &groups);
+        let mut namings = Namings::of(&events, &open);
         // Users who failed: whoever turns out to be one of them comes again with them (P3).
         let mut failed: HashSet<String> = HashSet::new();
         while !open.is_empty() {
@@ -161,12 +161,14 @@ where
                 .await;
             let mut stored = Vec::with_capacity(written.len());
             let mut merged: HashMap<String, String> = HashMap::new();
+            let mut outdated: HashSet<String> = HashSet::new();
             let mut has_moved = false;
             for (mut user, write, result) in written {
                 tally.note_attempts(&write);
                 match result {
                     Ok(()) => {
                         tally.note_write(&user, &write, &record_of_event, &events);
+                        outdated.extend(write.outdated);
                         if let Some(key) = write.merged {
                             merged.insert(key, user.events.user().to_owned());
                         }
@@ -207,9 +209,16 @@ where
                     has_moved = true;
                 }
             }
+            for user in waiting.iter_mut().filter(|_| !outdated.is_empty()) {
+                if outdated.contains(user.events.user()) {
+                    user.forget_profile();
+                    has_moved = true;
+                }
+            }
             open.append(&mut waiting);
             if has_moved {
                 open = self.look_up(open, budget.write, &mut tally).await;
+                namings = Namings::of(&events, &open);
                 for user in open.iter_mut().filter(|user| failed.contains(user.events.user())) {
                     let why = "the user that it turned out to be has failed in this batch".to_owned();
                     user.blocked = Some(UserFailure::Unavailable(why));

@@ -129,6 +129,8 @@ pub(super) struct UserWrite {
     pub write_units: f64,
     /// The key whose profile became part of the user's, or that never had one: it is a pointer now.
     pub merged: Option<String>,
+    /// The key whose profile was to be merged, and is another by now than the batch has.
+    pub outdated: Option<String>,
     /// Whether there was a profile to merge.
     pub merges: u64,
     /// Events that were to merge another profile and left it alone, because it could not be.
@@ -174,13 +176,18 @@ impl<'g> UserWork<'g> {
         self.events.index(self.done).unwrap_or(usize::MAX)
     }
 
+    /// Another container changed the profile: it is looked up again.
+    pub fn forget_profile(&mut self) {
+        self.profile = None;
+        self.state_bytes = 0;
+        self.meeting = Meeting::None;
+        self.is_unread = true;
+    }
+
     /// The events go to the profile of `to`, to which this one points.
     pub fn follow(&mut self, to: &str) {
         self.events.follow(to);
-        self.profile = None;
-        self.state_bytes = 0;
-        self.is_unread = true;
-        self.meeting = Meeting::None;
+        self.forget_profile();
         self.pointers += 1;
         if self.pointers > POINTERS_MAX {
             let why = format!(
@@ -206,11 +213,11 @@ impl<'g> UserWork<'g> {
         self.pointers = self.pointers.max(other.pointers);
     }
 
-    /// Another container changed the other profile: it is looked up again.
-    fn want_meeting_again(&mut self) {
-        if let Meeting::Ready(other) = std::mem::take(&mut self.meeting) {
-            self.meeting = Meeting::Wanted(other.key);
-        }
+    /// Another container changed the other profile: it is looked up again. Gives its key.
+    fn want_meeting_again(&mut self) -> Option<String> {
+        let key = std::mem::take(&mut self.meeting).key()?.to_owned();
+        self.meeting = Meeting::Wanted(key.clone());
+        Some(key)
     }
 
     /// The next event, and later ones that name the same profile, are planned as if they did not: a later batch tries
@@ -594,7 +601,7 @@ where
                                 room = Room::default();
                                 if is_over {
                                     // It is looked up again, in the next round.
-                                    user.want_meeting_again();
+                                    write.outdated = user.want_meeting_again();
                                     user.profile = Some(profile);
                                     return Ok(());
                                 }
