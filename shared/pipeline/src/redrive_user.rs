@@ -439,6 +439,7 @@ where
         }
         let mut profile = profile_state::decode(&item.state, item.version, self.request.user, self.journey)
             .map_err(|error| self.unreadable(chain(&error)))?;
+        profile.wake_at = item.next_due_at;
         // Whoever parked the user had sent the outbox before. What a redrive stored and could not send is from its own
         // events; those are sent whatever their age.
         let now = self.ports.clock.now();

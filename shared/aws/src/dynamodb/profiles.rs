@@ -708,4 +708,80 @@ mod tests {
             assert_eq!(asked(&server)["ConsistentRead"], true);
         }
     }
+
+    /// The shape of the answer: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>
+    /// (`TransactionCanceledException`): a reason for each item in its order, and `ALL_OLD` items with failed conditions.
+    #[tokio::test]
+    async fn a_cancelled_merge_tells_what_is_stored_of_either_side() {
+        let merge = MergeWrite {
+            into: profile("a", 4),
+            into_expected: 3,
+            from: ProfileItem {
+                merged_into: Some("a".to_owned()),
+                state: Vec::new(),
+                ..profile("b", 1)
+            },
+            from_expected: 0,
+            token: 7,
+        };
+        let failed = |item: Value| json!({ "Code": "ConditionalCheckFailed", "Message": "it failed", "Item": item });
+        let none = || json!({ "Code": "None" });
+        let changed = |user: &str, version: u64| MergeSide::Changed(Some(Box::new(profile(user, version))));
+        let unreadable = MergeSide::Unreadable {
+            why: "it has no attribute layout, which must be a number (N)".to_owned(),
+        };
+        let gone = json!({ "Code": "ConditionalCheckFailed", "Message": "it failed" });
+        for (reasons, expected) in [
+            (
+                [failed(stored("a", 9)), none()],
+                Ok((changed("a", 9), MergeSide::AsExpected)),
+            ),
+            (
+                [none(), failed(stored("b", 2))],
+                Ok((MergeSide::AsExpected, changed("b", 2))),
+            ),
+            (
+                [failed(stored("a", 9)), failed(stored("b", 2))],
+                Ok((changed("a", 9), changed("b", 2))),
+            ),
+            ([gone, none()], Ok((MergeSide::Changed(None), MergeSide::AsExpected))),
+            (
+                [none(), failed(json!({ "user_id": { "S": "b" } }))],
+                Ok((MergeSide::AsExpected, unreadable)),
+            ),
+            ([json!({ "Code": "TransactionConflict" }), none()], Err(true)),
+            ([none(), json!({ "Code": "ThrottlingError" })], Err(true)),
+            ([none(), json!({ "Code": "ProvisionedThroughputExceeded" })], Err(true)),
+            ([json!({ "Code": "ValidationError" }), none()], Err(false)),
+            (
+                [json!({ "Code": "ItemCollectionSizeLimitExceeded" }), none()],
+                Err(false),
+            ),
+        ] {
+            let what = format!("{reasons:?}");
+            let body = json!({
+                "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+                "Message": "Transaction cancelled, please refer cancellation reasons for specific reasons",
+                "CancellationReasons": reasons,
+            });
+            let (table, server) = table_that_answers(400, body).await;
+            match (table.merge(&merge).await, expected) {
+                (Ok(MergeAnswer::Conflict { into, from, .. }), Ok(expected)) => {
+                    assert_eq!((into, from), expected, "{what}");
+                }
+                (Err(CallError::Retry { .. }), Err(true)) | (Err(CallError::Refused { .. }), Err(false)) => {}
+                (other, expected) => panic!("{what}: {other:?} where {expected:?} is expected"),
+            }
+            let asked = asked(&server);
+            assert_eq!(asked["ClientRequestToken"], "00000000000000000000000000000007");
+            let puts = [&asked["TransactItems"][0]["Put"], &asked["TransactItems"][1]["Put"]];
+            assert_eq!(puts[0]["ConditionExpression"], "#version = :expected");
+            assert_eq!(puts[1]["ConditionExpression"], "attribute_not_exists(user_id)");
+            assert_eq!(puts[1]["Item"]["merged_into"], json!({ "S": "a" }));
+            assert!(
+                puts.iter()
+                    .all(|put| put["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD")
+            );
+        }
+    }
 }

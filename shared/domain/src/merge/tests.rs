@@ -307,8 +307,9 @@ fn p8_aliases_are_bounded_and_the_latest_stay() {
 fn p2_a_household_merges_once_and_follows_pointers() {
     let journey = merging();
     type Line<'l> = (&'l str, Option<&'l str>, &'l str);
+    type Case<'c> = (&'c str, &'c [Line<'c>], &'c [(&'c str, &'c str, u64)]);
     let anonymous = "anonymous:x";
-    let cases: &[(&str, &[Line<'_>], &[(&str, &str, u64)])] = &[
+    let cases: &[Case<'_>] = &[
         (
             "anonymous, then known, then anonymous again",
             &[
