@@ -13,7 +13,9 @@
 //!     in a new container, with nothing cached,
 //!   - `{"redrive": {"records": [FROM, TO], "arrived": "RFC 3339"}}` puts records on the stream again, as new ones,
 //!   - `{"parallelization_factor": N}` says how many batches of one shard run at once (before the first `deliver`),
+//!   - `{"show_rules": true}` shows with each response from then on how rules came out,
 //!   - `{"restart": true}` lets a new container go on, with nothing cached,
+//!   - `{"journey": "FILE"}` deploys another journey of the folder: new containers go on with it,
 //!   - `{"container": N}` lets container N go on, with what it has cached (0 at first),
 //!   - `{"unreadable": "USER"}` puts something that is no profile in the place of a user's,
 //!   - `{"deliver_triggers": true}` invokes trigger-delivery with everything on the triggers stream so far;
@@ -111,6 +113,7 @@ struct World {
     writers: BTreeMap<u64, Writer>,
     container: u64,
     parallelization_factor: u32,
+    shows_rules: bool,
 }
 
 impl World {
@@ -134,6 +137,7 @@ impl World {
             writers: BTreeMap::new(),
             container: 0,
             parallelization_factor: 1,
+            shows_rules: false,
         }
     }
 
@@ -192,7 +196,13 @@ impl World {
         for record in self.triggers.records() {
             let trigger = json_of(&record);
             let names = ["trigger_id", "user_id", "rule", "slot", "offer", "decided_at", "reason"];
-            let shown: BTreeMap<&str, Value> = names.map(|name| (name, trigger[name].clone())).into();
+            let mut shown: BTreeMap<&str, Value> = names.map(|name| (name, trigger[name].clone())).into();
+            // Left out where they have nothing to say.
+            for name in ["due_at", "held_out", "arms"] {
+                if let Some(value) = trigger.get(name) {
+                    shown.insert(name, value.clone());
+                }
+            }
             lines.push(json!({ "trigger": shown, "caused_by": trigger["cause"]["event_id"] }));
         }
         for (decision, status) in self.decisions.decisions() {
@@ -233,11 +243,14 @@ fn writer(
 }
 
 async fn run(folder: &Path) -> String {
-    let journey = std::fs::read_to_string(folder.join("journey.yaml")).unwrap_or_else(|_| {
-        std::fs::read_to_string(folder.join("../../../journey/journey.yaml")).expect("the default journey")
-    });
-    let journey = Journey::parse(&journey).unwrap_or_else(|errors| panic!("{}: {errors}", folder.display()));
-    let mut world = World::new(journey);
+    let own_journey = folder.join("journey.yaml");
+    let default_journey = folder.join("../../../journey/journey.yaml");
+    let journey = if own_journey.exists() {
+        own_journey
+    } else {
+        default_journey
+    };
+    let mut world = World::new(journey_of(&journey));
     let mut records: Vec<Record> = Vec::new();
     let mut lines: Vec<Value> = Vec::new();
     let input = std::fs::read_to_string(folder.join("input.jsonl")).expect("input.jsonl");
@@ -266,7 +279,11 @@ async fn run(folder: &Path) -> String {
                 let response = response.expect("a Kinesis batch");
                 let telemetry =
                     ProfileWriterBatch::from_line(world.sink.lines().last().expect("a line a batch")).expect("ours");
-                lines.push(json!({ "response": response, "counted": counted(&telemetry) }));
+                let mut line = json!({ "response": response, "counted": counted(&telemetry) });
+                if world.shows_rules {
+                    line["rules"] = json!(telemetry.rules);
+                }
+                lines.push(line);
             }
             "deliver_triggers" => {
                 let batch = records_of(&world.triggers, Timestamp::from_epoch_ms(0));
@@ -297,6 +314,11 @@ async fn run(folder: &Path) -> String {
                     records.push(again);
                 }
             }
+            "journey" => {
+                world.journey = Arc::new(journey_of(&folder.join(value.as_str().expect("a file"))));
+                world.writers.clear();
+            }
+            "show_rules" => world.shows_rules = true,
             "restart" => {
                 world.writers.remove(&world.container);
             }
@@ -315,6 +337,11 @@ async fn run(folder: &Path) -> String {
     }
     lines.extend(world.outcome());
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn journey_of(path: &Path) -> Journey {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    Journey::parse(&text).unwrap_or_else(|errors| panic!("{}: {errors}", path.display()))
 }
 
 fn fault_of(written: &Value) -> Fault {
@@ -339,6 +366,7 @@ fn counted(batch: &ProfileWriterBatch) -> BTreeMap<&'static str, u64> {
         ("duplicate", batch.duplicate),
         ("redelivered", batch.redelivered),
         ("dropped_by_rule", batch.dropped_by_rule),
+        ("woken", batch.woken),
         ("rejected", batch.rejected),
         ("retried", batch.retried),
         ("writes", batch.conditional_writes),
