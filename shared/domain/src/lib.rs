@@ -8,6 +8,7 @@
 //! [`journey`] what the operator asked for, [`fold`] applies one event to one profile, [`timers`] knows what is due,
 //! [`rules`] decides what fires within what [`policy`] allows, and [`plan`] does all of that for one user's events of a batch and returns what to write and what to emit.
 
+pub mod bandit;
 pub mod batch;
 pub mod condition;
 pub mod estimate;
