@@ -23,6 +23,7 @@ pub mod json;
 pub mod limits;
 pub mod local_time;
 pub mod merge;
+pub mod off_policy;
 pub mod plan;
 pub mod policy;
 pub mod profile;

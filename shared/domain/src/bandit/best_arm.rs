@@ -9,15 +9,15 @@
 use std::sync::LazyLock;
 
 /// Nodes spread evenly over where the best may be.
-const EVEN_NODES: usize = 17;
+const EVEN_NODES: usize = 15;
 /// Nodes around each of the best arms, in standard deviations.
-const NODES_AROUND: [f64; 9] = [-2.2, -1.4, -0.8, -0.3, 0.0, 0.3, 0.8, 1.4, 2.2];
+const NODES_AROUND: [f64; 7] = [-1.8, -1.0, -0.4, 0.0, 0.4, 1.0, 1.8];
 /// Arms that have nodes around them: those of the highest means.
 const ARMS_WITH_NODES: usize = 2;
 /// Nodes of the grid.
 pub const NODES_MAX: usize = EVEN_NODES + ARMS_WITH_NODES * NODES_AROUND.len();
 /// Standard deviations beyond which a normal has no mass.
-const REACH: f64 = 4.5;
+const REACH: f64 = 4.0;
 /// Steps of the table of the normal distribution function in a standard deviation.
 const TABLE_STEPS: f64 = 64.0;
 const TABLE_LEN: usize = 2 * (REACH as usize + 1) * TABLE_STEPS as usize + 2;

@@ -78,6 +78,8 @@ const CONTENT_DIMENSION_MAX: usize = BANDIT_DIMENSION_MAX / 2;
 pub struct Layout {
     context: Places,
     content: Option<Places>,
+    /// Of each of the contents' numbers times each of the context's: its place in the shared model and its sign.
+    crosses: Vec<(usize, f64)>,
     fingerprint: u32,
 }
 
@@ -269,11 +271,28 @@ impl Layout {
             })?),
         };
         let described = content.as_ref().map(Places::described).unwrap_or_default();
-        Ok(Layout {
+        let mut layout = Layout {
             fingerprint: fingerprint(&["bandit layout 1", &context.described(), &described]),
             context,
             content,
-        })
+            crosses: Vec::new(),
+        };
+        layout.crosses = layout.placed_crosses();
+        Ok(layout)
+    }
+
+    fn placed_crosses(&self) -> Vec<(usize, f64)> {
+        let own = self.content.as_ref().map_or(0, |places| places.dimension);
+        let room = self.shared_dimension().map_or(0, |dimension| dimension - own);
+        let crosses = own * self.context.dimension;
+        let placed = |cross: usize| match crosses <= room {
+            true => (own + cross, 1.0),
+            false => {
+                let (place, sign) = hashed_place(cross, room);
+                (own + place, sign)
+            }
+        };
+        (0..crosses).map(placed).collect()
     }
 
     /// A name for it: what was learned under another one can't be used.
@@ -309,41 +328,32 @@ impl Layout {
         Some((content + content * self.context.dimension).min(BANDIT_DIMENSION_MAX))
     }
 
+    /// A context as it is multiplied with contents' numbers.
+    pub(super) fn factors(&self, context: &Context) -> Vec<f64> {
+        let numbers = context.0.iter().take(self.context.dimension);
+        numbers
+            .enumerate()
+            .map(|(place, number)| self.crossed(place, *number))
+            .collect()
+    }
+
     /// A context and a content seen together: the content's numbers, and each of them times each of the context's, every
     /// product in a place of its own, or hashed with a sign where there are too many.
-    pub(super) fn joint(&self, context: &Context, content: &Content) -> Vec<i64> {
-        let Some(dimension) = self.shared_dimension() else {
-            return Vec::new();
-        };
-        let mut numbers = vec![0; dimension];
+    pub(super) fn joint(&self, factors: &[f64], content: &Content) -> Vec<i64> {
+        let mut numbers = vec![0.0; self.shared_dimension().unwrap_or(0)];
         let own = self.content.as_ref().map_or(0, |places| places.dimension);
-        for (place, number) in content.0.iter().take(own).enumerate() {
-            numbers[place] = *number;
-        }
-        let crossed = own * self.context.dimension;
-        let room = dimension - own;
-        if room == 0 {
-            return numbers;
-        }
-        for (place, number) in context.0.iter().take(self.context.dimension).enumerate() {
-            let factor = self.crossed(place, *number);
-            if factor == 0.0 {
+        for (place, units) in content.0.iter().take(own).enumerate() {
+            if *units == 0 {
                 continue;
             }
-            for (other, content) in content.0.iter().take(own).enumerate() {
-                if *content == 0 {
-                    continue;
-                }
-                let cross = other * self.context.dimension + place;
-                let (bucket, sign) = match crossed <= room {
-                    true => (cross, 1.0),
-                    false => hashed_place(cross, room),
-                };
-                let sum = value(numbers[own + bucket]) + sign * factor * value(*content);
-                numbers[own + bucket] = units(sum);
+            let number = value(*units);
+            numbers[place] += number;
+            let crosses = &self.crosses[place * self.context.dimension..];
+            for (factor, (cross, sign)) in factors.iter().zip(crosses) {
+                numbers[*cross] += sign * factor * number;
             }
         }
-        numbers
+        numbers.into_iter().map(units).collect()
     }
 
     fn crossed(&self, place: usize, number: i64) -> f64 {

@@ -33,7 +33,7 @@ pub(super) struct LinearModel {
     /// The constant first.
     weights: Vec<f64>,
     /// Columns of a lower triangle W, such that the variance of the mean for (1, x) is |W·(1, x)|².
-    columns: Vec<f64>,
+    columns: Vec<f32>,
 }
 
 /// What arms have in common, and how the context is standardised.
@@ -324,7 +324,7 @@ impl LinearModel {
                         sum - entries[place + 1] * scales.means[place] * scales.inverses[place]
                     }),
                 };
-                columns.push(sigma * entry);
+                columns.push((sigma * entry) as f32);
             }
         }
         LinearModel { weights, columns }
@@ -336,7 +336,7 @@ impl LinearModel {
     }
 
     /// The standard deviation of that mean.
-    pub fn spread(&self, context: &[f64], scratch: &mut Vec<f64>) -> f64 {
+    pub fn spread(&self, context: &[f32], scratch: &mut Vec<f32>) -> f64 {
         let rows = self.weights.len();
         scratch.clear();
         scratch.resize(rows, 0.0);
@@ -351,6 +351,7 @@ impl LinearModel {
             }
             start += len;
         }
-        dot(scratch, scratch).sqrt()
+        let variance: f64 = scratch.iter().map(|part| f64::from(*part) * f64::from(*part)).sum();
+        variance.sqrt()
     }
 }

@@ -167,24 +167,25 @@ impl SlotState {
         if !self.arms.contains_key(outcome.arm) && self.arms.len() >= LEARNED_ARMS_MAX {
             return Learned::TooManyArms;
         }
-        let weight = match self.half_life_ms {
-            None => 1 << WEIGHT_ONE_BITS,
+        let (weight, halvings) = match self.half_life_ms {
+            None => (1 << WEIGHT_ONE_BITS, 0),
             Some(half_life_ms) => {
                 let at_ms = outcome.at.epoch_ms();
                 let tile = at_ms.div_euclid(half_life_ms);
                 self.advance_to(tile);
                 let into_tile = at_ms.rem_euclid(half_life_ms) as f64 / half_life_ms as f64;
-                let halvings = self.tile.saturating_sub(tile).clamp(0, HALVINGS_MAX) as i32;
-                (libm::exp2(into_tile - f64::from(halvings)) * f64::from(1 << WEIGHT_ONE_BITS)).round() as i64
+                let halvings = self.tile.saturating_sub(tile).clamp(0, HALVINGS_MAX) as u32;
+                let weight = libm::exp2(into_tile) * f64::from(1 << WEIGHT_ONE_BITS);
+                (weight.round() as i64, halvings)
             }
         };
         let reward = fixed_point::units(outcome.reward);
         let arm = self.arms.entry(outcome.arm.to_owned());
         let arm = arm.or_insert_with(|| Statistics::new(self.dimension));
-        arm.add(outcome.context.units(), reward, weight);
+        arm.add(outcome.context.units(), reward, weight, halvings);
         if let Some(shared) = &mut self.shared {
-            let joint = layout.joint(outcome.context, outcome.content);
-            shared.add(&joint, reward, weight);
+            let joint = layout.joint(&layout.factors(outcome.context), outcome.content);
+            shared.add(&joint, reward, weight, halvings);
         }
         Learned::Yes
     }
