@@ -49,7 +49,8 @@ pub(super) fn probabilities(arms: &[(f64, f64)]) -> Vec<f64> {
         .map(|(mean, spread)| mean + REACH * spread)
         .fold(f64::NEG_INFINITY, f64::max);
     let low = low.min(highest);
-    if !(high - low > (highest.abs() + 1.0) * f64::EPSILON) {
+    // Scores are bounded, so there is no NaN among these.
+    if high - low <= (highest.abs() + 1.0) * f64::EPSILON {
         return even_over(arms, |(mean, _)| *mean >= highest);
     }
     let nodes = nodes(arms, low, high);

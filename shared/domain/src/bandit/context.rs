@@ -339,21 +339,23 @@ impl Layout {
 
     /// A context and a content seen together: the content's numbers, and each of them times each of the context's, every
     /// product in a place of its own, or hashed with a sign where there are too many.
-    pub(super) fn joint(&self, factors: &[f64], content: &Content) -> Vec<i64> {
-        let mut numbers = vec![0.0; self.shared_dimension().unwrap_or(0)];
+    /// `numbers` is cleared first; a constant 1 stands before them.
+    pub(super) fn joint(&self, factors: &[f64], content: &Content, numbers: &mut Vec<f64>) {
+        numbers.clear();
+        numbers.resize(self.shared_dimension().unwrap_or(0) + 1, 0.0);
+        numbers[0] = 1.0;
         let own = self.content.as_ref().map_or(0, |places| places.dimension);
         for (place, units) in content.0.iter().take(own).enumerate() {
             if *units == 0 {
                 continue;
             }
             let number = value(*units);
-            numbers[place] += number;
+            numbers[place + 1] += number;
             let crosses = &self.crosses[place * self.context.dimension..];
             for (factor, (cross, sign)) in factors.iter().zip(crosses) {
-                numbers[*cross] += sign * factor * number;
+                numbers[cross + 1] += sign * factor * number;
             }
         }
-        numbers.into_iter().map(units).collect()
     }
 
     fn crossed(&self, place: usize, number: i64) -> f64 {

@@ -167,10 +167,12 @@ impl ModelSnapshot {
         let contrast = self.learner.scope() == Scope::Shared && self.layout.shared_dimension().is_some();
         if contrast {
             let factors = self.layout.factors(context);
-            let joint: Vec<Vec<f64>> = candidates
-                .iter()
-                .map(|candidate| with_constant(&self.layout.joint(&factors, candidate.content)))
-                .collect();
+            let together = |candidate: &Candidate<'_>| {
+                let mut numbers = Vec::new();
+                self.layout.joint(&factors, candidate.content, &mut numbers);
+                numbers
+            };
+            let joint: Vec<Vec<f64>> = candidates.iter().map(together).collect();
             // What all candidates have in common makes no difference between them, so neither does the doubt of it.
             let mut middle = vec![0.0; joint[0].len()];
             for numbers in &joint {
@@ -179,11 +181,13 @@ impl ModelSnapshot {
                 }
             }
             let model = self.models.arms.first().unwrap_or(&self.models.unknown);
+            let mut contrast: Vec<f32> = Vec::with_capacity(middle.len());
             return joint
                 .iter()
                 .map(|numbers| {
-                    let contrast: Vec<f64> = numbers.iter().zip(&middle).map(|(one, other)| one - other).collect();
-                    bounded(model.mean(numbers), model.spread(&narrow(&contrast), &mut scratch))
+                    contrast.clear();
+                    contrast.extend(numbers.iter().zip(&middle).map(|(one, other)| (one - other) as f32));
+                    bounded(model.mean(numbers), model.spread(&contrast, &mut scratch))
                 })
                 .collect();
         }

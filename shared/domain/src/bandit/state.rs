@@ -184,7 +184,9 @@ impl SlotState {
         let arm = arm.or_insert_with(|| Statistics::new(self.dimension));
         arm.add(outcome.context.units(), reward, weight, halvings);
         if let Some(shared) = &mut self.shared {
-            let joint = layout.joint(&layout.factors(outcome.context), outcome.content);
+            let mut joint = Vec::new();
+            layout.joint(&layout.factors(outcome.context), outcome.content, &mut joint);
+            let joint: Vec<i64> = joint.iter().skip(1).map(|number| fixed_point::units(*number)).collect();
             shared.add(&joint, reward, weight, halvings);
         }
         Learned::Yes

@@ -23,7 +23,7 @@ const HALVINGS: usize = 50;
 /// Numbers that are negative or none at all make it 0, too: they break what it rests on.
 pub fn lower_bound(numbers: &[f64], confidence: f64) -> f64 {
     let sum: f64 = numbers.iter().sum();
-    if !(sum > 0.0 && sum.is_finite()) || numbers.iter().any(|number| !(*number >= 0.0)) {
+    if !(sum > 0.0 && sum.is_finite()) || numbers.iter().any(|number| number.is_nan() || *number < 0.0) {
         return 0.0;
     }
     // Equal numbers, zeros above all, are many.
