@@ -66,7 +66,11 @@ pub(super) fn probabilities(arms: &[(f64, f64)]) -> Vec<f64> {
         let (mean, spread) = arms[*index];
         let per_unit = 1.0 / spread.max(least);
         for (share, node) in row.iter_mut().zip(&nodes) {
-            *share = normal(table, (node - mean) * per_unit);
+            *share = match spread > least {
+                true => normal(table, (node - mean) * per_unit),
+                // Without doubt it is a step, which belongs to the interval that begins there.
+                false => f64::from(u8::from(*node > mean)),
+            };
         }
         // What is beyond the grid belongs to its ends.
         row[0] = 0.0;
