@@ -14,8 +14,10 @@ const EVEN_NODES: usize = 15;
 const NODES_AROUND: [f64; 7] = [-1.8, -1.0, -0.4, 0.0, 0.4, 1.0, 1.8];
 /// Arms that have nodes around them: those of the highest means.
 const ARMS_WITH_NODES: usize = 2;
+/// The length of the interval for the mass of an arm without doubt, as a share of the grid's.
+const STEP_SHARE: f64 = 1e-6;
 /// Nodes of the grid.
-pub const NODES_MAX: usize = EVEN_NODES + ARMS_WITH_NODES * NODES_AROUND.len();
+pub const NODES_MAX: usize = EVEN_NODES + ARMS_WITH_NODES * (NODES_AROUND.len() + 1);
 /// Standard deviations beyond which a normal has no mass.
 const REACH: f64 = 4.0;
 /// Steps of the table of the normal distribution function in a standard deviation.
@@ -115,6 +117,8 @@ fn nodes(arms: &[(f64, f64)], low: f64, high: f64) -> Vec<f64> {
         };
         let (mean, spread) = arms[best];
         nodes.extend(NODES_AROUND.iter().map(|at| (mean + at * spread).clamp(low, high)));
+        // An arm without doubt has all of its mass in the interval that begins at its mean: a short one.
+        nodes.push((mean + (high - low) * STEP_SHARE).min(high));
         first = Some(best);
     }
     nodes.sort_unstable_by(f64::total_cmp);
