@@ -7,9 +7,9 @@
 //! far, lest one wrong value spoil both for good.
 
 use crate::bandit::fixed_point::{ONE, clamped, units, value};
+use crate::bandit::limits::{BANDIT_DIMENSION_MAX, BANDIT_TEXT_BUCKETS_MAX, BANDIT_VALUE_MAX};
 use crate::bandit::statistics::Statistics;
 use crate::hash::{fingerprint, hash_bytes, hash_parts};
-use crate::limits::{BANDIT_DIMENSION_MAX, BANDIT_TEXT_BUCKETS_MAX, BANDIT_VALUE_MAX};
 use crate::value::Value;
 
 /// Standard deviations from the mean beyond which a number counts as one that far from it.

@@ -1,6 +1,6 @@
 //! Numbers as whole multiples of 2⁻¹⁶, so that sums of them are the same in any order.
 
-use crate::limits::BANDIT_VALUE_MAX;
+use crate::bandit::limits::BANDIT_VALUE_MAX;
 
 /// Bits after the point.
 pub const FRACTION_BITS: u32 = 16;

@@ -9,6 +9,7 @@ mod best_arm;
 pub mod context;
 mod fixed_point;
 pub mod learner;
+pub mod limits;
 mod linear_model;
 mod matrix;
 pub mod snapshot;

@@ -6,11 +6,11 @@ use crate::bandit::best_arm;
 use crate::bandit::context::{Content, Context, Layout, Standards};
 use crate::bandit::fixed_point::value;
 use crate::bandit::learner::{Algorithm, Learner, Scope};
+use crate::bandit::limits::{CANDIDATES_MAX, EXPLORATION_MAX};
 use crate::bandit::linear_model::{Models, fit};
 use crate::bandit::state::SlotState;
 use crate::bandit::statistics::Statistics;
 use crate::hash::hash_parts;
-use crate::limits::{CANDIDATES_MAX, EXPLORATION_MAX};
 
 /// The largest score that is told apart from a larger one: no sum of scores overflows.
 const SCORE_MAX: f64 = 1e100;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::bandit::context::{Content, Context, Layout};
 use crate::bandit::fixed_point;
+use crate::bandit::limits::LEARNED_ARMS_MAX;
 use crate::bandit::statistics::{Statistics, WEIGHT_ONE_BITS};
 use crate::hash::hash_bytes;
-use crate::limits::{HALF_LIFE_MS_MAX, HALF_LIFE_MS_MIN, LEARNED_ARMS_MAX};
+use crate::limits::{HALF_LIFE_MS_MAX, HALF_LIFE_MS_MIN};
 use crate::time::Timestamp;
 
 /// Halvings after which an outcome counts for nothing.

@@ -7,8 +7,8 @@ use super::learner::{Algorithm, Learner, Scope};
 use super::snapshot::{Candidate, Choice, ModelSnapshot};
 use super::state::{Learned, Outcome, SlotState, StoredSlot};
 use super::statistics::Statistics;
+use crate::bandit::limits::{BANDIT_DIMENSION_MAX, LEARNED_ARMS_MAX};
 use crate::hash::hash_parts;
-use crate::limits::{BANDIT_DIMENSION_MAX, LEARNED_ARMS_MAX};
 use crate::time::Timestamp;
 use crate::value::Value;
 
