@@ -60,6 +60,11 @@ impl Folded {
         self.steps_done >> step & 1 == 1
     }
 
+    /// Whether the event is the first that did any step.
+    pub fn did_a_step(&self) -> bool {
+        self.steps_done != 0
+    }
+
     /// Whether the event did this step earlier than was known.
     pub fn is_moved(&self, step: usize) -> bool {
         self.steps_moved >> step & 1 == 1
@@ -73,7 +78,7 @@ pub fn apply(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, arri
     let shard = short_shard(arrived.shard.key);
     profile.guard.advance(arrived.shard.key, arrived.position);
     profile.recent_event_ids.remember(event.id_hash, journey.dedupe_last);
-    profile.applied_events += 1;
+    profile.applied_events = profile.applied_events.saturating_add(1);
     // Records of two shards may come in either order; the profile's now never goes back.
     profile.now = profile.now.max(arrived.arrived_at);
     let now = profile.now;
@@ -136,18 +141,19 @@ pub fn apply(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, arri
 }
 
 /// Keeps the time zone of the latest event that names one, where the journey goes by it
-/// ([`crate::policy::goes_by_local_time`]).
-pub fn follow_clock(profile: &mut Profile, arrived: &ArrivedEvent<'_>) {
+/// ([`crate::policy::goes_by_local_time`]). Says whether the clock is another one now.
+pub fn follow_clock(profile: &mut Profile, arrived: &ArrivedEvent<'_>) -> bool {
     let event = &arrived.event;
     let Some(zone) = event.location.timezone.as_deref() else {
-        return;
+        return false;
     };
     let shard = short_shard(arrived.shard.key);
     match &mut profile.timezone {
-        Some(known) if !known.is_superseded_by(event.at, shard) => {}
+        Some(known) if !known.is_superseded_by(event.at, shard) => false,
         Some(known) if known.value.is(&Value::Text(zone.into())) => {
             known.at = event.at;
             known.shard = shard;
+            false
         }
         known if is_time_zone(zone) => {
             *known = Some(Dated {
@@ -155,8 +161,9 @@ pub fn follow_clock(profile: &mut Profile, arrived: &ArrivedEvent<'_>) {
                 shard,
                 value: Scalar::Text(zone.to_owned()),
             });
+            true
         }
-        _ => {}
+        _ => false,
     }
 }
 

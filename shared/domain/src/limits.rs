@@ -27,7 +27,7 @@ pub const DEDUPE_LAST_MAX: usize = 4096;
 pub const GUARD_SHARDS_MAX: usize = 32;
 /// Triggers that one stored profile may hold unsent (P5). When an event might fire more than there is room for, planning
 /// stops, and goes on when the outbox was sent. Only an event that finds it empty may take it beyond this, to at most one
-/// trigger for each of [`RULES_MAX`] rules.
+/// trigger for each of [`RULES_MAX`] rules, and as many offers that were put off to that moment.
 pub const OUTBOX_TRIGGERS_MAX: usize = 32;
 /// How old a trigger of a stored outbox may be to be sent again: 7 days. The stored outbox empties with the user's next
 /// write only, which may come after months, so whoever reads the profile then would send it again; but consumers act once
@@ -43,6 +43,9 @@ pub const ALIASES_MAX: usize = 8;
 pub const POINTERS_MAX: usize = 8;
 /// Reminders that one timer may have.
 pub const REMINDERS_MAX: usize = 16;
+/// How long before the arrival of the event that it counts from a reminder may have been due to be made still: 24 hours.
+/// What an import or a device that was offline tells late would make reminders of days ago, all at once.
+pub const TIMER_LATE_MS_MAX: i64 = 24 * 60 * 60 * 1000;
 /// Longest time that a timer may wait: 365 days.
 pub const TIMER_MS_MAX: i64 = 365 * 24 * 60 * 60 * 1000;
 /// Caps that a policy may have.

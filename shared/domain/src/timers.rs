@@ -4,14 +4,22 @@
 //! from that. A reminder is made as of when it was due, by whichever record of the user comes next: so it makes no
 //! difference who wakes the user, or when (P7). That an event which takes a reminder back comes *after* the user was woken
 //! is the one thing that waking decides: what was offered was offered.
+//!
+//! A user's moments never go back. What turns out to have been due before the latest of them, because an event came late,
+//! is made as of that event's arrival, all in one moment; of one timer's reminders the latest, and none that was due long
+//! before ([`TIMER_LATE_MS_MAX`]).
+
+use std::cell::OnceCell;
 
 use crate::condition::Scope;
 use crate::event::Event;
 use crate::fold::Folded;
 use crate::journey::{Dispatch, Due, Journey, Moment, QuietAction, Rule, Since, Timer};
+use crate::limits::TIMER_LATE_MS_MAX;
+use crate::local_time::LocalClock;
 use crate::policy;
 use crate::profile::{Profile, TimerState};
-use crate::rules::{Look, LookAt};
+use crate::rules::{Look, LookAt, RuleCounts, RuleOutcome};
 use crate::time::Timestamp;
 
 /// Whether anything in this journey waits for time to pass: timers, or offers that are put off.
@@ -23,51 +31,88 @@ pub fn has_any(journey: &Journey) -> bool {
 
 /// When the timer of the rule with this index is due next; nothing where it waits for nothing.
 pub fn due_of(journey: &Journey, profile: &Profile, rule: usize) -> Option<Timestamp> {
-    let (timer, state) = armed(journey.rules.get(rule)?, profile, rule)?;
-    due_at(journey, profile, timer, state.since, state.done)
+    due_by(&UsersClock::of(journey, profile), rule)
 }
 
 /// When the user must be woken next: the earliest time at which a timer or a put-off offer is due. A timer whose `unless`
 /// holds and can't cease to is left out: its reminders will come to nothing.
 pub fn next_due(journey: &Journey, profile: &Profile) -> Option<Timestamp> {
+    let clock = UsersClock::of(journey, profile);
     let indices = 0..journey.rules.len();
-    let dues = indices.flat_map(|index| [live_due_of(journey, profile, index), put_off_until(profile, index)]);
+    let dues = indices.flat_map(|index| [live_due_by(&clock, index), put_off_until(profile, index)]);
     dues.flatten().min()
+}
+
+/// The clock of a profile's user, which is looked up when it is first asked for: most timers never do.
+struct UsersClock<'p> {
+    journey: &'p Journey,
+    profile: &'p Profile,
+    clock: OnceCell<LocalClock>,
+}
+
+impl<'p> UsersClock<'p> {
+    fn of(journey: &'p Journey, profile: &'p Profile) -> UsersClock<'p> {
+        UsersClock {
+            journey,
+            profile,
+            clock: OnceCell::new(),
+        }
+    }
+
+    /// When a reminder is due of a timer that counts from `since`.
+    fn due_at(&self, timer: &Timer, since: Timestamp, reminder: u32) -> Option<Timestamp> {
+        Some(match *timer.reminders.get(reminder as usize)? {
+            Due::After(after_ms) => since.plus_ms(after_ms),
+            Due::LocalTime { days, minute } => {
+                let clock = self
+                    .clock
+                    .get_or_init(|| policy::local_clock(self.journey, self.profile));
+                let due = clock.time_of_day(since, days, minute);
+                if due > since {
+                    due
+                } else {
+                    clock.time_of_day(since, days.saturating_add(1), minute)
+                }
+            }
+        })
+    }
+}
+
+fn due_by(clock: &UsersClock<'_>, index: usize) -> Option<Timestamp> {
+    let (timer, state) = armed(clock.journey.rules.get(index)?, clock.profile, index)?;
+    clock.due_at(timer, state.since, state.done)
 }
 
 /// [`due_of`] of a timer that may still come to something. Nobody is woken for another, so nothing may look at it either:
 /// or it would make a difference whether somebody was woken for something else (P7).
-fn live_due_of(journey: &Journey, profile: &Profile, index: usize) -> Option<Timestamp> {
-    let rule = journey.rules.get(index)?;
-    armed(rule, profile, index)?;
-    match is_moot(journey, rule, profile) {
+fn live_due_by(clock: &UsersClock<'_>, index: usize) -> Option<Timestamp> {
+    let rule = clock.journey.rules.get(index)?;
+    armed(rule, clock.profile, index)?;
+    match is_moot(clock.journey, rule, clock.profile) {
         true => None,
-        false => due_of(journey, profile, index),
+        false => due_by(clock, index),
     }
 }
 
-/// The earliest time up to `limit` at which something is due.
-pub(crate) fn next_moment(journey: &Journey, profile: &Profile, limit: Timestamp) -> Option<Timestamp> {
-    next_due(journey, profile).filter(|due| *due <= limit)
-}
-
-/// The rules that look at a time at which something is due, in the order of looking: those with a reminder or a put-off
-/// offer then, and those that look for a change.
-pub(crate) fn looks(journey: &Journey, profile: &Profile, due: Timestamp) -> Vec<Look> {
+/// The rules that look at a moment by which something is due, in the order of looking: those with a reminder or a put-off
+/// offer by then, and those that look for a change. Several reminders of one timer are one: the latest.
+pub(crate) fn looks(journey: &Journey, profile: &Profile, moment: Timestamp) -> Vec<Look> {
+    let clock = UsersClock::of(journey, profile);
     let mut looks = Vec::new();
     for (index, rule) in journey.rules.iter().enumerate() {
-        if put_off_until(profile, index).is_some_and(|until| until <= due) {
-            looks.push(Look::new(index, LookAt::PutOff));
+        let put_off = profile.rules.get(index).and_then(|state| state.put_off.as_ref());
+        if let Some(put_off) = put_off.filter(|put_off| put_off.until <= moment) {
+            looks.push(Look::due(index, LookAt::PutOff(put_off.reminder), put_off.until));
         }
         match &rule.moment {
             Moment::Timer(_) => {
-                if let Some((_, state)) = armed(rule, profile, index)
-                    && live_due_of(journey, profile, index).is_some_and(|its| its <= due)
+                if live_due_by(&clock, index).is_some_and(|due| due <= moment)
+                    && let Some((reminder, due)) = latest_due_by(&clock, index, moment)
                 {
-                    looks.push(Look::new(index, LookAt::Reminder(state.done)));
+                    looks.push(Look::due(index, LookAt::Reminder(reminder), due));
                 }
             }
-            Moment::Enters(_) | Moment::Leaves(_) => looks.push(Look::new(index, LookAt::Event)),
+            Moment::Enters(_) | Moment::Leaves(_) => looks.push(Look::due(index, LookAt::Event, moment)),
             Moment::Event => {}
         }
     }
@@ -76,20 +121,36 @@ pub(crate) fn looks(journey: &Journey, profile: &Profile, due: Timestamp) -> Vec
     looks
 }
 
-/// Takes the reminders that are due at a time as done with.
-pub(crate) fn advance(journey: &Journey, profile: &mut Profile, due: Timestamp) {
+/// The latest reminder that is due by a moment, and when it was: the first of those that are due at once.
+fn latest_due_by(clock: &UsersClock<'_>, index: usize, moment: Timestamp) -> Option<(u32, Timestamp)> {
+    let (timer, state) = armed(clock.journey.rules.get(index)?, clock.profile, index)?;
+    let reminders = (state.done..).map_while(|reminder| Some((reminder, clock.due_at(timer, state.since, reminder)?)));
+    let due = reminders.take_while(|(_, due)| *due <= moment);
+    due.reduce(|latest, next| if next.1 > latest.1 { next } else { latest })
+}
+
+/// Takes the reminders that are due by a moment as done with.
+pub(crate) fn advance(journey: &Journey, profile: &mut Profile, moment: Timestamp) {
     for (index, rule) in journey.rules.iter().enumerate() {
         if matches!(rule.moment, Moment::Timer(_)) && !is_moot(journey, rule, profile) {
-            skip_until(journey, profile, index, due);
+            skip_until(journey, profile, index, moment);
         }
     }
 }
 
-/// Starts timers after an event was folded, unless the user has left the journey.
-pub(crate) fn arm(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, event: &Event<'_>, folded: &Folded) {
+/// Starts timers after an event was folded, unless the user has left the journey. Says whether it started or moved any.
+pub(crate) fn arm(
+    journey: &Journey,
+    dispatch: &Dispatch,
+    profile: &mut Profile,
+    event: &Event<'_>,
+    folded: &Folded,
+    counts: &mut RuleCounts,
+) -> bool {
     if profile.membership.left_at.is_some() && policy::has_membership(journey) {
-        return;
+        return false;
     }
+    let mut any = false;
     for (index, rule) in journey.rules.iter().enumerate() {
         let Moment::Timer(timer) = &rule.moment else { continue };
         let state = profile.rules[index].timer;
@@ -114,6 +175,7 @@ pub(crate) fn arm(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile,
             Since::SessionEnd => of_session(journey.idle_timeout_ms, state, profile, event, folded),
         };
         if let Some(armed) = armed {
+            any = true;
             profile.rules[index].timer = Some(armed);
             // A late event starts it anew from before what it did last: that is not done once more.
             if armed.done == 0
@@ -121,8 +183,17 @@ pub(crate) fn arm(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile,
             {
                 skip_until(journey, profile, index, last);
             }
+            // Nothing is due before what it counts from, so nearly always that tells.
+            let too_late = profile.now.minus_ms(TIMER_LATE_MS_MAX + 1);
+            if armed.since <= too_late
+                && !is_moot(journey, rule, profile)
+                && skip_until(journey, profile, index, too_late)
+            {
+                counts.count(index, RuleOutcome::TooLate);
+            }
         }
     }
+    any
 }
 
 /// A timer starts when the step gets done, and moves when it turns out that it was done earlier.
@@ -161,10 +232,10 @@ fn of_session(
     }
 }
 
-/// When the user is to be woken, after planning up to `as_of`: a time that is still ahead and not after the first thing is
-/// due is kept, which saves writes to the index.
-pub(crate) fn wake_at(journey: &Journey, profile: &Profile, as_of: Timestamp) -> Option<Timestamp> {
-    let due = next_due(journey, profile)?;
+/// When the user is to be woken, after planning up to `as_of`, where `due` is the [`next_due`]: a time that is still ahead
+/// and not after the first thing is due is kept, which saves writes to the index.
+pub(crate) fn wake_at(profile: &Profile, due: Option<Timestamp>, as_of: Timestamp) -> Option<Timestamp> {
+    let due = due?;
     let kept = profile.wake_at.filter(|stored| *stored > as_of && *stored <= due);
     Some(kept.unwrap_or(due))
 }
@@ -182,30 +253,21 @@ fn put_off_until(profile: &Profile, rule: usize) -> Option<Timestamp> {
     Some(profile.rules.get(rule)?.put_off.as_ref()?.until)
 }
 
-/// Takes all reminders that are due up to a time as done with. So two of one moment are one.
-fn skip_until(journey: &Journey, profile: &mut Profile, index: usize, until: Timestamp) {
-    while due_of(journey, profile, index).is_some_and(|due| due <= until) {
-        match &mut profile.rules[index].timer {
-            Some(state) => state.done += 1,
-            None => return,
-        }
+/// Takes all reminders that are due up to a time as done with, and says whether there was any. So two of one moment are one.
+fn skip_until(journey: &Journey, profile: &mut Profile, index: usize, until: Timestamp) -> bool {
+    let clock = UsersClock::of(journey, profile);
+    let Some((timer, state)) = armed(&journey.rules[index], profile, index) else {
+        return false;
+    };
+    let mut done = state.done;
+    while clock.due_at(timer, state.since, done).is_some_and(|due| due <= until) {
+        done += 1;
     }
-}
-
-/// When a reminder is due.
-fn due_at(journey: &Journey, profile: &Profile, timer: &Timer, since: Timestamp, reminder: u32) -> Option<Timestamp> {
-    Some(match *timer.reminders.get(reminder as usize)? {
-        Due::After(after_ms) => since.plus_ms(after_ms),
-        Due::LocalTime { days, minute } => {
-            let clock = policy::local_clock(journey, profile);
-            let due = clock.time_of_day(since, days, minute);
-            if due > since {
-                due
-            } else {
-                clock.time_of_day(since, days.saturating_add(1), minute)
-            }
-        }
-    })
+    let skipped = done > state.done;
+    if skipped {
+        profile.rules[index].timer = Some(TimerState { done, ..state });
+    }
+    skipped
 }
 
 /// Whether the rule's `unless` holds and can't cease to: it is made of nothing but steps that are done.

@@ -50,7 +50,8 @@ pub(super) fn value(window: &Window, tiles: WindowLength, now: Timestamp) -> f64
             tile.amount as f64 * power_of_2(-(since_start_ms as f64 / half_life_ms as f64))
         })
         .sum();
-    total / UNITS
+    // What has decayed to nothing is 0, also from below.
+    total / UNITS + 0.0
 }
 
 /// 2 to the power of some number.

@@ -2,8 +2,8 @@
 
 use super::{Look, LookAt, RuleOutcome};
 use crate::condition::{Condition, EvaluationError, Scope};
-use crate::journey::{Journey, Limit, LimitPer, Moment, QuietAction, Rule};
-use crate::limits::{DETAIL_BYTES_MAX, REASON_VALUES_MAX};
+use crate::journey::{Content, Journey, Limit, LimitPer, Moment, QuietAction, Rule};
+use crate::limits::{DETAIL_BYTES_MAX, REASON_VALUES_MAX, TIMER_LATE_MS_MAX};
 use crate::policy;
 use crate::profile::{Profile, RuleState};
 use crate::time::Timestamp;
@@ -46,7 +46,7 @@ pub fn consider(scope: &Scope<'_>, rule: usize) -> Considered {
     };
     let look = Look::new(rule, look_at);
     let outcome = match policy::is_in(journey, scope.profile) {
-        true => judge(scope, look, reminder as usize, turned, &[]),
+        true => judge(scope, look, turned, &[]),
         false => Some(RuleOutcome::NotInJourney),
     };
     let content = journey.contents.get(of_journey.offer(reminder as usize));
@@ -55,7 +55,7 @@ pub fn consider(scope: &Scope<'_>, rule: usize) -> Considered {
     Considered {
         outcome,
         detail: match outcome {
-            Some(outcome) => detail(scope, look, reminder as usize, outcome, &[]),
+            Some(outcome) => detail(scope, look, outcome, &[]),
             None => unchanged(of_journey, state),
         },
         saw: seen(scope, conditions(of_journey).chain(of_content)),
@@ -65,13 +65,7 @@ pub fn consider(scope: &Scope<'_>, rule: usize) -> Considered {
 /// How a look of a rule comes out whose user is in the journey: the first check that stops it. `turned` says whether what a transition looks for has just come
 /// about, and `fired` which rules fired at this moment already.
 #[inline]
-pub(super) fn judge(
-    scope: &Scope<'_>,
-    look: Look,
-    reminder: usize,
-    turned: bool,
-    fired: &[usize],
-) -> Option<RuleOutcome> {
+pub(super) fn judge(scope: &Scope<'_>, look: Look, turned: bool, fired: &[usize]) -> Option<RuleOutcome> {
     let Scope {
         journey, profile, now, ..
     } = *scope;
@@ -94,11 +88,10 @@ pub(super) fn judge(
         Ok(false) => return Some(RuleOutcome::ConditionFalse),
         Err(_) => return Some(RuleOutcome::ConditionFailed),
     }
-    let content_index = rule.offer(reminder);
+    let content_index = rule.offer(look.reminder() as usize);
     let content = journey.contents.get(content_index);
     let eligible = content.is_some_and(|content| {
-        let when = content.when.as_ref().filter(|when| is_checked(when, look));
-        let unless = content.unless.as_ref().filter(|unless| is_checked(unless, look));
+        let (when, unless) = checked_conditions_of_content(content, look);
         allowed(scope, when, unless) == Ok(true)
     });
     if !eligible {
@@ -110,7 +103,7 @@ pub(super) fn judge(
     if rule.group.is_some() && policy::excluded_by(journey, profile, look.rule, now, fired).is_some() {
         return Some(RuleOutcome::Excluded);
     }
-    if winner(journey, rule, fired).is_some() {
+    if winner(journey, look.rule, fired).is_some() {
         return Some(RuleOutcome::LostToPriority);
     }
     if policy::capped(journey, profile, rule.slot_fingerprint, now).is_some() {
@@ -130,12 +123,12 @@ pub(super) fn judge(
     Some(RuleOutcome::Fired)
 }
 
-/// The rule that fired for the same slot at this moment.
-fn winner(journey: &Journey, rule: &Rule, fired: &[usize]) -> Option<usize> {
-    fired
-        .iter()
-        .copied()
-        .find(|index| journey.rules[*index].slot == rule.slot)
+/// Another rule that fired for the same slot at this moment. A rule whose put-off offer and next reminder are due at once
+/// does not stand in its own way.
+fn winner(journey: &Journey, rule: usize, fired: &[usize]) -> Option<usize> {
+    let slot = &journey.rules[rule].slot;
+    let of_slot = |index: &usize| *index != rule && journey.rules[*index].slot == *slot;
+    fired.iter().copied().find(of_slot)
 }
 
 /// Until when a rule is silent for its cooldown, where that is after `now`.
@@ -162,13 +155,20 @@ pub(crate) fn fired_within_limit(journey: &Journey, profile: &Profile, state: &R
 
 /// What a put-off offer is checked for again is what can be told without its event.
 fn is_checked(condition: &Condition, look: Look) -> bool {
-    look.at != LookAt::PutOff || !condition.reads_event()
+    !look.is_put_off() || !condition.reads_event()
 }
 
 /// The `when` and `unless` that a look goes by. What a put-off offer's `when` asked for was there.
 fn checked_conditions(rule: &Rule, look: Look) -> (Option<&Condition>, Option<&Condition>) {
-    let when = rule.when.as_ref().filter(|_| look.at != LookAt::PutOff);
+    let when = rule.when.as_ref().filter(|_| !look.is_put_off());
     let unless = rule.unless.as_ref().filter(|unless| is_checked(unless, look));
+    (when, unless)
+}
+
+/// The same of what it offers.
+fn checked_conditions_of_content(content: &Content, look: Look) -> (Option<&Condition>, Option<&Condition>) {
+    let when = content.when.as_ref().filter(|when| is_checked(when, look));
+    let unless = content.unless.as_ref().filter(|unless| is_checked(unless, look));
     (when, unless)
 }
 
@@ -208,14 +208,23 @@ pub(super) fn seen<'c>(scope: &Scope<'_>, conditions: impl Iterator<Item = &'c C
 }
 
 /// What a rule that did not fire read, where that is why.
-pub(super) fn seen_by_loser(scope: &Scope<'_>, look: Look, reminder: usize, outcome: RuleOutcome) -> Vec<SeenValue> {
+pub(super) fn seen_by_loser(scope: &Scope<'_>, look: Look, outcome: RuleOutcome) -> Vec<SeenValue> {
     let rule = &scope.journey.rules[look.rule];
     match outcome {
+        RuleOutcome::ConditionFalse | RuleOutcome::ConditionFailed if look.is_put_off() => {
+            let (when, unless) = checked_conditions(rule, look);
+            seen(scope, when.into_iter().chain(unless))
+        }
         RuleOutcome::ConditionFalse | RuleOutcome::ConditionFailed => seen(scope, conditions(rule)),
         RuleOutcome::ContentIneligible => {
-            let content = scope.journey.contents.get(rule.offer(reminder));
-            let of_content = content.map(|content| [content.when.as_ref(), content.unless.as_ref()]);
-            seen(scope, of_content.into_iter().flatten().flatten())
+            let content = scope.journey.contents.get(rule.offer(look.reminder() as usize));
+            let of_content = content.map(|content| checked_conditions_of_content(content, look));
+            seen(
+                scope,
+                of_content
+                    .into_iter()
+                    .flat_map(|(when, unless)| when.into_iter().chain(unless)),
+            )
         }
         _ => Vec::new(),
     }
@@ -231,13 +240,13 @@ fn unchanged(rule: &Rule, state: &RuleState) -> String {
 }
 
 /// An outcome for people. What it says is worked out again, so that a rule which nobody asks about costs nothing.
-pub(super) fn detail(scope: &Scope<'_>, look: Look, reminder: usize, outcome: RuleOutcome, fired: &[usize]) -> String {
+pub(super) fn detail(scope: &Scope<'_>, look: Look, outcome: RuleOutcome, fired: &[usize]) -> String {
     let Scope {
         journey, profile, now, ..
     } = *scope;
     let rule = &journey.rules[look.rule];
     let state = &profile.rules[look.rule];
-    let content_index = rule.offer(reminder);
+    let content_index = rule.offer(look.reminder() as usize);
     let content = journey.contents.get(content_index);
     let content_id = content.map_or("", |content| content.id.as_str());
     let until = |until: Option<Timestamp>| until.map_or_else(String::new, |until| format!(" until {}", short(until)));
@@ -265,8 +274,7 @@ pub(super) fn detail(scope: &Scope<'_>, look: Look, reminder: usize, outcome: Ru
             why_not(scope, when, unless)
         }
         RuleOutcome::ContentIneligible => {
-            let (when, unless) =
-                content.map_or((None, None), |content| (content.when.as_ref(), content.unless.as_ref()));
+            let (when, unless) = content.map_or((None, None), |content| checked_conditions_of_content(content, look));
             format!("{content_id} is not eligible: {}", why_not(scope, when, unless))
         }
         RuleOutcome::ContentCoolingDown => {
@@ -284,7 +292,7 @@ pub(super) fn detail(scope: &Scope<'_>, look: Look, reminder: usize, outcome: Ru
         }
         RuleOutcome::LostToPriority => {
             let winner =
-                winner(journey, rule, fired).map_or("another rule", |winner| journey.rules[winner].id.as_str());
+                winner(journey, look.rule, fired).map_or("another rule", |winner| journey.rules[winner].id.as_str());
             format!("lost to priority of {winner} for {}", rule.slot)
         }
         RuleOutcome::Capped => match policy::capped(journey, profile, rule.slot_fingerprint, now) {
@@ -306,6 +314,10 @@ pub(super) fn detail(scope: &Scope<'_>, look: Look, reminder: usize, outcome: Ru
             let quiet = policy::quiet_until(journey, profile, rule.slot_fingerprint, now);
             let dropped = if outcome == RuleOutcome::Quiet { ": dropped" } else { "" };
             format!("quiet{}{dropped}", until(quiet))
+        }
+        RuleOutcome::TooLate => {
+            let late = duration(TIMER_LATE_MS_MAX);
+            format!("too late: it was due more than {late} before the event that it counts from arrived")
         }
     };
     bounded(text, DETAIL_BYTES_MAX)

@@ -1,7 +1,7 @@
 //! What firing leaves behind: the trigger, and what the profile remembers of it.
 
 use super::consider::{bounded, conditions, detail, duration, seen, seen_by_loser};
-use super::{Look, LookAt, Occasion, RuleOutcome};
+use super::{Look, Occasion, RuleOutcome};
 use crate::condition::Scope;
 use crate::event::TIMER_EVENT;
 use crate::hash::hash_bytes;
@@ -18,13 +18,13 @@ pub(super) fn fire(
     journey: &Journey,
     profile: &mut Profile,
     occasion: &Occasion<'_>,
-    index: usize,
-    reminder: u32,
+    look: Look,
     put_off: Option<Box<PutOff>>,
     outcome: RuleOutcome,
 ) {
+    let index = look.rule;
     let rule = &journey.rules[index];
-    let Some(content) = journey.contents.get(rule.offer(reminder as usize)) else {
+    let Some(content) = journey.contents.get(rule.offer(look.reminder() as usize)) else {
         return;
     };
     let (cause, saw) = match put_off {
@@ -38,21 +38,17 @@ pub(super) fn fire(
             (by_record, put_off.saw)
         }
         Some(put_off) => (put_off.cause, put_off.saw),
-        None => (cause(occasion), saw(journey, profile, occasion, rule)),
+        None => (cause(occasion, look), saw(journey, profile, occasion, rule)),
     };
     let user = occasion.event.user.as_ref();
-    let decided_at = match occasion.due_at {
-        Some(due_at) => occasion.record.arrived_at.max(due_at),
-        None => occasion.now,
-    };
     profile.outbox.push(Trigger {
         id: TriggerId::of(user, &rule.id, &cause.event_id),
         user: user.to_owned(),
         rule: rule.id.clone(),
         slot: rule.slot.clone(),
         offer: content.id.clone(),
-        decided_at,
-        due_at: occasion.due_at,
+        decided_at: occasion.record.arrived_at.max(occasion.now),
+        due_at: look.due_at,
         held_out: outcome == RuleOutcome::HeldOut,
         arms: policy::arms(journey, user),
         cause,
@@ -68,7 +64,7 @@ pub(super) fn fire(
     let now = occasion.now;
     let within_limit = within_limit(journey, profile, occasion, index);
     let state = &mut profile.rules[index];
-    state.fired += 1;
+    state.fired = state.fired.saturating_add(1);
     state.last_fired_at = Some(state.last_fired_at.map_or(now, |last| last.max(now)));
     state.within_limit = within_limit;
     let offer = OfferMade {
@@ -77,8 +73,7 @@ pub(super) fn fire(
         content: content.fingerprint,
         slot: rule.slot_fingerprint,
     };
-    let profile_now = profile.now;
-    policy::remember_offer(journey, profile, offer, profile_now);
+    policy::remember_offer(journey, profile, offer, now);
 }
 
 /// Puts an offer off to the end of the user's quiet hours. One that is put off already stays.
@@ -86,10 +81,10 @@ pub(super) fn put_off(
     journey: &Journey,
     profile: &mut Profile,
     occasion: &Occasion<'_>,
-    index: usize,
-    reminder: u32,
+    look: Look,
     again: Option<Box<PutOff>>,
 ) {
+    let index = look.rule;
     let rule = &journey.rules[index];
     let until = policy::quiet_until(journey, profile, rule.slot_fingerprint, occasion.now);
     let (None, Some(until)) = (&profile.rules[index].put_off, until) else {
@@ -98,15 +93,15 @@ pub(super) fn put_off(
     let put_off = match again {
         Some(again) => PutOff { until, ..*again },
         None => {
-            let mut cause = cause(occasion);
-            if occasion.due_at.is_some() {
+            let mut cause = cause(occasion, look);
+            if look.due_at.is_some() {
                 // Which record wakes the user makes no difference to the profile (P7).
                 cause.shard_id.clear();
                 cause.sequence_number = SequenceNumber::default();
             }
             PutOff {
                 until,
-                reminder,
+                reminder: look.reminder(),
                 cause,
                 saw: saw(journey, profile, occasion, rule),
             }
@@ -119,7 +114,12 @@ pub(super) fn put_off(
 pub(super) fn note_loser(journey: &Journey, profile: &mut Profile, first_new: usize, index: usize) {
     let rule = &journey.rules[index];
     let new = &mut profile.outbox[first_new..];
-    if let Some(winner) = new.iter_mut().find(|trigger| trigger.slot == rule.slot) {
+    let winner = new
+        .iter_mut()
+        .find(|trigger| trigger.slot == rule.slot && trigger.rule != rule.id);
+    if let Some(winner) = winner
+        && !winner.reason.won_over.contains(&rule.id)
+    {
         winner.reason.won_over.push(rule.id.clone());
     }
 }
@@ -145,18 +145,14 @@ pub(super) fn note_passed_over(
         .take(REASON_RULES_MAX)
         .map(|(look, outcome)| {
             let rule = &journey.rules[look.rule];
-            let reminder = match look.at {
-                LookAt::Reminder(reminder) => reminder as usize,
-                LookAt::Event | LookAt::PutOff => 0,
-            };
             let passed_over = PassedOver {
                 rule: rule.id.clone(),
                 outcome: outcome.name().to_owned(),
-                detail: detail(&scope, look, reminder, outcome, fired),
+                detail: detail(&scope, look, outcome, fired),
                 saw: Vec::new(),
             };
             room = room.saturating_sub(rule.id.len() + passed_over.detail.len());
-            let mut saw = seen_by_loser(&scope, look, reminder, outcome);
+            let mut saw = seen_by_loser(&scope, look, outcome);
             saw.retain(|seen| {
                 let bytes = seen.name.len() + seen.json.len();
                 let fits = bytes <= room;
@@ -174,12 +170,16 @@ pub(super) fn note_passed_over(
     }
 }
 
-/// What caused a look: the event, or that time has passed.
-fn cause(occasion: &Occasion<'_>) -> Cause {
+/// What caused a look: the event, or that something was due, whenever that is made.
+fn cause(occasion: &Occasion<'_>, look: Look) -> Cause {
+    let (event_id, at) = match look.due_at {
+        Some(due_at) => (format!("timer:{due_at}"), due_at),
+        None => (occasion.event.id.to_string(), occasion.event.at),
+    };
     Cause {
-        event_id: occasion.event.id.to_string(),
+        event_id,
         event_type: occasion.event.event_type.to_string(),
-        at: occasion.event.at,
+        at,
         shard_id: occasion.record.shard.id.clone(),
         sequence_number: occasion.record.position.sequence_number,
     }
@@ -221,7 +221,7 @@ fn within_limit(journey: &Journey, profile: &Profile, occasion: &Occasion<'_>, i
     };
     Some(match known {
         Some(known) if is_same => WithinLimit {
-            fired: known.fired + 1,
+            fired: known.fired.saturating_add(1),
             ..known
         },
         _ => WithinLimit { scope, fired: 1 },

@@ -27,10 +27,10 @@ use consider::judge;
 pub enum LookAt {
     /// An event came, or for a transition, time has passed.
     Event,
-    /// A reminder of its timer is due.
+    /// This reminder of its timer is due.
     Reminder(u32),
-    /// Its put-off offer is due.
-    PutOff,
+    /// Its put-off offer is due, of this reminder.
+    PutOff(u32),
 }
 
 /// A rule, by its index, that looks.
@@ -38,11 +38,34 @@ pub enum LookAt {
 pub struct Look {
     pub(crate) rule: usize,
     pub(crate) at: LookAt,
+    /// When what it looks at was due; before the moment, where it counts from an event that came late.
+    pub(crate) due_at: Option<Timestamp>,
 }
 
 impl Look {
+    /// A look at an event, which is not due.
     pub(crate) fn new(rule: usize, at: LookAt) -> Look {
-        Look { rule, at }
+        Look { rule, at, due_at: None }
+    }
+
+    pub(crate) fn due(rule: usize, at: LookAt, due_at: Timestamp) -> Look {
+        Look {
+            rule,
+            at,
+            due_at: Some(due_at),
+        }
+    }
+
+    /// Which of a timer's reminders it is about.
+    fn reminder(self) -> u32 {
+        match self.at {
+            LookAt::Event => 0,
+            LookAt::Reminder(reminder) | LookAt::PutOff(reminder) => reminder,
+        }
+    }
+
+    fn is_put_off(self) -> bool {
+        matches!(self.at, LookAt::PutOff(_))
     }
 }
 
@@ -55,8 +78,6 @@ struct Occasion<'o> {
     record: &'o ArrivedEvent<'o>,
     /// The moment.
     now: Timestamp,
-    /// The same where something was due.
-    due_at: Option<Timestamp>,
 }
 
 /// Runs the rules that look at this event, which is already folded into the profile. Those that fire are noted in the
@@ -75,40 +96,36 @@ pub fn run(
         event: &arrived.event,
         record: arrived,
         now: profile.now,
-        due_at: None,
     };
     let looks = dispatch.rules.iter().map(|rule| Look::new(*rule, LookAt::Event));
     run_looks(journey, profile, &occasion, looks, counts);
 }
 
-/// Makes the reminders and put-off offers that are due at a time, as of that time, by whichever record woke the user. `looks`
-/// are those of [`timers::looks`].
+/// Makes the reminders and put-off offers that are due by a moment, as of that moment, by whichever record woke the user.
+/// `looks` are those of [`timers::looks`].
 pub(crate) fn run_due(
     journey: &Journey,
     profile: &mut Profile,
     looks: &[Look],
-    due: Timestamp,
+    moment: Timestamp,
     record: &ArrivedEvent<'_>,
     counts: &mut RuleCounts,
 ) {
-    let id = format!("timer:{due}");
     let event = Event {
-        id: id.as_str().into(),
         event_type: TIMER_EVENT.into(),
-        at: due,
+        at: moment,
         user: record.event.user.as_ref().into(),
         ..Event::default()
     };
-    profile.now = profile.now.max(due);
-    timers::advance(journey, profile, due);
+    profile.now = profile.now.max(moment);
+    timers::advance(journey, profile, moment);
     if policy::has_membership(journey) {
-        policy::update_membership(journey, profile, &event, due);
+        policy::update_membership(journey, profile, &event, moment);
     }
     let occasion = Occasion {
         event: &event,
         record,
-        now: due,
-        due_at: Some(due),
+        now: moment,
     };
     run_looks(journey, profile, &occasion, looks.iter().copied(), counts);
 }
@@ -134,13 +151,8 @@ fn run_looks(
             Moment::Enters(_) | Moment::Leaves(_) => turn(journey, profile, occasion, look),
         };
         let put_off = match look.at {
-            LookAt::PutOff => profile.rules[look.rule].put_off.take(),
+            LookAt::PutOff(_) => profile.rules[look.rule].put_off.take(),
             LookAt::Event | LookAt::Reminder(_) => None,
-        };
-        let reminder = match (look.at, &put_off) {
-            (LookAt::Reminder(reminder), _) => reminder,
-            (_, Some(put_off)) => put_off.reminder,
-            _ => 0,
         };
         let scope = Scope {
             journey,
@@ -149,7 +161,7 @@ fn run_looks(
             now: occasion.now,
         };
         let outcome = match is_in {
-            true => judge(&scope, look, reminder as usize, turned, &fired),
+            true => judge(&scope, look, turned, &fired),
             false => Some(RuleOutcome::NotInJourney),
         };
         let Some(outcome) = outcome else { continue };
@@ -157,10 +169,10 @@ fn run_looks(
         *place = Some(outcome);
         match outcome {
             RuleOutcome::Fired | RuleOutcome::HeldOut => {
-                firing::fire(journey, profile, occasion, look.rule, reminder, put_off, outcome);
+                firing::fire(journey, profile, occasion, look, put_off, outcome);
                 fired.push(look.rule);
             }
-            RuleOutcome::QuietUntil => firing::put_off(journey, profile, occasion, look.rule, reminder, put_off),
+            RuleOutcome::QuietUntil => firing::put_off(journey, profile, occasion, look, put_off),
             RuleOutcome::LostToPriority => firing::note_loser(journey, profile, first_new, look.rule),
             _ => {}
         }

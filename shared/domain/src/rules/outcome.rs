@@ -33,11 +33,13 @@ pub enum RuleOutcome {
     Excluded,
     /// The user is not in the journey.
     NotInJourney,
+    /// The event that its timer counts from arrived so late that the reminder had been due long before.
+    TooLate,
 }
 
 impl RuleOutcome {
     /// Every outcome, in the order of [`RuleOutcome::index`].
-    pub const ALL: [RuleOutcome; 14] = [
+    pub const ALL: [RuleOutcome; 15] = [
         RuleOutcome::Fired,
         RuleOutcome::LimitReached,
         RuleOutcome::CoolingDown,
@@ -52,6 +54,7 @@ impl RuleOutcome {
         RuleOutcome::ContentCoolingDown,
         RuleOutcome::Excluded,
         RuleOutcome::NotInJourney,
+        RuleOutcome::TooLate,
     ];
 
     /// Its index in [`RuleOutcome::ALL`].
@@ -76,6 +79,7 @@ impl RuleOutcome {
             RuleOutcome::ContentCoolingDown => "content_cooling_down",
             RuleOutcome::Excluded => "excluded",
             RuleOutcome::NotInJourney => "not_in_journey",
+            RuleOutcome::TooLate => "too_late",
         }
     }
 }
@@ -109,7 +113,7 @@ impl RuleCounts {
         }
     }
 
-    pub(super) fn count(&mut self, rule: usize, outcome: RuleOutcome) {
+    pub(crate) fn count(&mut self, rule: usize, outcome: RuleOutcome) {
         self.row(rule)[outcome.index()] += 1;
     }
 

@@ -205,6 +205,121 @@ triggers: [{ id: r, after: [1h, 2h, 3h, 25h], since: start, offer: c, slot: s }]
     ]);
 }
 
+#[test]
+fn p7_what_a_late_event_makes_due_is_made_as_of_its_arrival() {
+    let chain = "contents: [{ id: c }, { id: d }, { id: e }]
+triggers:
+  - { id: r, after: [1h, 3h, 7h], since: start, offer: [c, d, e], slot: s }
+  - { id: click, on: click, offer: c, slot: t }
+";
+    let with = |more: &str| -> &'static str { format!("{chain}{more}\n").leak() };
+    check(&[
+        (
+            "of a chain the latest, once",
+            chain,
+            &["600 start at=60", "9999 wake"],
+            &["r 480 by 600 e"],
+        ),
+        (
+            "and the rest when it is due",
+            chain,
+            &["300 start at=60", "9999 wake"],
+            &["r 240 by 300 d", "r 480 by 9999 e"],
+        ),
+        (
+            "what was due up to 24 hours before it came",
+            chain,
+            &["1920 start at=60", "9999 wake"],
+            &["r 480 by 1920 e"],
+        ),
+        (
+            "nothing that was due before that, as of an import",
+            chain,
+            &["1920+1ms start at=60", "90000 start at=1000", "99999 wake"],
+            &[],
+        ),
+        (
+            "a cap goes by the arrival: nobody gets at once what they would have got in days",
+            with("policy: { cap: { offers: 1, within: 1h } }"),
+            &["590 click", "600 start at=60", "9999 wake"],
+            &["click 590"],
+        ),
+        (
+            "and by what was offered since",
+            with("policy: { cap: { offers: 2, within: 6h } }"),
+            &["300 start at=60", "301 click", "302 click", "480 wake", "9999 wake"],
+            &["r 240 by 300 d", "click 301"],
+        ),
+        (
+            "quiet hours, too",
+            with("policy: { quiet_hours: { from: \"03:00\", to: \"05:00\" } }"),
+            &["310 start at=60", "480 wake"],
+            &["r 240 by 310 d", "r 480 e"],
+        ),
+        (
+            "and put it off, as what it was",
+            with("policy: { quiet_hours: { from: \"05:00\", to: \"06:00\" } }"),
+            &["310 start at=60", "360 wake"],
+            &["r 360 d"],
+        ),
+        (
+            "and its own cooldown",
+            "contents: [{ id: c }]
+triggers: [{ id: r, after: [1h, 7h], since: start, offer: c, slot: s, cooldown: 3h }]",
+            &["400 start at=60", "480 wake", "9999 wake"],
+            &["r 120 by 400"],
+        ),
+        (
+            "a feature is read as of the arrival",
+            "features: { starts: { count: start, within: 90m } }
+contents: [{ id: c }]
+triggers: [{ id: r, after: 60m, since: start, when: features.starts == 0, offer: c, slot: s }]",
+            &["300 start at=60"],
+            &["r 120 by 300"],
+        ),
+    ]);
+    // It counts, once for each timer and event, and its id is that of what was due.
+    let journey = journey(&format!("journey: j\n{chain}"));
+    let (triggers, profile, counts) = played(&journey, &records(&["1700 start at=60"]));
+    assert_eq!(told(&triggers), ["r 480 by 1700 e"]);
+    assert_eq!(triggers[0].cause.event_id, "timer:2024-01-01T08:00:00.000Z");
+    assert_eq!(triggers[0].due_at, Some(time(480 * MINUTE_MS)));
+    assert_eq!(profile.rules[0].last_fired_at, Some(time(1700 * MINUTE_MS)));
+    assert_eq!(counts.get(0, RuleOutcome::TooLate), 1);
+}
+
+#[test]
+fn a_put_off_offer_and_the_next_reminder_of_its_rule_do_not_exclude_each_other() {
+    let journey = journey(
+        "journey: j
+features: { views: { count: view } }
+contents: [{ id: c }, { id: d, unless: features.views > 0 }, { id: e, unless: features.views > 0 }]
+policy: { quiet_hours: { from: \"22:00\", to: \"08:00\", slots: [s] } }
+triggers:
+  - { id: r, after: [1h, 10h], since: start, offer: [e, c], slot: s }
+  - { id: other, after: 10h, since: start, offer: d, slot: t, priority: 1 }
+",
+    );
+    let (triggers, _, counts) = played(&journey, &records(&["1320 start", "1920 wake"]));
+    assert_eq!(told(&triggers), ["other 1920 d", "r 1920 e", "r 1920"]);
+    assert!(triggers.iter().all(|trigger| trigger.reason.won_over.is_empty()));
+    assert_eq!(counts.get(0, RuleOutcome::LostToPriority), 0);
+    // What is told of the one that was put off is about what it offers.
+    let (triggers, _, _) = played(&journey, &records(&["1320 start", "1400 view", "1920 wake"]));
+    assert_eq!(told(&triggers), ["r 1920"]);
+    let passed_over = triggers[0].reason.passed_over.iter();
+    let details: Vec<_> = passed_over
+        .map(|over| (over.rule.as_str(), over.detail.as_str()))
+        .collect();
+    assert_eq!(
+        details,
+        [
+            ("other", "d is not eligible: `features.views > 0` holds"),
+            ("r", "e is not eligible: `features.views > 0` holds")
+        ]
+    );
+}
+
 /// All tests start at midnight of 2024-01-01 in UTC.
 #[test]
 fn a_time_of_day_is_that_of_the_users_own_clock() {
@@ -456,7 +571,7 @@ type Drawn = (i64, u8, i64, i64, u8);
 
 fn drawn() -> impl Strategy<Value = Vec<Drawn>> {
     let seconds = prop_oneof![4 => 0i64..600, 3 => 0i64..4000, 1 => 0i64..40_000];
-    let late = prop_oneof![3 => Just(0i64), 1 => 0i64..4000];
+    let late = prop_oneof![6 => Just(0i64), 2 => 0i64..4000, 1 => 0i64..200_000];
     prop::collection::vec((seconds, 0u8..6, late, 0i64..5, 0u8..12), 0..40)
 }
 
