@@ -8,6 +8,7 @@ belong together), no wildcard action, and no wildcard resource but where AWS kno
 """
 
 import json
+import re
 import sys
 
 import parliament
@@ -33,6 +34,7 @@ ARNS = {
 class Checker:
     def __init__(self, template):
         self.resources = template["Resources"]
+        self.parameters = template.get("Parameters", {})
         self.problems = []
 
     def problem(self, place, text):
@@ -46,6 +48,9 @@ class Checker:
             self.check_mapping(name, mapping["Properties"])
         for name, role in self.of_type("AWS::IAM::Role"):
             self.check_role(name, role["Properties"])
+        # What a role is granted beside its own statements, where that hangs on a condition.
+        for name, policy in self.of_type("AWS::IAM::RolePolicy"):
+            self.check_policy(name, policy["Properties"])
         if not self.of_type("AWS::Lambda::EventSourceMapping") or not self.of_type("AWS::IAM::Role"):
             self.problem("template", "it has no event source mapping or no role, so this check looked at the wrong file")
         return self.problems
@@ -136,13 +141,15 @@ class Checker:
         if properties.get("ManagedPolicyArns"):
             self.problem(name, "managed policies grant more than is needed; write the statements")
         for policy in properties.get("Policies", []):
-            document = policy["PolicyDocument"]
-            place = f"{name}/{policy['PolicyName']}"
-            for statement in document["Statement"]:
-                self.check_wildcards(place, statement)
-            text = json.dumps(self.concrete(document))
-            for finding in parliament.analyze_policy_string(text, include_community_auditors=True).findings:
-                self.problem(place, f"parliament: {finding.issue}: {finding.title} {finding.detail} {finding.location}")
+            self.check_policy(f"{name}/{policy['PolicyName']}", policy)
+
+    def check_policy(self, place, policy):
+        document = policy["PolicyDocument"]
+        for statement in document["Statement"]:
+            self.check_wildcards(place, statement)
+        text = json.dumps(self.concrete(document))
+        for finding in parliament.analyze_policy_string(text, include_community_auditors=True).findings:
+            self.problem(place, f"parliament: {finding.issue}: {finding.title} {finding.detail} {finding.location}")
 
     def check_wildcards(self, place, statement):
         sid = statement.get("Sid", "a statement")
@@ -162,7 +169,7 @@ class Checker:
         if not isinstance(node, dict):
             return node
         if set(node) == {"Ref"}:
-            return {"AWS::AccountId": "123456789012", "AWS::Region": "us-east-1", "AWS::Partition": "aws"}.get(node["Ref"], node["Ref"].lower())
+            return self.value_of(node["Ref"])
         if set(node) == {"Fn::GetAtt"}:
             return self.arn(as_list(node["Fn::GetAtt"])[0].split(".")[0])
         if set(node) == {"Fn::Sub"}:
@@ -171,8 +178,13 @@ class Checker:
                 placeholder = "${" + name + ".Arn}"
                 if placeholder in text:
                     text = text.replace(placeholder, self.arn(name))
-            return text
+            return re.sub(r"\$\{([A-Za-z0-9:]+)\}", lambda match: self.value_of(match.group(1)), text)
         return {key: self.concrete(value) for key, value in node.items()}
+
+    def value_of(self, name):
+        """What a Ref of a pseudo parameter, a parameter or a resource could be."""
+        pseudo = {"AWS::AccountId": "123456789012", "AWS::Region": "us-east-1", "AWS::Partition": "aws"}
+        return pseudo.get(name) or self.parameters.get(name, {}).get("Default") or name.lower()
 
     def arn(self, name):
         return ARNS[self.resources[name]["Type"]].format(name.lower())

@@ -30,6 +30,7 @@ SEEDS = [
     ("filter on a bare value", FILTER, FILTER + "            FilterCriteria: { Filters: [{ Pattern: '{\"data\": {\"a\": 1}}' }] }\n", "mappings-and-roles"),
     ("stream without its own consumer", "Stream: !GetAtt ProfileWriterConsumer.ConsumerARN", "Stream: !GetAtt InteractionsStream.Arn", "mappings-and-roles"),
     ("wildcard action", "Action: kinesis:PutRecords", "Action: kinesis:*", "mappings-and-roles"),
+    ("wildcard action in a policy of its own", "Action: ssm:GetParameter", "Action: ssm:*", "mappings-and-roles"),
     ("wildcard resource", "Resource: !GetAtt ProfilesTable.Arn", 'Resource: "*"', "mappings-and-roles"),
     ("action that does not exist", "dynamodb:BatchGetItem", "dynamodb:BatchGetItems", "cfn-lint"),
     ("action on a resource of another kind", "Resource: !GetAtt ProfilesTable.Arn", "Resource: !GetAtt TriggersStream.Arn", "mappings-and-roles"),
