@@ -306,5 +306,12 @@ mod tests {
         for test in tests {
             assert!(all.contains(&format!("fn {test}(")), "docs/journey.md names `{test}`");
         }
+        let links = page.split("](../tests/scenarios/").skip(1);
+        let scenarios: Vec<&str> = links.filter_map(|after| after.split(')').next()).collect();
+        assert!(scenarios.len() > 20, "{scenarios:?}");
+        for scenario in scenarios {
+            let input = root.join("tests/scenarios").join(scenario).join("input.jsonl");
+            assert!(input.exists(), "docs/journey.md names the scenario `{scenario}`");
+        }
     }
 }

@@ -17,7 +17,8 @@ const LAST_DEFAULT: usize = 20;
 /// value that its conditions read, when its timer is due, and how far limits, caps, cool-downs and quiet hours are.
 ///
 /// It reads the profiles and the decisions table, in AWS or in the local cloud; with --events it needs neither, and folds a
-/// file of events as `usher replay` does. Nothing is written.
+/// file of events as `usher replay` does. Nothing is written. Of a user's logged decisions it reads 10,000 at most, in the
+/// order of their ids, which are hashes: of more than that, those shown are not the latest. It says so.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   usher explain ann

@@ -69,7 +69,7 @@ async fn read_decisions(
         }
         if decisions.len() >= DECISIONS_READ_MAX {
             notes.push(format!(
-                "only {} were read, so later ones may be missing",
+                "only {} were read, in the order of their ids, so any others may be missing, the latest too",
                 counted(decisions.len(), "decision")
             ));
             break;

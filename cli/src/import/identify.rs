@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use usher_domain::event::ANONYMOUS_PREFIX;
 use usher_domain::hash::hash_bytes;
 use usher_domain::limits::{CLOCK_AHEAD_MS_MAX, IDENTIFIER_BYTES_MAX, STORED_TEXT_BYTES_MAX};
 use usher_domain::time::Timestamp;
@@ -79,6 +80,13 @@ impl Reading {
     pub fn understand(&self, row: &Row<'_>) -> Result<Understood, String> {
         let user_id = identifier(&row.user_id, "the user's id")?;
         let anonymous_id = identifier(&row.anonymous_id, "the anonymous id")?;
+        // profile-writer would reject the event.
+        if let Some(id) = user_id.as_deref().filter(|id| id.starts_with(ANONYMOUS_PREFIX)) {
+            return Err(format!(
+                "the user's id `{}` starts with `{ANONYMOUS_PREFIX}`, which is reserved for anonymous users: give what follows it as the anonymous_id",
+                shortened(id)
+            ));
+        }
         if user_id.is_none() && anonymous_id.is_none() {
             return Err("it names no user".to_owned());
         }
@@ -322,6 +330,10 @@ mod tests {
             (row("", &[("plan", "team")]), Err("it names no user")),
             (row("  ", &[("plan", "team")]), Err("it names no user")),
             (row(&long, &[("plan", "team")]), Err("over 256 bytes")),
+            (
+                row(" anonymous:x", &[("plan", "team")]),
+                Err("reserved for anonymous users"),
+            ),
             (row("ann", &[("plan", "")]), Ok(())),
             (row("ann", &[]), Ok(())),
             (row("ann", &[("plan", &long)]), Err("nothing in it can be stored: plan")),
