@@ -17,9 +17,12 @@
 //! | timer | the later start, with as many reminders done as there; from a step, the earlier start, as the step has |
 //! | put-off offer | the earlier one |
 //! | offers made | those of both |
-//! | membership | out where either is out, since the later time; in since the earlier time |
+//! | membership | in where the latest coming in is after the latest leaving; who is out then keeps no timer and no put-off offer |
 //! | time zone | the latest |
 //! | outbox | its own: the other's is sent before |
+//!
+//! A merge that would make a chain of more than [`POINTERS_MAX`] pointers is not done ([`has_room_for_pointer`]): both stay
+//! users of their own, so that whoever follows pointers always arrives.
 //!
 //! [`Household`] does all of this in memory, event by event.
 
@@ -32,6 +35,7 @@ use crate::hash::hash_bytes;
 use crate::journey::{Journey, Limit, LimitPer, Moment, Rule, Since};
 use crate::limits::{ALIASES_MAX, OFFERS_MADE_MAX, POINTERS_MAX};
 use crate::plan::{Stopped, plan_user};
+use crate::policy::is_in;
 use crate::profile::{Membership, OfferMade, Profile, PutOff, RuleState, TimerState, WithinLimit};
 use crate::rules::RuleCounts;
 use crate::sessions::Sessions;
@@ -50,6 +54,12 @@ pub fn merge_profiles(journey: &Journey, into: &mut Profile, from: &Profile, fro
     }
     merge_offers(&mut into.offers, &from.offers);
     into.membership = merged_membership(into.membership, from.membership);
+    if !is_in(journey, into) {
+        for state in &mut into.rules {
+            state.timer = None;
+            state.put_off = None;
+        }
+    }
     merge_trait(&mut into.timezone, &from.timezone);
     into.wake_at = earlier(into.wake_at, from.wake_at);
     let mut aliases = std::mem::take(&mut into.aliases);
@@ -58,6 +68,23 @@ pub fn merge_profiles(journey: &Journey, into: &mut Profile, from: &Profile, fro
     let mut all: Vec<u64> = others.copied().collect();
     all.append(&mut aliases);
     into.aliases = all;
+    point_from(into, from.pointer_depth, from_key);
+}
+
+/// Takes in a key under which no profile is stored: it becomes a pointer to this user, so that later events that name it
+/// come here.
+pub fn merge_nobody(into: &mut Profile, from_key: &str) {
+    point_from(into, 0, from_key);
+}
+
+/// Whether the key of this profile may become a pointer: whoever follows the longest chain from then on arrives within
+/// [`POINTERS_MAX`] steps.
+pub fn has_room_for_pointer(from: &Profile) -> bool {
+    usize::from(from.pointer_depth) < POINTERS_MAX
+}
+
+fn point_from(into: &mut Profile, from_depth: u8, from_key: &str) {
+    into.pointer_depth = into.pointer_depth.max(from_depth.saturating_add(1));
     remember_alias(into, from_key);
 }
 
@@ -171,12 +198,16 @@ fn merge_offers(offers: &mut Vec<OfferMade>, other: &[OfferMade]) {
     offers.drain(..beyond);
 }
 
-/// A person who has left has left, with whichever id: whether they come in again is the policy's to say, at the next
-/// event.
+/// What a person did last says where they are, with whichever id they did it: in where they came in after they left last.
+/// Whether they come in again is the policy's to say, at the next event.
 fn merged_membership(one: Membership, other: Membership) -> Membership {
+    let entered_at = one.entered_at.max(other.entered_at);
     Membership {
-        entered_at: earlier(one.entered_at, other.entered_at),
-        left_at: one.left_at.max(other.left_at),
+        entered_at,
+        left_at: one
+            .left_at
+            .max(other.left_at)
+            .filter(|left_at| entered_at <= Some(*left_at)),
     }
 }
 
@@ -185,7 +216,7 @@ fn merged_membership(one: Membership, other: Membership) -> Membership {
 /// [`crate::feature::Computation::merge`] and [`crate::sessions::Sessions::merge`] say. Both profiles are laid out for the
 /// same journey. What stands for deliveries and decisions (guard, event ids, rules, outbox) is not history and stays.
 pub fn merge_history(journey: &Journey, profile: &mut Profile, other: &Profile) {
-    profile.applied_events += other.applied_events;
+    profile.applied_events = profile.applied_events.saturating_add(other.applied_events);
     profile.now = profile.now.max(other.now);
     let now = profile.now;
     profile.sessions.merge(&other.sessions, journey.idle_timeout_ms);
@@ -230,6 +261,17 @@ pub struct HouseholdStep {
     pub rules: RuleCounts,
     /// Whether it made one profile of two.
     pub merged: bool,
+}
+
+impl HouseholdStep {
+    fn nothing() -> HouseholdStep {
+        HouseholdStep {
+            outcome: EventOutcome::Ignored,
+            triggers: Vec::new(),
+            rules: RuleCounts::default(),
+            merged: false,
+        }
+    }
 }
 
 impl Household {
@@ -303,6 +345,10 @@ impl Household {
             return self.apply_to(journey, key, arrived);
         }
         let user = self.user_of(key).to_owned();
+        if self.is_pointer(&user) {
+            // No merge makes such a chain. Nobody's profile is here, so nothing is written over the pointer.
+            return HouseholdStep::nothing();
+        }
         let shard = self.lane_of(key, arrived.shard);
         self.apply_to(journey, &user, &arrived.followed(&user, &shard))
     }
@@ -323,12 +369,7 @@ impl Household {
 
     fn apply_to(&mut self, journey: &Journey, user: &str, arrived: &ArrivedEvent<'_>) -> HouseholdStep {
         let mut profile = self.take(journey, user);
-        let mut step = HouseholdStep {
-            outcome: EventOutcome::Ignored,
-            triggers: Vec::new(),
-            rules: RuleCounts::default(),
-            merged: false,
-        };
+        let mut step = HouseholdStep::nothing();
         loop {
             let plan = plan_user(journey, *profile, [arrived]);
             *profile = plan.profile;
@@ -376,8 +417,9 @@ impl Household {
             Some(Held::Pointer(_)) => remember_alias(profile, other),
             None => {
                 self.held.insert(other.to_owned(), pointer());
-                remember_alias(profile, other);
+                merge_nobody(profile, other);
             }
+            Some(Held::Profile(Some(from))) if !has_room_for_pointer(from) => remember_alias(profile, other),
             Some(held) => {
                 if let Held::Profile(Some(from)) = std::mem::replace(held, pointer()) {
                     merge_profiles(journey, profile, &from, other);

@@ -114,6 +114,9 @@ pub struct Profile {
     /// The hashes of the keys of profiles that were merged into this one last, the latest last, at most
     /// [`crate::limits::ALIASES_MAX`].
     pub aliases: Vec<u64>,
+    /// The pointers of the longest chain that ends at this user, at most [`crate::limits::POINTERS_MAX`]: a merge that would
+    /// make it longer is not done, so that following pointers always arrives ([`crate::merge`]).
+    pub pointer_depth: u8,
     /// When the user is woken: never later than the first timer is due, and as long as it is in the future, it may be
     /// earlier. An attribute of the item, for the index; not a part of the state.
     pub wake_at: Option<Timestamp>,
@@ -143,6 +146,7 @@ impl Profile {
             membership: Membership::default(),
             timezone: None,
             aliases: Vec::new(),
+            pointer_depth: 0,
             wake_at: None,
             outbox: Vec::new(),
         }

@@ -145,6 +145,8 @@ struct StoredProfile {
     timezone: Option<StoredDated>,
     #[cbor(n(14), with = "minicbor::bytes")]
     aliases: Option<Vec<u8>>,
+    #[n(15)]
+    pointer_depth: Option<u8>,
 }
 
 /// Milliseconds before now.
@@ -369,6 +371,7 @@ impl StoredProfile {
             offers: store_offers(&profile.offers, times),
             timezone: profile.timezone.as_ref().map(|dated| times.store_dated(dated)),
             aliases: (!aliases.is_empty()).then_some(aliases),
+            pointer_depth: (profile.pointer_depth > 0).then_some(profile.pointer_depth),
         }
     }
 
@@ -459,6 +462,7 @@ impl StoredProfile {
             let hashes: Vec<u64> = load_hashes(&stored)?.collect();
             profile.aliases = hashes[hashes.len().saturating_sub(ALIASES_MAX)..].to_vec();
         }
+        profile.pointer_depth = self.pointer_depth.unwrap_or(0);
         Some(profile)
     }
 }

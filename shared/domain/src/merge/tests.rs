@@ -188,6 +188,8 @@ fn comparable(profile: &Profile, keys: &[&str]) -> Profile {
         .aliases
         .retain(|alias| !keys.iter().any(|key| alias_hash(key) == *alias));
     profile.aliases.sort_unstable();
+    // The order makes the chains.
+    profile.pointer_depth = 0;
     profile
 }
 
@@ -210,6 +212,7 @@ proptest! {
         let pairwise = |into: usize, from: usize| merged(&journey, of(into).0, of(from).0, of(from).1);
         prop_assert_eq!(comparable(&pairwise(0, 1), &keys), comparable(&pairwise(1, 0), &keys));
         let one = merged(&journey, &pairwise(0, 1), of(2).0, of(2).1);
+        // Without conditions to come in or leave, nobody loses timers, whatever the membership says.
         for other in [
             merged(&journey, of(0).0, &pairwise(1, 2), "b"),
             merged(&journey, &pairwise(0, 2), of(1).0, of(1).1),
@@ -377,5 +380,131 @@ fn p2_a_household_merges_once_and_follows_pointers() {
             let profile = household.profile(key).expect(what);
             assert_eq!(profile.applied_events, *events, "{what}: {key}");
         }
+    }
+}
+
+/// What someone did last says where they are, whichever key they did it with; who is out has no timer and nothing put off.
+#[test]
+fn who_came_in_after_leaving_is_in() {
+    let journey = journey(&format!(
+        "{JOURNEY}entry: event.type == 'sign_up'\nexit: event.type == 'goodbye'\n"
+    ));
+    let membership = |entered: Option<i64>, left: Option<i64>| Membership {
+        entered_at: entered.map(time),
+        left_at: left.map(time),
+    };
+    for (one, other, expected) in [
+        (
+            membership(None, Some(1)),
+            membership(Some(10), None),
+            membership(Some(10), None),
+        ),
+        (
+            membership(Some(0), Some(1)),
+            membership(Some(10), None),
+            membership(Some(10), None),
+        ),
+        (
+            membership(Some(0), None),
+            membership(Some(5), Some(7)),
+            membership(Some(5), Some(7)),
+        ),
+        (
+            membership(Some(7), None),
+            membership(None, Some(7)),
+            membership(Some(7), Some(7)),
+        ),
+        (
+            membership(Some(3), None),
+            membership(Some(5), None),
+            membership(Some(5), None),
+        ),
+        (
+            membership(None, None),
+            membership(None, Some(2)),
+            membership(None, Some(2)),
+        ),
+        (membership(None, None), membership(None, None), membership(None, None)),
+    ] {
+        for (into, from) in [(one, other), (other, one)] {
+            let [mut into, from] = [into, from].map(|membership| {
+                let mut profile = Profile::new(&journey);
+                profile.membership = membership;
+                profile.rules[0].timer = Some(TimerState {
+                    since: time(0),
+                    done: 0,
+                });
+                profile
+            });
+            merge_profiles(&journey, &mut into, &from, "a");
+            assert_eq!(into.membership, expected, "{one:?} {other:?}");
+            let is_in = expected.entered_at.is_some() && expected.left_at.is_none();
+            assert_eq!(into.rules[0].timer.is_some(), is_in, "{one:?} {other:?}");
+        }
+    }
+}
+
+/// P2, P6: a chain of more renames than are followed is cut where it gets too long, and every key's events count once.
+#[test]
+fn p2_a_chain_of_pointers_stays_short_enough_to_follow() {
+    const RENAMES: usize = 12;
+    let journey = merging();
+    let mut household = Household::new();
+    let mut number = 0;
+    let mut apply = |household: &mut Household, user: &str, alias: Option<String>| {
+        number += 1;
+        let mut event = event(&number.to_string(), "click", time(0));
+        event.user = user.into();
+        event.alias = alias.map(Into::into);
+        let arrived = arrived(event, 0, number, time(0));
+        let step = household.apply(&journey, &arrived);
+        assert_eq!(step.outcome, EventOutcome::Applied, "{user}");
+        let again = household.apply(&journey, &arrived);
+        assert_eq!(again.outcome, EventOutcome::Redelivered, "{user}");
+        step.merged
+    };
+    let key = |number: usize| format!("u{number}");
+    apply(&mut household, &key(0), None);
+    let merges: Vec<bool> = (1..=RENAMES)
+        .map(|number| apply(&mut household, &key(number), Some(key(number - 1))))
+        .collect();
+    let expected: Vec<bool> = (1..=RENAMES).map(|number| number != POINTERS_MAX + 1).collect();
+    assert_eq!(merges, expected);
+    let ends = [(0, 8), (8, 8), (9, 12), (12, 12)];
+    for (from, to) in ends {
+        assert_eq!(household.user_of(&key(from)), key(to));
+        apply(&mut household, &key(from), None);
+    }
+    let counts: Vec<(String, u64)> = [8, 12]
+        .map(|number| {
+            (
+                key(number),
+                household
+                    .profile(&key(number))
+                    .map_or(0, |profile| profile.applied_events),
+            )
+        })
+        .to_vec();
+    // 9 and 4 along the chains, and 2 each.
+    assert_eq!(counts, [("u8".to_owned(), 11), ("u12".to_owned(), 6)]);
+    let depths = household.profiles().map(|(_, profile)| profile.pointer_depth).max();
+    assert_eq!(depths.map(usize::from), Some(POINTERS_MAX));
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_merging_memberships_makes_no_difference(
+        times in prop::collection::vec((prop::option::of(some_time()), prop::option::of(some_time())), 3),
+    ) {
+        let all: Vec<Membership> = times
+            .iter()
+            .map(|(entered_at, left_at)| Membership { entered_at: *entered_at, left_at: *left_at })
+            .collect();
+        let [a, b, c] = [all[0], all[1], all[2]];
+        prop_assert_eq!(merged_membership(a, b), merged_membership(b, a));
+        prop_assert_eq!(
+            merged_membership(merged_membership(a, b), c),
+            merged_membership(a, merged_membership(b, c))
+        );
     }
 }
