@@ -24,7 +24,7 @@ use crate::ports::{DueIndex, DueUser, RecordStream, StreamRecord, TelemetrySink,
 use crate::put_records::put_in_rounds;
 use crate::retry::{Failure, chain, until_answered};
 use crate::telemetry::{TelemetryEvent, TimerSweep, spread};
-use sent_lately::SentLately;
+use sent_lately::{REMEMBERED_MAX, SentLately};
 pub use wake_up::wake_up;
 
 /// Time from the start of a pass to that of the next, unless the operator says otherwise.
@@ -249,11 +249,19 @@ where
             tally.oldest_due_ms = tally.oldest_due_ms.max(late_ms(first));
         }
         let found = users.len();
-        let users: Vec<DueUser> = {
+        let (mut users, room) = {
             let sent_lately = self.sent_lately();
-            users.into_iter().filter(|user| !sent_lately.has(user)).collect()
+            let users: Vec<DueUser> = users.into_iter().filter(|user| !sent_lately.has(user)).collect();
+            (users, sent_lately.room())
         };
         tally.sent_lately += (found - users.len()) as u64;
+        if users.len() > room {
+            tally.unsent += (users.len() - room) as u64;
+            tally.first_unsent.get_or_insert_with(|| {
+                format!("{REMEMBERED_MAX} were sent within a minute, and profile-writer is behind")
+            });
+            users.truncate(room);
+        }
         let queues: Vec<Vec<StreamRecord>> = users.iter().map(|user| vec![wake_up(user, now)]).collect();
         let answers = put_in_rounds(&self.ports.interactions, queues, deadline).await;
         let sent_at = Instant::now();

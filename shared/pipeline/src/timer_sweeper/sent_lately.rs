@@ -10,7 +10,8 @@ use crate::ports::DueUser;
 
 /// A user who is still in the index after this time is woken again: the wake-up may be lost (P1).
 pub(super) const SEND_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// Wake-ups that are remembered: some 10 MB. Those beyond are sent with every pass until others are forgotten.
+/// Wake-ups that are remembered: some 10 MB. No more are sent until some of them are forgotten, within a minute: a writer that
+/// is so far behind would only get further behind by wake-ups that come again with every pass.
 pub(super) const REMEMBERED_MAX: usize = 200_000;
 
 /// The wake-ups of the last minute: a hash of user and due time, and when it was sent. Time is the container's own here, not
@@ -26,10 +27,14 @@ impl SentLately {
         self.sent_at.contains_key(&key(user))
     }
 
+    /// How many more wake-ups may be sent for now. Partitions that are read at once may each find the same room, so what is
+    /// remembered may exceed the bound by a page for each of them.
+    pub(super) fn room(&self) -> usize {
+        REMEMBERED_MAX.saturating_sub(self.sent_at.len())
+    }
+
     pub(super) fn add(&mut self, user: &DueUser, now: Instant) {
-        if self.sent_at.len() < REMEMBERED_MAX {
-            self.sent_at.insert(key(user), now);
-        }
+        self.sent_at.insert(key(user), now);
     }
 
     pub(super) fn forget_old(&mut self, now: Instant) {

@@ -162,12 +162,31 @@ fn p1_a_wake_up_that_may_be_lost_is_sent_again() {
     assert!(sent.has(&user("a")) && !sent.has(&user("b")));
     sent.forget_old(now + SEND_AGAIN_AFTER);
     assert!(!sent.has(&user("a")));
+}
 
-    // P8: what it remembers is bounded.
-    for number in 0..=REMEMBERED_MAX {
-        sent.add(&user(&number.to_string()), now);
+/// The alternative is to send the same wake-ups with every pass, to a writer that is behind already.
+#[tokio::test]
+async fn p8_when_as_many_were_woken_as_it_remembers_the_rest_wait() {
+    let world = World::new(1);
+    for number in 0..REMEMBERED_MAX - 1 {
+        let user = DueUser {
+            user_id: number.to_string(),
+            due_at: Timestamp::from_epoch_ms(EPOCH_MS),
+        };
+        world.flow.sent_lately().add(&user, Instant::now());
     }
-    assert!(sent.has(&user(&(REMEMBERED_MAX - 1).to_string())) && !sent.has(&user(&REMEMBERED_MAX.to_string())));
+    let partition = due_shard("a");
+    let same = (0..).map(|number| format!("b-{number}"));
+    let users: Vec<String> = same.filter(|user| due_shard(user) == partition).take(3).collect();
+    for (user, after_ms) in users.iter().zip([-3, -2, -1]) {
+        world.due_after(user, after_ms);
+    }
+    let ran = world.run().await;
+    assert_eq!(ran.woken, users[..1], "the one who is due longest");
+    assert_eq!(ran.counted.unsent, 2);
+    assert_eq!(world.run().await.woken.len(), 0, "nor in the next pass");
+    world.flow.sent_lately().forget_old(Instant::now() + SEND_AGAIN_AFTER);
+    assert_eq!(world.run().await.woken, users, "a minute later");
 }
 
 #[tokio::test]
