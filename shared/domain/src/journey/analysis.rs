@@ -341,7 +341,10 @@ impl<'j> Analysis<'j> {
         if is_possible(&fewer) {
             return " (what makes it look has completed the step, or was counted, before)".to_owned();
         }
-        if is_possible(&Facts::none(self.journey)) {
+        let mut fewer = facts.clone();
+        fewer.steps.fill(None);
+        fewer.counted.clear();
+        if is_possible(&fewer) {
             return " (nobody can complete that step)".to_owned();
         }
         String::new()
