@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use tokio::time::Instant;
 use usher_domain::event::ArrivedEvent;
 use usher_domain::limits::POINTERS_MAX;
+use usher_domain::merge::has_room_for_pointer;
 
 use super::ProfileWriter;
 use super::tally::Tally;
@@ -241,6 +242,17 @@ where
         users[place].meetings += 1;
         if pointers > 0 || root == users[place].events.user() {
             // It is this user's by now, or another's for good.
+            users[place].meeting = Meeting::Known(key);
+            return Met::Going;
+        }
+        let other = match found.get(&key) {
+            Some(Found::Loaded(loaded)) => Some(&loaded.profile),
+            Some(Found::InBatch(other)) => users[*other].profile.as_ref(),
+            _ => None,
+        };
+        if other.is_some_and(|other| !has_room_for_pointer(other)) {
+            // Both stay users of their own, so that whoever follows the pointers to the other still arrives.
+            tally.telemetry.merges_deferred += 1;
             users[place].meeting = Meeting::Known(key);
             return Met::Going;
         }

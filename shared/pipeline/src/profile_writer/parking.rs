@@ -6,6 +6,8 @@
 //! each batch: a container with an older copy conflicts and finds it, and a redrive that is under way reads the parked
 //! records again before it ends the parking.
 
+use std::collections::HashMap;
+
 use futures::StreamExt;
 use tokio::time::Instant;
 use usher_domain::fold::{self, EventOutcome};
@@ -38,8 +40,17 @@ pub(super) struct Parking {
     detail: String,
     /// The profile as it is stored, where it can be read.
     profile: Option<Profile>,
-    /// What to mark; nothing where no item is stored yet.
-    target: Option<ParkTarget>,
+    mark: Mark,
+}
+
+/// What to mark as parked.
+#[derive(Clone, Copy, Debug)]
+enum Mark {
+    Item(ParkTarget),
+    /// A new item: none is stored yet.
+    New,
+    /// Nobody: nothing tells whose the events are.
+    Nothing,
 }
 
 impl From<Parking> for UserFailure {
@@ -55,7 +66,18 @@ impl Parking {
             reason: RejectReason::UnreadableProfile,
             detail: why,
             profile: None,
-            target: Some(target),
+            mark: Mark::Item(target),
+        }
+    }
+
+    /// Pointers lead nowhere. The events wait under the ids that they name, and no item is marked: the one where following
+    /// ended may be a user's who is well.
+    pub fn astray(why: String) -> Parking {
+        Parking {
+            reason: RejectReason::UnreadableProfile,
+            detail: why,
+            profile: None,
+            mark: Mark::Nothing,
         }
     }
 
@@ -66,7 +88,10 @@ impl Parking {
             detail: format!(
                 "the profile would have {state_bytes} bytes, and {PROFILE_STATE_BYTES_MAX} are written at most"
             ),
-            target: (profile.version > 0).then_some(ParkTarget::Version(profile.version)),
+            mark: match profile.version {
+                0 => Mark::New,
+                version => Mark::Item(ParkTarget::Version(version)),
+            },
             profile: Some(profile),
         }
     }
@@ -76,7 +101,7 @@ impl Parking {
         Parking {
             reason: RejectReason::UserParked,
             detail: following_since(since),
-            target: Some(ParkTarget::Version(profile.version)),
+            mark: Mark::Item(ParkTarget::Version(profile.version)),
             profile: Some(profile),
         }
     }
@@ -125,6 +150,8 @@ pub(super) struct ParkedUser<'g> {
     parking: Box<Parking>,
     /// The records, in order, and why each is parked.
     records: Vec<(usize, Reject)>,
+    /// The users that records name, where nobody knows whose they are.
+    named: HashMap<usize, String>,
 }
 
 impl<P, S, C, T> ProfileWriter<P, S, C, T>
@@ -151,7 +178,19 @@ where
             }
         }
         tally.note_parked(&records);
-        ParkedUser { user, parking, records }
+        let mut named = HashMap::new();
+        if matches!(parking.mark, Mark::Nothing) {
+            named.extend((user.done..user.events.len()).filter_map(|position| {
+                let record = record_of_event[user.events.index(position)?];
+                Some((record, user.events.named(position)?.to_owned()))
+            }));
+        }
+        ParkedUser {
+            user,
+            parking,
+            records,
+            named,
+        }
     }
 
     /// Puts the parked events on `rejected` and marks their users. What can't be put, or whose user can't be marked,
@@ -179,7 +218,10 @@ where
             let name = parked_user.user.events.user();
             let records = parked_user.records.iter();
             records
-                .map(|(record, reject)| rejected_record(&envelope.records[*record], reject, Some(name)))
+                .map(|(record, reject)| {
+                    let name = parked_user.named.get(record).map_or(name, String::as_str);
+                    rejected_record(&envelope.records[*record], reject, Some(name))
+                })
                 .collect()
         });
         let put = put_in_rounds(&self.ports.rejected, queues.collect(), budget.parking).await;
@@ -214,15 +256,16 @@ where
     async fn mark(&self, parked: &ParkedUser<'_>, deadline: Instant, units: &mut Units) -> Result<(), String> {
         let user = parked.user.events.user();
         let since = self.ports.clock.now();
-        let mut target = parked.parking.target;
+        let mut mark = parked.parking.mark;
         loop {
-            let current = match target {
-                None => self.put_new_parked(user, since, deadline, units).await?,
-                Some(target) => self.mark_item(user, target, since, deadline, units).await?,
+            let current = match mark {
+                Mark::Nothing => return Ok(()),
+                Mark::New => self.put_new_parked(user, since, deadline, units).await?,
+                Mark::Item(target) => self.mark_item(user, target, since, deadline, units).await?,
             };
-            target = match current {
+            mark = match current {
                 Marked::Yes => return Ok(()),
-                Marked::Unreadable => Some(ParkTarget::Unreadable),
+                Marked::Unreadable => Mark::Item(ParkTarget::Unreadable),
                 Marked::Conflict(item) => {
                     units.conflicts += 1;
                     if units.conflicts > CONFLICTS_MAX {
@@ -235,7 +278,7 @@ where
                     if !self.is_still_to_park(&item, &parked.user) {
                         return Err("the profile was mended meanwhile".to_owned());
                     }
-                    Some(ParkTarget::Version(item.version))
+                    Mark::Item(ParkTarget::Version(item.version))
                 }
             };
         }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use usher_domain::batch::{UserEvents, UserGroups};
 use usher_domain::fold::EventOutcome;
 use usher_domain::limits::{OUTBOX_RESEND_AGE_MS_MAX, POINTERS_MAX};
-use usher_domain::merge::{merge_profiles, remember_alias};
+use usher_domain::merge::{merge_nobody, merge_profiles, remember_alias};
 use usher_domain::plan::Stopped;
 use usher_domain::profile::Profile;
 use usher_domain::rules::RuleCounts;
@@ -193,7 +193,7 @@ impl<'g> UserWork<'g> {
             let why = format!(
                 "over {POINTERS_MAX} pointers lead from one user to the next, or they go round: mend the item's merged_into"
             );
-            self.blocked = Some(Parking::unreadable(ParkTarget::Unreadable, why).into());
+            self.blocked = Some(Parking::astray(why).into());
             self.is_unread = false;
         }
     }
@@ -661,7 +661,7 @@ where
         match &user.meeting {
             Meeting::Ready(other) => match &other.profile {
                 Some(from) => merge_profiles(&self.journey, profile, from, &other.key),
-                None => remember_alias(profile, &other.key),
+                None => merge_nobody(profile, &other.key),
             },
             Meeting::Known(key) => {
                 remember_alias(profile, key);

@@ -98,6 +98,14 @@ impl<'g> WorkEvents<'g> {
         }
     }
 
+    /// The user that the record of the event at this position names.
+    pub fn named(&self, position: usize) -> Option<&'g str> {
+        match &self.own {
+            Some(events) => events.events().nth(position).map(|arrived| arrived.event.user.as_ref()),
+            None => (self.joined.get(position)).map(|event| event.arrived.event.user.as_ref()),
+        }
+    }
+
     /// The event at this position, as it is planned.
     pub fn arrived(&self, position: usize) -> Option<Cow<'_, ArrivedEvent<'_>>> {
         match &self.own {

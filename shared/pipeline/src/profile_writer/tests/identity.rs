@@ -4,6 +4,7 @@ use super::*;
 use crate::ports::ParkTarget;
 use usher_domain::limits::POINTERS_MAX;
 use usher_domain::merge::alias_hash;
+use usher_wire::reject::RejectedRecord;
 
 const ANONYMOUS: &str = "anonymous:x";
 
@@ -302,9 +303,57 @@ async fn p10_pointers_that_go_round_or_on_and_on_park_the_event() {
             (None, 1, 1),
             "{links}"
         );
+        // Nobody is marked: where following ended, somebody may be well. The event waits under the id that it names.
+        assert!(
+            world.profiles.items().iter().all(|item| item.parked_since.is_none()),
+            "{links}"
+        );
+        let rejected = world.rejected.records();
+        let parked: RejectedRecord<'_> = serde_json::from_slice(&rejected[0].record.data).expect("a rejected record");
+        assert_eq!((parked.user.as_deref(), parked.parked), (Some("u0"), true), "{links}");
         // Whoever names it goes on alone.
         let ran = world.run(&batch(2, &["ann<u0 alias"])).await;
         assert_eq!((ran.counted.applied, ran.counted.merges_deferred), (1, 1), "{links}");
+    }
+}
+
+/// P2, P6: renames that would make too long a chain of pointers are applied without merging, so nobody is parked.
+#[tokio::test]
+async fn p6_a_chain_of_many_renames_parks_nobody() {
+    let renames: Vec<String> = (1..=12)
+        .map(|number| format!("u{number}<u{} alias", number - 1))
+        .collect();
+    let renames: Vec<&str> = ["u0 click"]
+        .into_iter()
+        .chain(renames.iter().map(String::as_str))
+        .collect();
+    for batch_size in [1, 3, 13] {
+        let world = World::new();
+        let mut deferred = 0;
+        for (number, some) in renames.chunks(batch_size).enumerate() {
+            let ran = world.run(&batch((number * batch_size) as u64, some)).await;
+            assert_eq!((ran.retried_from, ran.counted.parked), (None, 0), "{batch_size}");
+            deferred += ran.counted.merges_deferred;
+        }
+        assert_eq!(deferred, 1, "{batch_size}");
+        let ran = world
+            .run(&batch(20, &["u0 click", "u8 click", "u9 click", "u12 click"]))
+            .await;
+        assert_eq!((ran.counted.parked, ran.counted.applied), (0, 4), "{batch_size}");
+        assert_eq!(
+            (
+                world.profile("u8").expect("stored").applied_events,
+                world.profile("u12").expect("stored").applied_events
+            ),
+            (11, 6),
+            "{batch_size}"
+        );
+        assert_eq!(
+            usize::from(world.profile("u8").expect("stored").pointer_depth),
+            POINTERS_MAX,
+            "{batch_size}"
+        );
+        assert_eq!(world.pointer("u8"), None, "{batch_size}");
     }
 }
 
