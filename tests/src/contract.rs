@@ -254,7 +254,11 @@ async fn parking_marks_the_item_that_was_read_and_raises_its_version(table: &imp
     }
     assert_eq!(read(table, &[&user]).await, [], "and none is made");
 
-    let large = profile(&user, 1, &vec![0xA5; LARGE_STATE_BYTES]);
+    let large = ProfileItem {
+        // Nobody wakes a parked user: each wake-up would be parked in turn.
+        next_due_at: Some(later),
+        ..profile(&user, 1, &vec![0xA5; LARGE_STATE_BYTES])
+    };
     written(table, &large, 0).await;
     match table.park(&user, ParkTarget::Version(2), since).await {
         Ok(ParkAnswer::Conflict { current, .. }) => assert_eq!(current.as_ref(), Some(&large)),

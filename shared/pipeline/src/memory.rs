@@ -295,6 +295,7 @@ impl ProfileTable for MemoryProfileTable {
                 (Some(Ok(current)), _) => {
                     current.version += 1;
                     current.parked_since.get_or_insert(since);
+                    current.next_due_at = None;
                     ParkAnswer::Parked {
                         write_units: units(profile_bytes(current), WRITE_UNIT_BYTES),
                     }

@@ -39,6 +39,7 @@ use usher_domain::plan::plan_user;
 use usher_domain::profile::Profile;
 use usher_domain::sequence_number::SequenceNumber;
 use usher_domain::time::Timestamp;
+use usher_domain::timers::next_due;
 use usher_wire::{profile_state, trigger};
 
 use crate::ports::{
@@ -439,7 +440,8 @@ where
         }
         let mut profile = profile_state::decode(&item.state, item.version, self.request.user, self.journey)
             .map_err(|error| self.unreadable(chain(&error)))?;
-        profile.wake_at = item.next_due_at;
+        // The mark takes it away.
+        profile.wake_at = item.next_due_at.or_else(|| next_due(self.journey, &profile));
         // Whoever parked the user had sent the outbox before. What a redrive stored and could not send is from its own
         // events; those are sent whatever their age.
         let now = self.ports.clock.now();
@@ -683,7 +685,8 @@ where
             state,
             updated_at: profile.now,
             parked_since,
-            next_due_at: profile.wake_at,
+            // Who is still parked is not woken.
+            next_due_at: profile.wake_at.filter(|_| parked_since.is_none()),
             merged_into: None,
         };
         let put = || self.ports.profiles.put(&item, profile.version);

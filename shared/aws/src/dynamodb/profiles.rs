@@ -16,7 +16,7 @@ use usher_pipeline::ports::{
     PutAnswer,
 };
 
-use super::item::{Item, PARKED_SINCE, profile_from_item, profile_to_item, text, write_units};
+use super::item::{DUE_SHARD, Item, NEXT_DUE_AT, PARKED_SINCE, profile_from_item, profile_to_item, text, write_units};
 use super::{call_error, call_name, is_transient_code};
 use crate::sdk_error;
 
@@ -367,10 +367,11 @@ fn is_transient_cancellation(code: &str) -> bool {
     code != NO_REASON && (CODES.contains(&code) || is_transient_code(code))
 }
 
-/// Marks an item as parked.
-const MARK: &str = "SET #parked_since = if_not_exists(#parked_since, :since)";
+/// Marks an item as parked, and takes it out of the index of those who are to be woken: a wake-up would only be parked.
+const MARK: &str = "SET #parked_since = if_not_exists(#parked_since, :since) REMOVE #due_shard, #next_due_at";
 /// The same, and counts the write.
-const MARK_AND_COUNT: &str = "SET #parked_since = if_not_exists(#parked_since, :since) ADD #version :one";
+const MARK_AND_COUNT: &str =
+    "SET #parked_since = if_not_exists(#parked_since, :since) REMOVE #due_shard, #next_due_at ADD #version :one";
 
 fn one() -> AttributeValue {
     AttributeValue::N("1".to_owned())
@@ -403,6 +404,8 @@ impl DynamoProfileTable {
             .table_name(&self.table)
             .key("user_id", key(user_id))
             .expression_attribute_names("#parked_since", PARKED_SINCE)
+            .expression_attribute_names("#due_shard", DUE_SHARD)
+            .expression_attribute_names("#next_due_at", NEXT_DUE_AT)
             .expression_attribute_names("#version", "version")
             .expression_attribute_values(":since", AttributeValue::S(since.to_string()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -624,7 +627,7 @@ mod tests {
             assert_eq!(request["ConditionExpression"], condition);
             assert_eq!(
                 request["UpdateExpression"],
-                "SET #parked_since = if_not_exists(#parked_since, :since) ADD #version :one"
+                "SET #parked_since = if_not_exists(#parked_since, :since) REMOVE #due_shard, #next_due_at ADD #version :one"
             );
             assert_eq!(request["ReturnValuesOnConditionCheckFailure"], "ALL_OLD");
             assert_eq!(
