@@ -225,7 +225,7 @@ async fn redrive(
     let mut last_arn = String::new();
     for ((record, fate), tellers) in records.into_iter().zip(&assessment.fates).zip(&tellers) {
         match fate {
-            Fate::Applied => continue,
+            Fate::Applied | Fate::NotNeeded => continue,
             Fate::Uncertain if !put_uncertain => {
                 is_complete = false;
                 partial.extend(tellers);
@@ -343,6 +343,11 @@ fn assessment_text(
             "decisions",
             assessment.decisions,
             "to be put again; consumers act once by their ids",
+        ),
+        (
+            "wake-ups",
+            assessment.wake_ups,
+            "left out; timer-sweeper wakes whoever is still due",
         ),
         (
             "unusable",

@@ -21,12 +21,15 @@ pub enum Standing {
 
 /// What a user's profile knows of an event with this id in this record.
 ///
+/// `way` are the keys of the pointers on the way from the one that the event names to the user, each a lane within the one
+/// before.
+///
 /// The guard alone can't tell: a batch that was given up leaves a gap below it. So:
 /// 1. a remembered id was applied;
 /// 2. a profile that has forgotten no id has applied nothing else;
 /// 3. a profile none of whose shards has gone beyond the record has applied neither it nor, later, a repeat of it;
 /// 4. otherwise it may have been applied and its id forgotten.
-pub fn standing(profile: Option<&Profile>, record: &FailedRecord, id_hash: u64) -> Standing {
+pub fn standing(profile: Option<&Profile>, record: &FailedRecord, way: &[&str], id_hash: u64) -> Standing {
     let Some(profile) = profile else {
         return Standing::NotApplied;
     };
@@ -44,8 +47,9 @@ pub fn standing(profile: Option<&Profile>, record: &FailedRecord, id_hash: u64) 
     let shard = ShardKey::of(&record.stream_arn, &record.shard_id);
     // Above a parallelization factor of 1, the guard counts by partition key.
     let is_covered = [shard, shard.within(&record.partition_key)]
+        .map(|lane| way.iter().fold(lane, |lane, key| lane.within(key)))
         .into_iter()
-        .any(|key| profile.guard.covers(key, position));
+        .any(|lane| profile.guard.covers(lane, position));
     // An earlier redrive put it as a new record, after a reshard perhaps in another shard: later in any case.
     let may_be_repeated = profile.guard.entries().iter().any(|(_, applied)| *applied >= position);
     // A full guard may have forgotten the shard.
@@ -197,7 +201,7 @@ mod tests {
                 Standing::Uncertain,
             ),
         ] {
-            assert_eq!(standing(profile.as_ref(), &record(10), id), expected, "{name}");
+            assert_eq!(standing(profile.as_ref(), &record(10), &[], id), expected, "{name}");
         }
     }
 }

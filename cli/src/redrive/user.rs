@@ -73,20 +73,24 @@ pub async fn run(options: RedriveOptions, user: &str) -> Result<Verdict> {
         let parked_since = answer.items.first().and_then(|item| item.parked_since);
         let unreadable = answer.unreadable.into_iter().map(|(_, why)| why).next();
         let state = match (unreadable, answer.items.first()) {
-            (Some(why), _) => Err(why),
+            (Some(why), _) => Err(cannot_be_read(&why)),
             (None, None) => Ok("there is none stored: it begins anew".to_owned()),
+            (None, Some(item)) if item.merged_into.is_some() => {
+                let into = item.merged_into.as_deref().unwrap_or_default();
+                Err(format!("it became part of {into}'s: run `usher redrive --user {into}`"))
+            }
             (None, Some(item)) => profile_state::decode(&item.state, item.version, user, &journey)
                 .map(|_| match item.parked_since {
                     Some(since) => format!("it can be read; the user is parked since {since}"),
                     None => "it can be read; the user is not marked as parked".to_owned(),
                 })
-                .map_err(|error| error.to_string()),
+                .map_err(|error| cannot_be_read(&error.to_string())),
         };
         let is_readable = state.is_ok();
         let places: HashSet<_> = records.iter().filter_map(place_of).collect();
         let missing = parked_since.and_then(|since| missing_text(user, since, places.is_empty(), parked.coverage));
         let is_there = missing.is_none();
-        let state = state.unwrap_or_else(|why| format!("it can't be read yet: {why}"));
+        let (Ok(state) | Err(state)) = state;
         say(&format!(
             "{user}: {} on {}\n  profile  {state}\n{}nothing was changed (--dry-run)\n",
             counted(places.len(), "parked record"),
@@ -127,6 +131,10 @@ pub async fn run(options: RedriveOptions, user: &str) -> Result<Verdict> {
         RedriveEnd::Done => Verdict::AllWell,
         _ => Verdict::Wrong,
     })
+}
+
+fn cannot_be_read(why: &str) -> String {
+    format!("it can't be read yet: {why}")
 }
 
 const CANNOT_READ_PROFILES: &str = "cannot read the profiles; is the table's name right (--table), and is this the right \
