@@ -154,7 +154,7 @@ impl Run<'_> {
     fn due_at(&self, user: u64) -> Timestamp {
         // Spread evenly, in no order of the users.
         let spread = user.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let offset_ms = spread * DUE_WITHIN_MS >> 32;
+        let offset_ms = (spread * DUE_WITHIN_MS) >> 32;
         self.due_from.plus_ms(i64::try_from(offset_ms).unwrap_or_default())
     }
 
