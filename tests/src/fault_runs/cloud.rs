@@ -13,8 +13,8 @@ use usher_domain::journey::Journey;
 use usher_domain::sequence_number::Position;
 use usher_domain::time::Timestamp;
 use usher_pipeline::memory::{
-    Call, Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryProfileTable, MemorySink, MemoryStream,
-    Operation,
+    Call, Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryDueIndex, MemoryProfileTable, MemorySink,
+    MemoryStream, Operation,
 };
 use usher_pipeline::ports::{CallError, DecisionStatus, ProfileItem, ProfileTable};
 use usher_pipeline::profile_writer::{ProfileWriter, ProfileWriterConfig, ProfileWriterPorts};
@@ -23,6 +23,7 @@ use usher_pipeline::redrive_user::{
     redrive_user,
 };
 use usher_pipeline::response::BatchResponse;
+use usher_pipeline::timer_sweeper::{SweepError, Swept, TimerSweeper, TimerSweeperConfig, TimerSweeperPorts};
 use usher_pipeline::trigger_delivery::{TriggerDelivery, TriggerDeliveryConfig, TriggerDeliveryPorts};
 use usher_wire::profile_state;
 use usher_wire::reject::{RejectReason, RejectedRecord};
@@ -37,8 +38,13 @@ pub type Writer = ProfileWriter<MemoryProfileTable, MemoryStream, MemoryClock, M
 /// trigger-delivery over the in-memory ports.
 pub type Deliverer = TriggerDelivery<MemoryDecisionTable, MemoryDelivery, MemoryClock, MemorySink>;
 
+/// timer-sweeper over the in-memory ports.
+pub type Sweeper = TimerSweeper<MemoryDueIndex, MemoryStream, MemoryClock, MemorySink>;
+
 /// Shards of the triggers stream.
 const TRIGGER_SHARDS: u32 = 2;
+/// Shards that wake-ups come through.
+const WAKE_UP_SHARDS: u32 = 2;
 
 /// A function in a container, with what the container keeps in memory.
 pub trait Function {
@@ -103,6 +109,9 @@ pub struct MemoryCloud {
     parked_reads: MemoryProfileTable,
     decisions: MemoryDecisionTable,
     delivery: MemoryDelivery,
+    /// Who is due, and where wake-ups go.
+    due: MemoryDueIndex,
+    wake_ups: MemoryStream,
     writes: Arc<Mutex<Writes>>,
     delivery_log: Arc<Mutex<DeliveryLog>>,
 }
@@ -185,10 +194,13 @@ impl MemoryCloud {
         } else {
             MemoryDelivery::without_receipt()
         };
+        let profiles = MemoryProfileTable::default();
         let cloud = MemoryCloud {
             journey: journey.clone(),
             setup,
-            profiles: MemoryProfileTable::default(),
+            due: MemoryDueIndex::of(&profiles),
+            wake_ups: MemoryStream::with_shards(WAKE_UP_SHARDS),
+            profiles,
             triggers: MemoryStream::with_shards(TRIGGER_SHARDS),
             rejected: MemoryStream::default(),
             parked_reads: MemoryProfileTable::default(),
@@ -234,6 +246,55 @@ impl MemoryCloud {
         TriggerDelivery::new(ports, config)
     }
 
+    /// A new container of timer-sweeper, which looks once.
+    pub fn sweeper(&self) -> Sweeper {
+        let ports = TimerSweeperPorts {
+            due: self.due.clone(),
+            interactions: self.wake_ups.clone(),
+            clock: MemoryClock::default(),
+            telemetry: MemorySink::default(),
+        };
+        let config = TimerSweeperConfig {
+            passes: 1,
+            pass_interval: Duration::ZERO,
+            metrics_namespace: "Usher".to_owned(),
+        };
+        TimerSweeper::new(ports, config)
+    }
+
+    /// Sweeps as of `now`, in this much time.
+    ///
+    /// # Errors
+    /// As the sweeper says.
+    pub async fn sweep(&self, sweeper: &Sweeper, now: Timestamp, time: Duration) -> Result<Swept, SweepError> {
+        let payload = format!(r#"{{"time":"{now}"}}"#);
+        sweeper.run(invocation_within(&payload, time)).await
+    }
+
+    /// Whether anybody is due by `now`.
+    pub fn is_anybody_due(&self, now: Timestamp) -> bool {
+        let items = self.profiles.items();
+        items
+            .iter()
+            .any(|item| item.next_due_at.is_some_and(|due_at| due_at <= now))
+    }
+
+    /// Takes the wake-ups that were put, by shard, as records that arrived at `now`. Their shards are not those of the events:
+    /// the stream was split meanwhile.
+    pub fn take_wake_ups(&self, now: Timestamp) -> Vec<Vec<Record>> {
+        let mut shards: BTreeMap<String, Vec<Record>> = BTreeMap::new();
+        for record in records_of(&self.wake_ups, now) {
+            let shard_id = record.shard_id.replace("shardId-0", "shardId-9");
+            let record = Record {
+                shard_id: shard_id.clone(),
+                ..record
+            };
+            shards.entry(shard_id).or_default().push(record);
+        }
+        self.wake_ups.drain();
+        shards.into_values().collect()
+    }
+
     /// Asks at each call of any port whether and how it fails.
     pub fn on_call(&self, fault: impl Fn(Port, &Call) -> Option<Fault> + Clone + Send + 'static) {
         let (profiles, journey, writes, hook) = (
@@ -262,6 +323,10 @@ impl MemoryCloud {
         self.rejected.faults().on_call(move |call| hook(Port::Rejected, call));
         let hook = fault.clone();
         self.parked_reads.faults().on_call(move |call| hook(Port::Parked, call));
+        let hook = fault.clone();
+        self.due.faults().on_call(move |call| hook(Port::Due, call));
+        let hook = fault.clone();
+        self.wake_ups.faults().on_call(move |call| hook(Port::WakeUps, call));
         let hook = fault.clone();
         self.decisions.faults().on_call(move |call| hook(Port::Decisions, call));
         let (decisions, log) = (self.decisions.clone(), self.delivery_log.clone());
@@ -352,7 +417,9 @@ impl MemoryCloud {
     ///
     /// Where keys turn out to be one user's, the same goes for all of them together: what one's events do depends on when
     /// the other's profile became a part of it, and that is a write too.
-    pub fn expected<'r>(&self, shards: &[Vec<&'r Record>]) -> Outcome {
+    ///
+    /// In the end everybody is woken who is due by `end`.
+    pub fn expected<'r>(&self, shards: &[Vec<&'r Record>], end: Timestamp) -> Outcome {
         let by_partition_key = self.setup.parallelization_factor > 1;
         let mut ordered: Vec<&'r Record> = Vec::new();
         let mut lanes: BTreeMap<(String, ShardKey), Vec<&'r Record>> = BTreeMap::new();
@@ -414,7 +481,7 @@ impl MemoryCloud {
         }
         // The rest: the only lane, or records after the last applied one, which can change nothing.
         ordered.extend(lanes.into_values().flatten());
-        fold(&self.journey, ordered, by_partition_key)
+        fold(&self.journey, ordered, by_partition_key, end)
     }
 
     /// From now on, nobody can read the user's stored profile. Gives what was stored; where nothing was, nothing changes.
@@ -440,8 +507,6 @@ impl MemoryCloud {
         self.profiles.insert(ProfileItem {
             version: last_good.version + 1,
             parked_since,
-            next_due_at: None,
-            merged_into: None,
             ..last_good
         });
         Ok(())
@@ -678,6 +743,8 @@ impl Drop for MemoryCloud {
             self.parked_reads.faults(),
             self.decisions.faults(),
             self.delivery.faults(),
+            self.due.faults(),
+            self.wake_ups.faults(),
         ] {
             faults.on_call(|_| None);
         }
@@ -689,6 +756,26 @@ fn trigger_id(data: &[u8]) -> Result<String, String> {
     let json: Value = serde_json::from_slice(data).map_err(|error| format!("a trigger: {error}"))?;
     let id = json["trigger_id"].as_str().ok_or("a trigger has no id")?;
     Ok(id.to_owned())
+}
+
+/// The triggers as they are compared. Who wakes a user makes no difference to what a timer decides, but for the place and the
+/// arrival of the record that woke.
+fn shown(triggers: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, String> {
+    let one = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let Ok(mut trigger) = serde_json::from_slice::<Value>(bytes) else {
+            return text;
+        };
+        if trigger.get("due_at").is_none() {
+            return text;
+        }
+        trigger["decided_at"] = Value::Null;
+        for name in ["shard_id", "sequence_number"] {
+            trigger["cause"][name] = Value::Null;
+        }
+        trigger.to_string()
+    };
+    triggers.iter().map(|(id, bytes)| (id.clone(), one(bytes))).collect()
 }
 
 /// What differs, in a few lines.
@@ -715,8 +802,8 @@ pub fn compare(expected: &Outcome, found: &Outcome) -> Result<(), String> {
     }
     first("pointer", &expected.pointers, &found.pointers, String::clone)?;
     first("profile", &expected.profiles, &found.profiles, String::clone)?;
-    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-    first("trigger", &expected.triggers, &found.triggers, text)?;
+    let (expected_triggers, found_triggers) = (shown(&expected.triggers), shown(&found.triggers));
+    first("trigger", &expected_triggers, &found_triggers, String::clone)?;
     first("reject", &expected.rejected, &found.rejected, |reason| {
         reason.to_string()
     })

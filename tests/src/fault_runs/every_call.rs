@@ -2,8 +2,8 @@
 //!
 //! The run has two shards, two containers of profile-writer, users in parallel and a user in both shards, triggers that
 //! need an outbox, bad records, a producer's repeats, late events, batches that come again and users who turn out to be
-//! one; then trigger-delivery
-//! takes what came on the triggers stream. Its calls are counted without faults. Then, for each call and each fault that
+//! one; then timer-sweeper wakes
+//! those whose timers are due, and trigger-delivery takes what came on the triggers stream. Its calls are counted without faults. Then, for each call and each fault that
 //! the call can meet, it runs with exactly that fault at that call, and also with a second one at a later call.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use usher_domain::journey::Journey;
 use usher_domain::time::Timestamp;
 use usher_pipeline::memory::{Call, Container, Fault, Operation};
 
-use super::cloud::{Function, MemoryCloud, Setup, compare};
+use super::cloud::{Function, MemoryCloud, Setup, Writer, compare};
 use super::survived::{Port, Survived, has_parts};
 use crate::lambda_event::{LONG, Record, payload, usual_sequence_number};
 
@@ -53,7 +53,10 @@ triggers:
   - { id: welcome, on: sign_up, offer: a, slot: top, limit: 1 }
   - { id: each_click, on: click, offer: b, slot: side }
   - { id: keen, on: click, when: features.clicks_5m == 2, offer: a, slot: top }
+  - { id: stalled, after: [90m, 120m], since: steps.signed_up, offer: b, slot: mail }
 "#;
+/// When the sweeper looks: all timers are due.
+const SWEPT_AT_MS: i64 = START_MS + 6 * 60 * MINUTE_MS;
 
 static THE_JOURNEY: LazyLock<Arc<Journey>> =
     LazyLock::new(|| Arc::new(Journey::parse(JOURNEY).unwrap_or_else(|errors| panic!("{errors}"))));
@@ -308,8 +311,11 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
     }
     let shards: Vec<Vec<&Record>> = shards.iter().map(|shard| shard.iter().collect()).collect();
     let all: Vec<&Record> = shards.iter().flatten().copied().collect();
-    let expected = cloud.expected(&shards);
-    compare(&expected, &cloud.outcome(&all)?)?;
+    let end = Timestamp::from_epoch_ms(SWEPT_AT_MS);
+    let expected = cloud.expected(&shards, end);
+    sweep(&cloud, end, &mut writers, one, &hangs, &mut survived).await?;
+    let found = cloud.outcome(&all)?;
+    compare(&expected, &found)?;
 
     let mut deliverers: Vec<_> = (0..CONTAINERS).map(|_| Arc::new(cloud.deliverer())).collect();
     for shard in cloud.trigger_shards() {
@@ -318,7 +324,7 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
             deliver(&mut deliverers, || cloud.deliverer(), batch, one, &hangs, &mut survived).await?;
         }
     }
-    cloud.check_decisions(&expected.triggers, true)?;
+    cloud.check_decisions(&found.triggers, true)?;
 
     // Whatever befell profile-writer, each decision reached the receiver exactly once. Only what befell a delivery, or the
     // note of it, may bring one again, under the same id; and so may too little time, which waiting for a hang leaves.
@@ -337,6 +343,37 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
         survived.note(fault, *port, *operation);
     }
     Ok(survived)
+}
+
+/// Sweeps until nobody is due, and delivers the wake-ups.
+async fn sweep(
+    cloud: &MemoryCloud,
+    end: Timestamp,
+    writers: &mut [Arc<Writer>],
+    one: &OneRun,
+    hangs: &impl Fn() -> bool,
+    survived: &mut Survived,
+) -> Result<(), String> {
+    for tries in 0..TRIES_MAX {
+        if !cloud.is_anybody_due(end) {
+            return Ok(());
+        }
+        let time = if hangs() { SHORT * 2u32.pow(tries) } else { LONG };
+        // Each by a container of its own: one that remembers whom it woke would wait for a minute.
+        let sweeper = cloud.sweeper();
+        survived.sweeps += 1;
+        // What one sweep did not, the next one does.
+        let _ = Container::default().run(cloud.sweep(&sweeper, end, time)).await;
+        for shard in cloud.take_wake_ups(end) {
+            survived.wake_ups += shard.len() as u64;
+            let batch = Batch {
+                records: &shard,
+                container: 0,
+            };
+            deliver(writers, || cloud.writer(), batch, one, hangs, survived).await?;
+        }
+    }
+    Err(format!("after {TRIES_MAX} sweeps there are still users who are due"))
 }
 
 fn is_hang(fault: &Fault) -> bool {

@@ -6,6 +6,8 @@
 //! takes is up to chance, and where several users of one container are at work, a crash or the end of the time cuts the
 //! others where they are then. That is why a failing seed is repeated several times.
 
+mod sweeps;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::Poll;
@@ -76,14 +78,26 @@ triggers:
   - { id: third, on: [click, page_view], when: features.clicks % 3 == 1, offer: a, slot: side }
   - { id: team, on: [click, identify], when: traits.plan == "team", offer: a, slot: mail, limit: 3 }
 "#;
+/// What is added to see time pass: absence, a chain, silence, the end of a session, and a change that time alone makes.
+const TIMERS: &str = r#"  - { id: stalled, after: 20m, since: steps.signed_up, unless: steps.busy.done, offer: a, slot: mail }
+  - { id: chain, after: [5m, 30m, 2h], since: page_view, when: features.clicks > 0, offer: a, slot: side }
+  - { id: quiet, after: 40m, since: any, offer: b, slot: top, cooldown: 1h }
+  - { id: ended, after: 10m, since: session.end, offer: a, slot: mail, limit: 3 }
+  - { id: calm, enters: features.clicks_5m == 0, offer: a, slot: side, cooldown: 10m }
+"#;
+/// Timers are due until so long after the last event.
+const TIME_AFTER_MS: i64 = 6 * 60 * 60 * SECOND_MS;
 
 /// Remembers few ids, so that only the guard knows a redelivery.
-pub static FEW_IDS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(8));
+pub static FEW_IDS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(8, ""));
 /// Remembers all ids of a run.
-static ALL_IDS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(128));
+static ALL_IDS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(128, ""));
+/// The same with timers.
+static FEW_IDS_AND_TIMERS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(8, TIMERS));
+static ALL_IDS_AND_TIMERS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(128, TIMERS));
 
-fn journey(dedupe_last: usize) -> Arc<Journey> {
-    let text = JOURNEY.replace("DEDUPE", &dedupe_last.to_string());
+fn journey(dedupe_last: usize, timers: &str) -> Arc<Journey> {
+    let text = JOURNEY.replace("DEDUPE", &dedupe_last.to_string()) + timers;
     let journey = Journey::parse(&text).unwrap_or_else(|errors| panic!("{}", errors.render("journey.yaml", &text)));
     Arc::new(journey)
 }
@@ -136,8 +150,13 @@ pub async fn run_plan(plan: &Plan, seed: u64) -> Result<Survived, String> {
     .await?;
     let shards: Vec<Vec<&Record>> = plan.shards.iter().map(|shard| shard.iter().collect()).collect();
     let all: Vec<&Record> = shards.iter().flatten().copied().collect();
-    let expected = cloud.expected(&shards);
-    compare(&expected, &cloud.outcome(&all)?)?;
+    let last = all.iter().map(|record| record.arrived_at).max().unwrap_or_default();
+    let end = last.plus_ms(TIME_AFTER_MS);
+    let factor = plan.setup.parallelization_factor;
+    let expected = cloud.expected(&shards, end);
+    sweeps::until_nobody_is_due(&cloud, factor, end, &mut random, &mut survived).await?;
+    let found = cloud.outcome(&all)?;
+    compare(&expected, &found)?;
     let damaged = plan.damage.as_ref().map(|damage| damage.user.as_str());
     survived.parked_records = cloud.check_parked(damaged, &all)?;
 
@@ -154,7 +173,7 @@ pub async fn run_plan(plan: &Plan, seed: u64) -> Result<Survived, String> {
         &mut survived,
     )
     .await?;
-    cloud.check_decisions(&expected.triggers, !disturbance.overlaps)?;
+    cloud.check_decisions(&found.triggers, !disturbance.overlaps)?;
 
     survived.triggers = expected.triggers.len() as u64;
     survived.pointers = expected.pointers.len() as u64;
@@ -215,10 +234,11 @@ impl Plan {
         let merges_users = random.bool();
         // A repeat that was settled in one lane and comes again is known by its id only while that is remembered, and
         // other lanes fill that window meanwhile: the limit that P2 names. With one lane the guard knows.
-        let journey = if spreads_users || merges_users {
-            ALL_IDS.clone()
-        } else {
-            FEW_IDS.clone()
+        let journey = match (spreads_users || merges_users, random.bool()) {
+            (true, false) => ALL_IDS.clone(),
+            (true, true) => ALL_IDS_AND_TIMERS.clone(),
+            (false, false) => FEW_IDS.clone(),
+            (false, true) => FEW_IDS_AND_TIMERS.clone(),
         };
         let shards = shards(random, spreads_users, merges_users);
         // A profile that can't be read isn't merged until it can be, which no fold of all records tells.

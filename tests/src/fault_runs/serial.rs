@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use usher_domain::event::{ArrivedEvent, Shard};
+use usher_domain::event::{ArrivedEvent, Event, Shard, TIMER_EVENT};
 use usher_domain::guard::ShardKey;
 use usher_domain::journey::Journey;
 use usher_domain::merge::Household;
 use usher_domain::profile::Profile;
 use usher_domain::sequence_number::Position;
+use usher_domain::time::Timestamp;
+use usher_domain::trigger::Trigger;
 use usher_wire::reject::RejectReason;
 use usher_wire::{profile_json, trigger};
 
 use crate::lambda_event::{Record, STREAM_ARN};
+
+/// The shard that wake-ups are said to be on.
+const WAKE_UP_SHARD: &str = "shardId-wake-ups";
 
 /// Where a record is: shard and sequence number. All test records are of one stream.
 pub type Place = (String, String);
@@ -67,9 +72,53 @@ pub fn user_of(record: &Record) -> Option<String> {
     Some(event.user.into_owned())
 }
 
+/// Wakes everybody who is due by `end`, and gives what that decided.
+fn wake_all(journey: &Journey, household: &mut Household, end: Timestamp) -> Vec<Trigger> {
+    let shard = Shard {
+        key: ShardKey::of(STREAM_ARN, WAKE_UP_SHARD),
+        id: WAKE_UP_SHARD.to_owned(),
+    };
+    let is_due = |profile: &Profile| profile.wake_at.is_some_and(|wake_at| wake_at <= end);
+    let due = household.profiles().filter(|(_, profile)| is_due(profile));
+    let due: Vec<String> = due.map(|(user, _)| user.to_owned()).collect();
+    let mut decided = Vec::new();
+    for user in due {
+        // Each time around, what is due is bounded by the outbox.
+        for number in 0.. {
+            if !household.profile(&user).is_some_and(is_due) {
+                break;
+            }
+            let event = Event {
+                id: TIMER_EVENT.into(),
+                event_type: TIMER_EVENT.into(),
+                at: end,
+                user: user.as_str().into(),
+                ..Event::default()
+            };
+            let position = Position {
+                sequence_number: number.into(),
+                sub_sequence_number: 0,
+            };
+            let woken = ArrivedEvent {
+                event,
+                arrived_at: end,
+                shard: &shard,
+                position,
+            };
+            decided.extend(household.apply(journey, &woken).triggers);
+        }
+    }
+    decided
+}
+
 /// Folds records one by one in the order in which they are given. What matters is each user's own order, and where users
-/// turn out to be one, that of all of them.
-pub fn fold<'r>(journey: &Journey, records: impl IntoIterator<Item = &'r Record>, by_partition_key: bool) -> Outcome {
+/// turn out to be one, that of all of them. In the end everybody is woken who is due by `end`.
+pub fn fold<'r>(
+    journey: &Journey,
+    records: impl IntoIterator<Item = &'r Record>,
+    by_partition_key: bool,
+    end: Timestamp,
+) -> Outcome {
     let mut outcome = Outcome::default();
     let mut household = Household::new();
     for record in records {
@@ -96,6 +145,11 @@ pub fn fold<'r>(journey: &Journey, records: impl IntoIterator<Item = &'r Record>
                 .triggers
                 .insert(decided.id.to_string(), trigger::to_json(&decided));
         }
+    }
+    for decided in wake_all(journey, &mut household, end) {
+        outcome
+            .triggers
+            .insert(decided.id.to_string(), trigger::to_json(&decided));
     }
     outcome.pointers = household
         .pointers()

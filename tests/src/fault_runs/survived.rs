@@ -20,10 +20,14 @@ pub enum Port {
     Decisions,
     /// The receiver of decisions.
     Delivery,
+    /// The index of due users.
+    Due,
+    /// The `interactions` stream, as the sweeper writes it.
+    WakeUps,
 }
 
 /// The calls that can fail, in the order of the table's columns.
-const CALLS: [(Port, Operation, &str); 10] = [
+const CALLS: [(Port, Operation, &str); 12] = [
     (Port::Profiles, Operation::GetProfiles, "read profiles"),
     (Port::Profiles, Operation::PutProfile, "write a profile"),
     (Port::Profiles, Operation::MergeProfiles, "merge two profiles"),
@@ -34,6 +38,8 @@ const CALLS: [(Port, Operation, &str); 10] = [
     (Port::Decisions, Operation::RecordDecision, "record a decision"),
     (Port::Delivery, Operation::Deliver, "deliver"),
     (Port::Decisions, Operation::SetDecisionStatus, "note a delivery"),
+    (Port::Due, Operation::QueryDue, "find who is due"),
+    (Port::WakeUps, Operation::PutRecords, "wake them"),
 ];
 
 /// A kind of fault, in the order of the table's rows.
@@ -128,6 +134,10 @@ pub struct Survived {
     pub cold_starts: u64,
     /// Triggers that were decided, each counted once.
     pub triggers: u64,
+    /// Sweeps for users whose timers were due.
+    pub sweeps: u64,
+    /// Wake-ups that they put.
+    pub wake_ups: u64,
     /// How often a trigger came on the stream again.
     pub repeated_triggers: u64,
     /// Keys that turned out to be another user's.
@@ -186,6 +196,8 @@ impl Survived {
         self.damaged_users += other.damaged_users;
         self.parked_records += other.parked_records;
         self.redrives += other.redrives;
+        self.sweeps += other.sweeps;
+        self.wake_ups += other.wake_ups;
         for (place, count) in &other.faults {
             *self.faults.entry(*place).or_default() += count;
         }
@@ -215,7 +227,7 @@ impl fmt::Display for Survived {
             "\n{} runs: {} records, delivered {} times in {} invocations ({} at the same time as another one of the same records, \
              {} in a container that began cold). {} faults. {} triggers, which came on the stream {} times more. \
              {} keys turned out to be another user's. {} users had a profile that could not be read for a while: {} records of theirs were parked, and {} redrives, \
-             each of which could fail too, applied them. Zero lost, zero twice.",
+             each of which could fail too, applied them. {} sweeps, likewise, woke users {} times, whose timers were due. Zero lost, zero twice.",
             grouped(self.runs),
             grouped(self.records),
             grouped(self.deliveries),
@@ -229,6 +241,8 @@ impl fmt::Display for Survived {
             grouped(self.damaged_users),
             grouped(self.parked_records),
             grouped(self.redrives),
+            grouped(self.sweeps),
+            grouped(self.wake_ups),
         )
     }
 }
@@ -265,8 +279,8 @@ mod tests {
     #[test]
     fn every_kind_that_was_not_met_is_named() {
         let mut survived = Survived::default();
-        // Six of the calls can't fail in parts, and the answer to a read has no effect to lose.
-        assert_eq!(survived.missing().len(), CALLS.len() * Kind::ALL.len() - 6 - 7);
+        // Eight of the calls can't fail in parts, and nine put no records.
+        assert_eq!(survived.missing().len(), CALLS.len() * Kind::ALL.len() - 8 - 9);
         survived.note(&Fault::Throttle, Port::Triggers, Operation::PutRecords);
         assert!(!survived.missing().contains(&"put triggers: throttled".to_owned()));
         assert_eq!(survived.count(Kind::Throttle), 1);
