@@ -23,8 +23,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// While events come, timers stay behind them by so much of the data's time: an event that is up to this late in the file still
 /// comes before what it makes moot. In the end everything came, and nothing is held back.
 const DISORDER_MS: i64 = 60 * 60 * 1000;
-/// Sweeps in a row after which the same users are due: their wake-ups do nothing.
-const SWEEPS_IN_VAIN_MAX: u32 = 3;
+/// After so long with the same users due, their wake-ups do nothing: longer than the sweeper waits before it sends one again.
+const IN_VAIN_MAX: Duration = Duration::from_secs(90);
+/// From one sweep to the next, in the end.
+const LAST_SWEEPS_INTERVAL: Duration = Duration::from_millis(100);
 /// Asking an emulator that throttles on purpose.
 const CALL_ATTEMPTS_MAX: u32 = 50;
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -79,14 +81,18 @@ pub async fn until_nobody_is_due(
     }
     let end = latest_arrival(clients, resources).await?;
     let mut before = BTreeSet::new();
-    let mut in_vain = 0;
+    let mut changed_at = Instant::now();
     loop {
         let due = due(&index, end).await?;
         if due.is_empty() {
             return Ok(None);
         }
-        in_vain = if due == before { in_vain + 1 } else { 0 };
-        if in_vain == SWEEPS_IN_VAIN_MAX {
+        if due == before {
+            tokio::time::sleep(LAST_SWEEPS_INTERVAL).await;
+        } else {
+            changed_at = Instant::now();
+        }
+        if changed_at.elapsed() > IN_VAIN_MAX {
             let users: BTreeSet<&String> = due.iter().map(|(user, _)| user).collect();
             let first = users.first().map_or("", |user| user);
             return Ok(Some(format!(
