@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 use futures::StreamExt;
 use tokio::time::Instant;
 use usher_domain::batch::{UserEvents, UserGroups};
+use usher_domain::event::TIMER_EVENT;
 use usher_domain::fold::EventOutcome;
 use usher_domain::limits::{OUTBOX_RESEND_AGE_MS_MAX, POINTERS_MAX};
 use usher_domain::merge::{merge_nobody, merge_profiles, remember_alias};
@@ -169,6 +170,13 @@ impl<'g> UserWork<'g> {
     /// The index of the user's first event of the batch.
     pub fn first_event(&self) -> usize {
         self.events.first().map_or(0, |(index, _)| index)
+    }
+
+    /// Whether a timer event is among the events.
+    fn is_woken(&self) -> bool {
+        (0..self.events.len())
+            .filter_map(|position| self.events.arrived(position))
+            .any(|arrived| arrived.event.event_type == TIMER_EVENT)
     }
 
     /// The index of the next event that is to be planned; beyond all where none is.
@@ -387,6 +395,9 @@ where
         let mut has_followed = false;
         while user.is_unread {
             match self.cache.take(user.events.user()) {
+                // What a wake-up finds in a profile that another container has written since would never be held against the
+                // stored one: where nothing is due, nothing is written.
+                Some(Remembered::Profile(..)) if user.is_woken() => break,
                 Some(Remembered::Profile(profile, state_bytes)) => {
                     user.profile = Some(*profile);
                     user.state_bytes = state_bytes;
