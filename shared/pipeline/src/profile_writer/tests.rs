@@ -767,6 +767,25 @@ triggers: [{ id: stalled, after: 1m, since: click, offer: tour, slot: top }]",
 }
 
 #[tokio::test]
+async fn p12_a_container_with_an_old_profile_wakes_the_stored_one() {
+    let journey = "journey: test
+contents: [{ id: tour }]
+triggers: [{ id: stalled, after: 1m, since: click, offer: tour, slot: top }]";
+    let (world, elsewhere) = (World::of(journey), World::of(journey));
+    for (number, event_type) in [(0, "click"), (75, "usher.timer")] {
+        for world in [&world, &elsewhere] {
+            world.run(&[event(number, "a", event_type)]).await;
+        }
+    }
+    // Another container takes the next event; this one remembers that nothing is due.
+    elsewhere.run(&[event(100, "a", "click")]).await;
+    world.profiles.insert(elsewhere.profiles.item("a").expect("stored"));
+    let ran = world.run(&[event(161, "a", "usher.timer")]).await;
+    assert_eq!((ran.counted.woken, ran.counted.timer_lateness), (1, vec![1_000]));
+    assert_eq!(world.profiles.item("a").and_then(|item| item.next_due_at), None);
+}
+
+#[tokio::test]
 async fn p5_an_outbox_that_was_sent_is_empty_with_the_next_write() {
     let world = World::new();
     world.run(&records(0, &["a sign_up"])).await;

@@ -62,6 +62,9 @@ pub(super) struct UserWork<'g> {
     pub meetings: usize,
     /// How often another container wrote in between.
     conflicts: u64,
+    /// What the container remembers of a user who is woken: as good as the stored profile if that has not changed since, and
+    /// what its outbox held was sent.
+    remembered: Option<Box<Profile>>,
 }
 
 /// What is to be done about another profile that is the same user's.
@@ -164,6 +167,7 @@ impl<'g> UserWork<'g> {
             pointers: 0,
             meetings: 0,
             conflicts: 0,
+            remembered: None,
         }
     }
 
@@ -195,6 +199,7 @@ impl<'g> UserWork<'g> {
     /// The events go to the profile of `to`, to which this one points.
     pub fn follow(&mut self, to: &str) {
         self.events.follow(to);
+        self.remembered = None;
         self.forget_profile();
         self.pointers += 1;
         if self.pointers > POINTERS_MAX {
@@ -376,7 +381,9 @@ where
                 user.is_unread = false;
                 match self.loaded(reads.remove(user.events.user())) {
                     Ok(loaded) => {
-                        user.profile = Some(loaded.profile);
+                        let remembered = user.remembered.take().map(|remembered| *remembered);
+                        let is_the_same = |remembered: &Profile| remembered.version == loaded.profile.version;
+                        user.profile = Some(remembered.filter(is_the_same).unwrap_or(loaded.profile));
                         user.state_bytes = loaded.state_bytes;
                     }
                     Err(UserFailure::Moved(to)) => {
@@ -397,7 +404,10 @@ where
             match self.cache.take(user.events.user()) {
                 // What a wake-up finds in a profile that another container has written since would never be held against the
                 // stored one: where nothing is due, nothing is written.
-                Some(Remembered::Profile(..)) if user.is_woken() => break,
+                Some(Remembered::Profile(profile, _)) if user.is_woken() => {
+                    user.remembered = Some(profile);
+                    break;
+                }
                 Some(Remembered::Profile(profile, state_bytes)) => {
                     user.profile = Some(*profile);
                     user.state_bytes = state_bytes;
