@@ -16,6 +16,7 @@ fn check(source: &str) {
             .collect(),
         steps: TEST_JOURNEY.steps.iter().map(|step| step.id.clone()).collect(),
         traits: TEST_JOURNEY.traits.clone(),
+        experiments: TEST_JOURNEY.arm_names(),
     };
     let condition = match Condition::compile(source, &mut names) {
         Ok(condition) => condition,

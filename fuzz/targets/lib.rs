@@ -31,6 +31,7 @@ features:
   seen: { last_seen: any }
   visits: { sessions: count }
   spent: { sessions: duration }
+experiments: [{ id: copy, arms: { a: 1, b: 1 } }]
 contents: [{ id: c, unless: traits.age == 1 }]
 triggers:
   - { id: typed, on: any, when: event.properties.i > 1 || traits.plan == "x", offer: c, slot: s }

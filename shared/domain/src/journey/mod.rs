@@ -191,7 +191,7 @@ impl Journey {
 
     /// The names of the experiments and of their arms, as conditions know them.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(crate) fn arm_names(&self) -> Vec<(String, Vec<String>)> {
+    pub fn arm_names(&self) -> Vec<(String, Vec<String>)> {
         names_of_arms(&self.experiments)
     }
 
