@@ -11,6 +11,7 @@ use usher_domain::journey::Journey;
 use usher_domain::merge::{Household, HouseholdStep};
 use usher_domain::profile::Profile;
 use usher_domain::sequence_number::Position;
+use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
 use usher_domain::trigger::Trigger;
 use usher_wire::event;
@@ -153,6 +154,7 @@ impl<'j> Fold<'j> {
             Ok(event) => {
                 let step = self.users.apply(
                     self.journey,
+                    Snapshots::none(),
                     &ArrivedEvent {
                         event,
                         arrived_at,
@@ -241,6 +243,7 @@ pub fn wake_all(journey: &Journey, users: &mut Household, shard: &Shard, now: Ti
             };
             let step = users.apply(
                 journey,
+                Snapshots::none(),
                 &ArrivedEvent {
                     event,
                     arrived_at: now,

@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use usher_domain::condition::{Condition, Names, Scope};
+use usher_domain::snapshots::Snapshots;
 use usher_fuzz::{TEST_JOURNEY, arrived_at, known_event, plan};
 
 fuzz_target!(|sources: &str| sources.lines().for_each(check));
@@ -32,6 +33,7 @@ fn check(source: &str) {
         journey: &TEST_JOURNEY,
         event: &event,
         profile: &profile,
+        snapshots: Snapshots::none(),
         now: arrived_at(),
     };
     let met = condition.is_met(&scope);

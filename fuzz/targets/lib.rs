@@ -9,6 +9,7 @@ use usher_domain::plan::plan_user;
 use usher_domain::profile::Profile;
 use usher_domain::sequence_number::Position;
 use usher_domain::time::Timestamp;
+use usher_domain::snapshots::Snapshots;
 
 /// Features, steps, traits and rules of every kind, with conditions in both forms.
 const JOURNEY: &str = r#"
@@ -75,5 +76,5 @@ pub fn plan(events: &[Event<'_>]) -> Profile {
             },
         })
         .collect();
-    plan_user(&TEST_JOURNEY, Profile::new(&TEST_JOURNEY), &arrived).profile
+    plan_user(&TEST_JOURNEY, Snapshots::none(), Profile::new(&TEST_JOURNEY), &arrived).profile
 }

@@ -6,6 +6,7 @@ use usher_domain::event::{ArrivedEvent, Shard};
 use usher_domain::guard::ShardKey;
 use usher_domain::plan::plan_user;
 use usher_domain::sequence_number::Position;
+use usher_domain::snapshots::Snapshots;
 use usher_fuzz::{TEST_JOURNEY, arrived_at, known_event};
 use usher_wire::{profile_json, profile_state};
 
@@ -31,5 +32,5 @@ fuzz_target!(|bytes: &[u8]| {
             sub_sequence_number: 0,
         },
     };
-    plan_user(&TEST_JOURNEY, profile, [&arrived]);
+    plan_user(&TEST_JOURNEY, Snapshots::none(), profile, [&arrived]);
 });

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use usher_domain::explain::{Explanation, explain};
 use usher_domain::journey::{Journey, did_you_mean};
 use usher_domain::profile::Profile;
+use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
 use usher_wire::trigger::DecisionDetails;
 
@@ -38,7 +39,7 @@ pub async fn run(options: ExplainOptions) -> Result<Verdict> {
         Some(moment) => moment.of(&found.profile),
         None => found.now,
     };
-    let explanation = explain(&journey, &found.profile, &found.user, now, rule);
+    let explanation = explain(&journey, Snapshots::none(), &found.profile, &found.user, now, rule);
     let told = Told {
         timeline: Timeline::of(&found.decisions, options.rule.as_deref(), options.last),
         journey: &journey,

@@ -1,6 +1,7 @@
 use std::io::Write;
 
 use super::*;
+use usher_domain::snapshots::Snapshots;
 
 const JOURNEY: &str = r#"
 journey: trial
@@ -46,7 +47,14 @@ fn told(found: &Found, rule: Option<&str>, last: usize) -> (String, serde_json::
         timeline: Timeline::of(&found.decisions, rule, last),
         journey: &journey,
         found,
-        explanation: explain(&journey, &found.profile, &found.user, found.now, index),
+        explanation: explain(
+            &journey,
+            Snapshots::none(),
+            &found.profile,
+            &found.user,
+            found.now,
+            index,
+        ),
     };
     let json = serde_json::from_str(&json::render(&told)).expect("JSON");
     (text::render(&told), json)

@@ -10,6 +10,7 @@ use usher_domain::journey::Journey;
 use usher_domain::merge::{Household, HouseholdStep};
 use usher_domain::profile::Profile;
 use usher_domain::rules::{RuleCounts, RuleOutcome};
+use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
 use usher_domain::trigger::Trigger;
 use usher_pipeline::ports::ProfileItem;
@@ -272,7 +273,7 @@ impl<'l> FoldedLane<'l> {
                 match (self.journeys, &mut *households, &mut *self.folded) {
                     // By far the most usual, and the one that is to be quick.
                     ([journey], [users], [folded]) => {
-                        folded.add(*number, users.apply(journey, arrived));
+                        folded.add(*number, users.apply(journey, Snapshots::none(), arrived));
                     }
                     _ => self.fold_beside(households, *number, arrived),
                 }
@@ -286,7 +287,7 @@ impl<'l> FoldedLane<'l> {
             .journeys
             .iter()
             .zip(&mut *households)
-            .map(|(journey, users)| users.apply(journey, arrived))
+            .map(|(journey, users)| users.apply(journey, Snapshots::none(), arrived))
             .collect();
         let event = &arrived.event;
         let watched = self.watch.user.as_deref();

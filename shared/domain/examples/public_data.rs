@@ -6,14 +6,16 @@
 //! - Hillstrom's e-mail experiment: 64,000 rows of 3 arms that were assigned evenly at random. Replay (Li et al. 2011): a row
 //!   counts, and is learned from, when the learner chooses the arm that the row had. The context is worth almost nothing.
 //!
-//! `cargo run --release -p usher-domain --example public_data -- ../shared/data/bandit [first seed]`. Data that are absent are
-//! skipped, with a word.
+//! `cargo run --release -p usher-domain --example public_data -- FOLDER [--first-seed N] [--output FOLDER]`. Data that are absent
+//! are skipped, with a word. With `--output` the figures of each seed go to `usher.csv`, and the order in which a seed shows a
+//! set's rows (from 0) to `SET-SEED.order`, so that another tool can be shown the same: `examples/bandit/compare` does.
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use flate2::read::{DeflateDecoder, GzDecoder};
@@ -51,28 +53,59 @@ struct Run {
     surprise: f64,
 }
 
+/// What the command line says.
+struct Options {
+    data: PathBuf,
+    first_seed: u64,
+    output: Option<PathBuf>,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, Box<dyn Error>> {
+        let usage = "usage: public_data FOLDER [--first-seed N] [--output FOLDER]";
+        let mut options = Options {
+            data: PathBuf::new(),
+            first_seed: 0,
+            output: None,
+        };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--first-seed" => options.first_seed = arguments.next().ok_or(usage)?.parse()?,
+                "--output" => options.output = Some(arguments.next().ok_or(usage)?.into()),
+                _ if argument.starts_with('-') => return Err(usage.into()),
+                _ => options.data = argument.into(),
+            }
+        }
+        if options.data.as_os_str().is_empty() {
+            return Err(usage.into());
+        }
+        Ok(options)
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().unwrap_or_else(|| "../shared/data/bandit".to_owned());
-    let first_seed: u64 = arguments.next().map_or(Ok(0), |text| text.parse())?;
-    let folder = Path::new(&folder);
+    let options = Options::parse(std::env::args().skip(1))?;
+    let seeds = options.first_seed..options.first_seed + SEEDS;
+    let mut figures = "set,learner,seed,reward,decisions\n".to_owned();
     type Reader = fn(&Path) -> Result<DataSet, Box<dyn Error>>;
-    let sets: [(&str, &str, Reader, &str); 2] = [
+    let sets: [(&str, &str, &str, Reader, &str); 2] = [
         (
+            "segments",
             "Image segments, mean reward",
             "segment.csv.zip",
             segments,
             "random .142, best fixed arm .143, VW cb_explore_adf .704, LinUCB .865",
         ),
         (
+            "hillstrom",
             "Hillstrom, replay, visit rate",
             "hillstrom.csv.gz",
             hillstrom,
             "random .146, best fixed arm .183, VW cb_explore_adf .179, LinUCB .1795, Bernoulli TS .180",
         ),
     ];
-    for (title, file, read, beside) in sets {
-        let path = folder.join(file);
+    for (set, title, file, read, beside) in sets {
+        let path = options.data.join(file);
         if !path.exists() {
             println!("{title}: skipped, there is no {}", path.display());
             continue;
@@ -92,9 +125,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
         for (name, learner) in learners() {
             let started = Instant::now();
-            let runs: Vec<Run> = (first_seed..first_seed + SEEDS)
-                .map(|seed| run(&data, &layout, &learner, seed))
-                .collect();
+            let runs: Vec<Run> = seeds.clone().map(|seed| run(&data, &layout, &learner, seed)).collect();
+            for (seed, run) in seeds.clone().zip(&runs) {
+                writeln!(figures, "{set},{name},{seed},{},{}", run.reward, run.decisions)?;
+            }
             let rates: Vec<f64> = runs.iter().map(|run| run.reward / run.decisions as f64).collect();
             let mean = rates.iter().sum::<f64>() / rates.len() as f64;
             let least = rates.iter().copied().fold(f64::INFINITY, f64::min);
@@ -107,8 +141,27 @@ fn main() -> Result<(), Box<dyn Error>> {
                 started.elapsed().as_secs_f64()
             );
         }
+        if let Some(output) = &options.output {
+            for seed in seeds.clone() {
+                let lines = order_of(data.rows.len(), seed)
+                    .iter()
+                    .map(|row| format!("{row}\n"))
+                    .collect::<String>();
+                std::fs::write(output.join(format!("{set}-{seed}.order")), lines)?;
+            }
+        }
+    }
+    if let Some(output) = &options.output {
+        std::fs::write(output.join("usher.csv"), figures)?;
     }
     Ok(())
+}
+
+/// The order in which a seed shows the rows.
+fn order_of(rows: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rows).collect();
+    order.sort_by_cached_key(|row| hash_parts(&[b"order", &seed.to_le_bytes(), &(*row as u64).to_le_bytes()]));
+    order
 }
 
 fn learners() -> Vec<(&'static str, Learner)> {
@@ -132,8 +185,6 @@ fn learners() -> Vec<(&'static str, Learner)> {
 
 /// One pass over the rows in a seeded order.
 fn run(data: &DataSet, layout: &Layout, learner: &Learner, seed: u64) -> Run {
-    let mut order: Vec<usize> = (0..data.rows.len()).collect();
-    order.sort_by_cached_key(|row| hash_parts(&[b"order", &seed.to_le_bytes(), &(*row as u64).to_le_bytes()]));
     let content = Content::default();
     let candidates: Vec<Candidate<'_>> = data
         .arms
@@ -148,7 +199,7 @@ fn run(data: &DataSet, layout: &Layout, learner: &Learner, seed: u64) -> Run {
         surprise: 0.0,
     };
     let mut snapshot_at = 0;
-    for row in order {
+    for row in order_of(data.rows.len(), seed) {
         let Row { values, arm, reward } = &data.rows[row];
         let value_of = |name: &str| {
             let index = data.features.iter().position(|feature| feature.name == name);

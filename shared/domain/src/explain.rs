@@ -10,6 +10,7 @@ use crate::journey::{Cap, EventTypes, Journey, Limit, Moment, Rule, Since, Timer
 use crate::limits::EXPLAINED_TYPES_MAX;
 use crate::profile::{Membership, Profile, RuleState};
 use crate::rules::{RuleOutcome, consider, fired_within_limit};
+use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
 use crate::trigger::SeenValue;
 use crate::value::Scalar;
@@ -150,7 +151,14 @@ pub struct TimerStanding {
 }
 
 /// Where a user stands as of `now`, with one rule, by its index, or all.
-pub fn explain(journey: &Journey, profile: &Profile, user: &str, now: Timestamp, rule: Option<usize>) -> Explanation {
+pub fn explain(
+    journey: &Journey,
+    snapshots: &Snapshots,
+    profile: &Profile,
+    user: &str,
+    now: Timestamp,
+    rule: Option<usize>,
+) -> Explanation {
     let membership = policy::has_membership(journey).then(|| (policy::is_in(journey, profile), profile.membership));
     let local_time = policy::goes_by_local_time(journey).then(|| {
         let minute = policy::local_clock(journey, profile).minute_of_day(now);
@@ -165,7 +173,7 @@ pub fn explain(journey: &Journey, profile: &Profile, user: &str, now: Timestamp,
         is_held_out: journey.policy.holdout.as_ref().map(|holdout| holdout.includes(user)),
         arms: policy::arms(journey, user),
         rules: rules
-            .filter_map(|index| standing(journey, profile, user, now, index))
+            .filter_map(|index| standing(journey, snapshots, profile, user, now, index))
             .collect(),
     }
 }
@@ -189,14 +197,22 @@ fn caps(journey: &Journey, profile: &Profile, now: Timestamp) -> Vec<CapStanding
     journey.policy.caps.iter().map(standing).collect()
 }
 
-fn standing(journey: &Journey, profile: &Profile, user: &str, now: Timestamp, index: usize) -> Option<RuleStanding> {
+fn standing(
+    journey: &Journey,
+    snapshots: &Snapshots,
+    profile: &Profile,
+    user: &str,
+    now: Timestamp,
+    index: usize,
+) -> Option<RuleStanding> {
     let (rule, state) = (journey.rules.get(index)?, profile.rules.get(index)?);
-    let looks = looks(journey, profile, user, now, index);
+    let looks = looks(journey, snapshots, profile, user, now, index);
     let bare = bare_event(profile, user, first_type(rule), now);
     let scope = Scope {
         journey,
         event: &bare,
         profile,
+        snapshots,
         now,
     };
     let cooldown_ends = rule.cooldown_ms.zip(state.last_fired_at);
@@ -260,7 +276,14 @@ fn first_type(rule: &Rule) -> &str {
     }
 }
 
-fn looks(journey: &Journey, profile: &Profile, user: &str, now: Timestamp, index: usize) -> Vec<LookStanding> {
+fn looks(
+    journey: &Journey,
+    snapshots: &Snapshots,
+    profile: &Profile,
+    user: &str,
+    now: Timestamp,
+    index: usize,
+) -> Vec<LookStanding> {
     let rule = &journey.rules[index];
     let types: &[String] = match (&rule.moment, rule.event_types()) {
         (Moment::Timer(_), _) | (_, EventTypes::Any) => &[],
@@ -275,6 +298,7 @@ fn looks(journey: &Journey, profile: &Profile, user: &str, now: Timestamp, index
             journey,
             event: &event,
             profile,
+            snapshots,
             now,
         };
         let considered = consider(&scope, index);

@@ -7,6 +7,7 @@ use crate::journey::{Dispatch, Journey};
 use crate::limits::STEPS_MAX;
 use crate::local_time::is_time_zone;
 use crate::profile::Profile;
+use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
 use crate::value::{Scalar, Value};
 
@@ -101,6 +102,7 @@ pub fn apply(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, arri
                 journey,
                 event,
                 profile,
+                snapshots: Snapshots::none(),
                 now,
             }) == Ok(true)
         });
@@ -126,6 +128,7 @@ pub fn apply(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, arri
                 journey,
                 event,
                 profile,
+                snapshots: Snapshots::none(),
                 now,
             }) == Ok(true)
         });

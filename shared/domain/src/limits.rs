@@ -41,6 +41,20 @@ pub const OFFERS_MADE_MAX: usize = 64;
 pub const ALIASES_MAX: usize = 8;
 /// Pointers that are followed from an id to the user that it became, one after the other.
 pub const POINTERS_MAX: usize = 8;
+/// Open offers that a profile keeps: with a context of 32 numbers some 200 bytes each.
+pub const OPEN_OFFERS_MAX: usize = 16;
+/// How long an offer is kept after its window ran out, for events that come late: 24 hours.
+pub const OUTCOME_LATE_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+/// Rewards that a journey may define: an open offer keeps a bit for each.
+pub const REWARDS_MAX: usize = 16;
+/// Longest time for which an offer's outcome stays open: 30 days.
+pub const OUTCOME_WITHIN_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
+/// Trends that a journey may define.
+pub const TRENDS_MAX: usize = 16;
+/// Longest window of a trend: 24 hours.
+pub const TREND_WITHIN_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+/// Attributes that a content may have.
+pub const CONTENT_ATTRIBUTES_MAX: usize = 16;
 /// Reminders that one timer may have.
 pub const REMINDERS_MAX: usize = 16;
 /// How long before the arrival of the event that it counts from a reminder may have been due to be made still: 24 hours.

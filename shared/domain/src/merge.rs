@@ -39,6 +39,7 @@ use crate::policy::is_in;
 use crate::profile::{Membership, OfferMade, Profile, PutOff, RuleState, TimerState, WithinLimit};
 use crate::rules::RuleCounts;
 use crate::sessions::Sessions;
+use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
 use crate::trigger::Trigger;
 
@@ -339,10 +340,10 @@ impl Household {
     }
 
     /// Applies an event to the profile that it belongs to by now, and merges another one into it if the event says so.
-    pub fn apply(&mut self, journey: &Journey, arrived: &ArrivedEvent<'_>) -> HouseholdStep {
+    pub fn apply(&mut self, journey: &Journey, snapshots: &Snapshots, arrived: &ArrivedEvent<'_>) -> HouseholdStep {
         let key = arrived.event.user.as_ref();
         if !self.is_pointer(key) {
-            return self.apply_to(journey, key, arrived);
+            return self.apply_to(journey, snapshots, key, arrived);
         }
         let user = self.user_of(key).to_owned();
         if self.is_pointer(&user) {
@@ -350,7 +351,7 @@ impl Household {
             return HouseholdStep::nothing();
         }
         let shard = self.lane_of(key, arrived.shard);
-        self.apply_to(journey, &user, &arrived.followed(&user, &shard))
+        self.apply_to(journey, snapshots, &user, &arrived.followed(&user, &shard))
     }
 
     /// The lane in the user's guard of records that name `key`.
@@ -367,11 +368,17 @@ impl Household {
         lane
     }
 
-    fn apply_to(&mut self, journey: &Journey, user: &str, arrived: &ArrivedEvent<'_>) -> HouseholdStep {
+    fn apply_to(
+        &mut self,
+        journey: &Journey,
+        snapshots: &Snapshots,
+        user: &str,
+        arrived: &ArrivedEvent<'_>,
+    ) -> HouseholdStep {
         let mut profile = self.take(journey, user);
         let mut step = HouseholdStep::nothing();
         loop {
-            let plan = plan_user(journey, *profile, [arrived]);
+            let plan = plan_user(journey, snapshots, *profile, [arrived]);
             *profile = plan.profile;
             step.triggers.append(&mut profile.outbox);
             step.rules.add(&plan.rules);

@@ -8,6 +8,7 @@ use crate::limits::OUTBOX_TRIGGERS_MAX;
 use crate::policy;
 use crate::profile::Profile;
 use crate::rules::{self, RuleCounts};
+use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
 use crate::timers;
 
@@ -39,7 +40,7 @@ pub enum Stopped {
 
 /// Plans one user's events, in stream order, on the profile as it was read.
 ///
-/// A pure function: the same journey, profile and events give the same plan, whoever runs it and whenever (P7). Events
+/// A pure function: the same journey, snapshots, profile and events give the same plan, whoever runs it and whenever (P7). Events
 /// that were applied before change nothing, so a redelivered batch plans to nothing but its unsent triggers (P2, P5).
 ///
 /// What was due before an event is made before that is folded, as of when it was due. What is due between the event's own
@@ -47,11 +48,12 @@ pub enum Stopped {
 /// user's moments never go back.
 pub fn plan_user<'e, 'a: 'e>(
     journey: &Journey,
+    snapshots: &Snapshots,
     profile: Profile,
     events: impl IntoIterator<Item = &'e ArrivedEvent<'a>>,
 ) -> UserPlan {
     let events = events.into_iter();
-    let mut planning = Planning::of(journey, profile);
+    let mut planning = Planning::of(journey, snapshots, profile);
     let mut outcomes = Vec::with_capacity(events.size_hint().0);
     let mut stopped = None;
     for arrived in events {
@@ -104,6 +106,7 @@ enum Applied {
 /// A plan in the making.
 struct Planning<'j> {
     journey: &'j Journey,
+    snapshots: &'j Snapshots,
     profile: Profile,
     changed: bool,
     rules: RuleCounts,
@@ -120,10 +123,11 @@ struct Planning<'j> {
 }
 
 impl<'j> Planning<'j> {
-    fn of(journey: &'j Journey, profile: Profile) -> Planning<'j> {
+    fn of(journey: &'j Journey, snapshots: &'j Snapshots, profile: Profile) -> Planning<'j> {
         let of_journey = timers::has_any(journey);
         Planning {
             journey,
+            snapshots,
             changed: false,
             rules: RuleCounts::default(),
             // What an earlier journey put off stays due.
@@ -168,7 +172,7 @@ impl<'j> Planning<'j> {
             changes_dues |= folded.did_a_step();
             changes_dues |= timers::arm(journey, dispatch, profile, &arrived.event, &folded, &mut self.rules);
         }
-        rules::run(journey, dispatch, profile, arrived, &mut self.rules);
+        rules::run(journey, self.snapshots, dispatch, profile, arrived, &mut self.rules);
         if changes_dues || (self.puts_off && !dispatch.rules.is_empty()) {
             self.next_due = None;
         }
@@ -201,6 +205,7 @@ impl<'j> Planning<'j> {
             }
             rules::run_due(
                 self.journey,
+                self.snapshots,
                 &mut self.profile,
                 &looks,
                 moment,

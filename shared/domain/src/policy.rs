@@ -7,6 +7,7 @@ use crate::journey::{Cap, Due, Journey, Moment, Reentry};
 use crate::limits::OFFERS_MADE_MAX;
 use crate::local_time::LocalClock;
 use crate::profile::{OfferMade, Profile};
+use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
 use crate::value::Scalar;
 
@@ -39,6 +40,7 @@ pub fn update_membership(journey: &Journey, profile: &mut Profile, event: &Event
             journey,
             event,
             profile,
+            snapshots: Snapshots::none(),
             now,
         };
         condition.is_met(&scope) == Ok(true)
@@ -80,6 +82,7 @@ fn remember_no_entry(journey: &Journey, profile: &mut Profile, event: &Event<'_>
         journey,
         event,
         profile,
+        snapshots: Snapshots::none(),
         now,
     };
     let enters = match &journey.policy.entry {

@@ -4,6 +4,7 @@ use crate::event::ArrivedEvent;
 use crate::feature::{Dated, FeatureState, Reading};
 use crate::guard::Guard;
 use crate::journey::{Feature, Journey};
+use crate::offers::{OpenOffer, Outcome};
 use crate::recent_event_ids::RecentEventIds;
 use crate::sessions::Sessions;
 use crate::time::Timestamp;
@@ -122,6 +123,10 @@ pub struct Profile {
     pub wake_at: Option<Timestamp>,
     /// Triggers that were decided with this write and may not have been put on the stream yet, oldest first (P5).
     pub outbox: Vec<Trigger>,
+    /// What came of offers and may not have been put on the stream yet: the other part of the outbox.
+    pub outcomes: Vec<Outcome>,
+    /// Offers whose outcome is open, oldest first, at most [`crate::limits::OPEN_OFFERS_MAX`].
+    pub open_offers: Vec<OpenOffer>,
 }
 
 impl Profile {
@@ -149,6 +154,8 @@ impl Profile {
             pointer_depth: 0,
             wake_at: None,
             outbox: Vec::new(),
+            outcomes: Vec::new(),
+            open_offers: Vec::new(),
         }
     }
 

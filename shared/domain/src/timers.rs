@@ -20,6 +20,7 @@ use crate::local_time::LocalClock;
 use crate::policy;
 use crate::profile::{Profile, TimerState};
 use crate::rules::{Look, LookAt, RuleCounts, RuleOutcome};
+use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
 
 /// Whether anything in this journey waits for time to pass: timers, or offers that are put off.
@@ -162,6 +163,7 @@ pub(crate) fn arm(
                     journey,
                     event,
                     profile,
+                    snapshots: Snapshots::none(),
                     now: profile.now,
                 };
                 let starts = is_later
@@ -280,6 +282,7 @@ fn is_moot(journey: &Journey, rule: &Rule, profile: &Profile) -> bool {
         journey,
         event: &event,
         profile,
+        snapshots: Snapshots::none(),
         now: profile.now,
     };
     unless.is_met(&scope) == Ok(true)

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::hash::hash_parts;
+use crate::offers::SeenByLearner;
 use crate::sequence_number::SequenceNumber;
 use crate::time::Timestamp;
 
@@ -101,6 +102,59 @@ pub struct Trigger {
     pub journey: String,
     /// The journey's version.
     pub journey_version: String,
+    /// How likely it was to be offered: 1 without a choice.
+    pub propensity: f64,
+    /// How it was chosen, where a learner did.
+    pub choice: Option<Box<Choice>>,
     /// Why.
     pub reason: Reason,
+}
+
+/// How a learner chose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// The learner's name, such as `linear_thompson`.
+    pub learner: String,
+    /// Why the slot's model did not choose.
+    pub fallback: Option<Fallback>,
+    /// What the learner saw.
+    pub seen: SeenByLearner,
+    /// The context's values, by name.
+    pub context: Vec<SeenValue>,
+    /// What was chosen from.
+    pub candidates: Vec<ChosenFrom>,
+}
+
+/// Why a slot's model did not choose: then its learner did with nothing learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nothing was learned yet, or the model is gone.
+    Missing,
+    /// It can't be read.
+    Unreadable,
+}
+
+impl Fallback {
+    /// Its name in decisions and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fallback::Missing => "missing",
+            Fallback::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// A candidate of a choice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChosenFrom {
+    /// Its content.
+    pub content: String,
+    /// How likely it was.
+    pub probability: f64,
+    /// The reward that was expected of it.
+    pub mean: f64,
+    /// The standard deviation of that.
+    pub spread: f64,
+    /// Its own features, by name.
+    pub features: Vec<SeenValue>,
 }

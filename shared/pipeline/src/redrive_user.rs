@@ -38,6 +38,7 @@ use usher_domain::limits::{OUTBOX_RESEND_AGE_MS_MAX, POINTERS_MAX};
 use usher_domain::plan::plan_user;
 use usher_domain::profile::Profile;
 use usher_domain::sequence_number::SequenceNumber;
+use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
 use usher_domain::timers::next_due;
 use usher_wire::{profile_state, trigger};
@@ -589,7 +590,7 @@ where
                     }
                 }
             }
-            let plan = plan_user(self.journey, profile, [&arrived]);
+            let plan = plan_user(self.journey, Snapshots::none(), profile, [&arrived]);
             profile = plan.profile;
             match plan.outcomes.first() {
                 // The outbox is full: it is sent first.

@@ -29,6 +29,7 @@ use usher_domain::journey::Journey;
 use usher_domain::plan::{UserPlan, plan_user};
 use usher_domain::profile::Profile;
 use usher_domain::sequence_number::Position;
+use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
 use usher_wire::batch::DecodedBatch;
 use usher_wire::envelope::Envelope;
@@ -114,7 +115,7 @@ fn plan(events: &[ArrivedEvent<'_>], profiles: &mut HashMap<String, Profile>) ->
             outcomes,
             rules,
             ..
-        } = plan_user(&JOURNEY, profile, user.events());
+        } = plan_user(&JOURNEY, Snapshots::none(), profile, user.events());
         applied += outcomes.len();
         black_box(rules);
         profiles.insert(key, profile);
@@ -303,7 +304,7 @@ fn warm_profiles(records: usize) -> HashMap<String, Profile> {
     let warm = groups.iter().map(|user| {
         let mut profile = Profile::new(&JOURNEY);
         for arrived in user.events() {
-            profile = plan_user(&JOURNEY, profile, [arrived]).profile;
+            profile = plan_user(&JOURNEY, Snapshots::none(), profile, [arrived]).profile;
             profile.outbox.clear();
         }
         (user.user().to_owned(), profile)

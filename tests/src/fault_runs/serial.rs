@@ -8,6 +8,7 @@ use usher_domain::journey::Journey;
 use usher_domain::merge::Household;
 use usher_domain::profile::Profile;
 use usher_domain::sequence_number::Position;
+use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
 use usher_domain::trigger::Trigger;
 use usher_wire::reject::RejectReason;
@@ -105,7 +106,7 @@ fn wake_all(journey: &Journey, household: &mut Household, end: Timestamp) -> Vec
                 shard: &shard,
                 position,
             };
-            decided.extend(household.apply(journey, &woken).triggers);
+            decided.extend(household.apply(journey, Snapshots::none(), &woken).triggers);
         }
     }
     decided
@@ -140,7 +141,7 @@ pub fn fold<'r>(
             shard: &shard,
             position: position_of(record),
         };
-        for decided in household.apply(journey, &arrived).triggers {
+        for decided in household.apply(journey, Snapshots::none(), &arrived).triggers {
             outcome
                 .triggers
                 .insert(decided.id.to_string(), trigger::to_json(&decided));

@@ -9,6 +9,7 @@ use crate::event::{Event, Field};
 use crate::journey::Journey;
 use crate::json;
 use crate::profile::Profile;
+use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -22,6 +23,8 @@ pub struct Scope<'s> {
     pub event: &'s Event<'s>,
     /// The profile.
     pub profile: &'s Profile,
+    /// What was learned from all users.
+    pub snapshots: &'s Snapshots,
     /// The moment.
     pub now: Timestamp,
 }

@@ -23,6 +23,7 @@ use crate::event::{Event, Field};
 use crate::journey::Journey;
 use crate::limits::STORED_TEXT_BYTES_MAX;
 use crate::profile::Profile;
+use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
 use crate::trigger::SeenValue;
 use crate::value::Value;
@@ -319,6 +320,7 @@ impl Expression {
             journey,
             event: &NO_EVENT,
             profile,
+            snapshots: Snapshots::none(),
             now,
         };
         match self.program.value(&scope) {

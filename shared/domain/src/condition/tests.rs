@@ -8,6 +8,7 @@ use crate::feature::Dated;
 use crate::fold;
 use crate::journey::Journey;
 use crate::profile::Profile;
+use crate::snapshots::Snapshots;
 use crate::testing::{SHARDS, arrived, event, journey, time};
 use crate::value::Scalar;
 
@@ -103,6 +104,7 @@ fn the_typed_form_says_what_the_interpreter_says() {
         journey: &TEST_JOURNEY,
         event: &event,
         profile: &profile,
+        snapshots: Snapshots::none(),
         now: time(0),
     };
     let (yes, no, error) = (Some(true), Some(false), None);
@@ -229,6 +231,7 @@ fn what_has_no_typed_form_runs_in_the_interpreter() {
         journey: &TEST_JOURNEY,
         event: &event,
         profile: &profile,
+        snapshots: Snapshots::none(),
         now: time(0),
     };
     let (yes, no, error) = (Some(true), Some(false), None);
@@ -281,6 +284,7 @@ fn operators_are_typed_for_numbers_and_say_what_the_interpreter_says_for_all() {
         journey: &TEST_JOURNEY,
         event: &event,
         profile: &profile,
+        snapshots: Snapshots::none(),
         now: time(0),
     };
     let (yes, no, error) = (Some(true), Some(false), None);
@@ -531,6 +535,7 @@ fn p10_nested_bombs_are_refused_or_run_and_never_overflow_the_stack() {
                 journey: &TEST_JOURNEY,
                 event: &event,
                 profile: &profile,
+                snapshots: Snapshots::none(),
                 now: time(0),
             };
             if let Ok(condition) = Condition::compile(&bomb, &mut names()) {
@@ -549,6 +554,7 @@ fn what_a_condition_saw_is_told_as_json() {
         journey: &TEST_JOURNEY,
         event: &event,
         profile: &profile,
+        snapshots: Snapshots::none(),
         now: time(0),
     };
     let condition = compile(
@@ -720,7 +726,7 @@ proptest! {
             value: Scalar::Text(plan.to_owned()),
         });
         apply(&mut profile, arrived(event.clone(), 0, 2, time(1000)));
-        let scope = Scope { journey: &TEST_JOURNEY, event: &event, profile: &profile, now: time(1000) };
+        let scope = Scope { journey: &TEST_JOURNEY, event: &event, profile: &profile, snapshots: Snapshots::none(), now: time(1000) };
         let condition = match Condition::compile(&source, &mut names()) {
             // It compares with an arm that there is none of, and then it has no form at all.
             Err(errors) if errors.iter().all(|error| error.message.contains("has no arm")) => return Ok(()),
@@ -819,7 +825,7 @@ proptest! {
         event.user = user.into();
         event.properties.object = Some(&object);
         apply(&mut profile, arrived(event.clone(), 0, 9, time(1000)));
-        let scope = Scope { journey: &TEST_JOURNEY, event: &event, profile: &profile, now: time(1000) };
+        let scope = Scope { journey: &TEST_JOURNEY, event: &event, profile: &profile, snapshots: Snapshots::none(), now: time(1000) };
         let condition = match Condition::compile(&source, &mut names()) {
             Err(errors) if errors.iter().all(|error| error.message.contains("has no arm")) => return Ok(()),
             condition => condition.expect("a condition"),

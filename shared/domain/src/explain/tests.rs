@@ -1,6 +1,7 @@
 use super::*;
 use crate::journey::LimitPer;
 use crate::plan::plan_user;
+use crate::snapshots::Snapshots;
 use crate::testing::{MINUTE_MS, arrived, event, journey, time};
 
 const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -43,8 +44,15 @@ fn told(events: &[(&str, i64)], now_minutes: i64) -> (Journey, Profile, Explanat
             arrived(event(&format!("e{number}"), event_type, at), 0, number as u64 + 1, at)
         })
         .collect();
-    let profile = plan_user(&journey, Profile::new(&journey), &events).profile;
-    let explanation = explain(&journey, &profile, "u", time(now_minutes * MINUTE_MS), None);
+    let profile = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &events).profile;
+    let explanation = explain(
+        &journey,
+        Snapshots::none(),
+        &profile,
+        "u",
+        time(now_minutes * MINUTE_MS),
+        None,
+    );
     (journey, profile, explanation)
 }
 
@@ -181,10 +189,10 @@ fn p12_timers_and_policy_are_told_as_of_any_time() {
         .iter()
         .position(|rule| rule.id == "stalled")
         .expect("a rule");
-    let one = explain(&journey, &profile, "u", explanation.now, Some(index));
+    let one = explain(&journey, Snapshots::none(), &profile, "u", explanation.now, Some(index));
     assert_eq!(one.rules, [of(&explanation, "stalled").clone()]);
     assert!(
-        explain(&journey, &profile, "u", explanation.now, Some(99))
+        explain(&journey, Snapshots::none(), &profile, "u", explanation.now, Some(99))
             .rules
             .is_empty()
     );
@@ -222,5 +230,9 @@ fn p10_a_profile_that_does_not_fit_its_journey_is_no_panic() {
     profile.rules.clear();
     profile.steps.clear();
     profile.features.clear();
-    assert!(explain(&journey, &profile, "u", time(0), None).rules.is_empty());
+    assert!(
+        explain(&journey, Snapshots::none(), &profile, "u", time(0), None)
+            .rules
+            .is_empty()
+    );
 }

@@ -14,6 +14,7 @@ use crate::limits::OPEN_SESSIONS_MAX;
 use crate::merge::merge_history;
 use crate::plan::plan_user;
 use crate::profile::Profile;
+use crate::snapshots::Snapshots;
 use crate::testing::{EPOCH_MS, MINUTE_MS, SHARDS, arrived, event, journey, time};
 use crate::time::Timestamp;
 use crate::value::{Scalar, Value};
@@ -195,7 +196,7 @@ fn history(step_ms: i64, late_ms: i64, length: usize) -> impl Strategy<Value = V
 fn fold_one(profile: Profile, drawn: &Drawn, number: u64) -> Profile {
     let properties = drawn.properties();
     let arrived: ArrivedEvent<'_> = arrived(drawn.event(&properties), drawn.shard, number, time(drawn.arrived_ms));
-    plan_user(&ORACLE_JOURNEY, profile, [&arrived]).profile
+    plan_user(&ORACLE_JOURNEY, Snapshots::none(), profile, [&arrived]).profile
 }
 
 fn fold(history: &[Drawn]) -> Profile {

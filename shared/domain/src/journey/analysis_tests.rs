@@ -8,6 +8,7 @@ use crate::event::ArrivedEvent;
 use crate::plan::plan_user;
 use crate::profile::Profile;
 use crate::rules::RuleOutcome;
+use crate::snapshots::Snapshots;
 use crate::testing::{DEFAULT_JOURNEY, MINUTE_MS, arrived, event, time};
 
 /// What the files of the table have above the part that it is about: 8 lines.
@@ -294,7 +295,7 @@ proptest! {
         let mut profile = Profile::new(journey);
         let mut counts = crate::rules::RuleCounts::default();
         for arrived in &arrivals {
-            let mut plan = plan_user(journey, profile, [arrived]);
+            let mut plan = plan_user(journey, Snapshots::none(), profile, [arrived]);
             plan.profile.outbox.clear();
             counts.add(&plan.rules);
             profile = plan.profile;

@@ -3,6 +3,7 @@
 mod analysis;
 mod diagnostic;
 mod keys;
+mod learning;
 mod policy;
 mod read;
 mod read_feature;
@@ -15,12 +16,16 @@ use hashbrown::HashMap;
 
 pub use analysis::{Checked, Finding, Severity};
 pub use diagnostic::{Diagnostic, Diagnostics, did_you_mean};
+pub use learning::{
+    ContentSource, ContentValue, ContextValue, Outcomes, Reward, RewardOn, SlotLearner, Trend, TrendBy,
+};
 pub use policy::{Cap, Experiment, Group, Policy, QuietAction, QuietHours, Reentry, share_of};
 pub use rule::{Due, Holdout, Limit, LimitPer, Moment, Rule, Since, Timer};
 pub use schema::json_schema;
 
 use crate::condition::{Condition, Expression};
 use crate::feature::Computation;
+use crate::value::Scalar;
 
 /// A step of the onboarding: done at the first event (by event time) on which its condition holds.
 #[derive(Debug)]
@@ -63,6 +68,10 @@ pub struct Content {
     pub fingerprint: u32,
     /// How long it is not offered again, in milliseconds; without it, as [`Policy::content_cooldown_ms`] says.
     pub cooldown_ms: Option<i64>,
+    /// What the learner may know of it, by name.
+    pub attributes: Vec<(String, Scalar)>,
+    /// The index in [`Journey::traits`] of the user's imported score of it, where a learner reads that.
+    pub score: Option<usize>,
 }
 
 /// Which types of events something looks at.
@@ -130,6 +139,12 @@ pub struct Journey {
     pub experiments: Vec<Experiment>,
     /// The features that keep something for each session: indices into [`Journey::features`].
     pub per_session: Vec<usize>,
+    /// What is counted over all users.
+    pub trends: Vec<Trend>,
+    /// How the slots with a choice learn.
+    pub learners: Vec<SlotLearner>,
+    /// What counts as success; without it, nothing is learned.
+    pub outcomes: Option<Outcomes>,
     by_type: HashMap<String, Dispatch>,
     otherwise: Dispatch,
 }

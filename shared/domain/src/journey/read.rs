@@ -284,6 +284,9 @@ impl Reader {
             policy,
             experiments,
             per_session: Vec::new(),
+            trends: Vec::new(),
+            learners: Vec::new(),
+            outcomes: None,
             by_type: Default::default(),
             otherwise: Default::default(),
         };
@@ -344,6 +347,8 @@ impl Reader {
             unless,
             fingerprint: fingerprint(&["content", id]),
             cooldown_ms,
+            attributes: Vec::new(),
+            score: None,
         })
     }
 

@@ -107,6 +107,7 @@ impl Reader {
             slot_fingerprint: fingerprint(&["slot", &slot]),
             slot,
             cooldown_ms,
+            learner: None,
             limit,
             priority: priority.unwrap_or(0),
             group,

@@ -18,6 +18,8 @@ pub struct Rule {
     pub unless: Option<Condition>,
     /// The indices of the contents that it offers: one, or one for each of a timer's [`Timer::reminders`].
     pub offers: Vec<usize>,
+    /// The index in [`super::Journey::learners`] of the learner that chooses among them all; without it, they are offered in turn.
+    pub learner: Option<usize>,
     /// Where the offer is shown.
     pub slot: String,
     /// What the slot is found by in a profile.

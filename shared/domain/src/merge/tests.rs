@@ -8,6 +8,7 @@ use crate::journey::{Due, Timer};
 use crate::limits::GUARD_SHARDS_MAX;
 use crate::recent_event_ids::RecentEventIds;
 use crate::sequence_number::Position;
+use crate::snapshots::Snapshots;
 use crate::testing::{MINUTE_MS, arrived, event, journey, time};
 use crate::trigger::{Cause, SeenValue};
 use crate::value::Scalar;
@@ -367,8 +368,8 @@ fn p2_a_household_merges_once_and_follows_pointers() {
             event.alias = alias.map(Into::into);
             // Each comes twice: the second time as a redelivery.
             let arrived = arrived(event, 0, number as u64, time(0));
-            household.apply(&journey, &arrived);
-            let again = household.apply(&journey, &arrived);
+            household.apply(&journey, Snapshots::none(), &arrived);
+            let again = household.apply(&journey, Snapshots::none(), &arrived);
             assert_eq!(
                 (again.outcome, again.merged),
                 (EventOutcome::Redelivered, false),
@@ -457,9 +458,9 @@ fn p2_a_chain_of_pointers_stays_short_enough_to_follow() {
         event.user = user.into();
         event.alias = alias.map(Into::into);
         let arrived = arrived(event, 0, number, time(0));
-        let step = household.apply(&journey, &arrived);
+        let step = household.apply(&journey, Snapshots::none(), &arrived);
         assert_eq!(step.outcome, EventOutcome::Applied, "{user}");
-        let again = household.apply(&journey, &arrived);
+        let again = household.apply(&journey, Snapshots::none(), &arrived);
         assert_eq!(again.outcome, EventOutcome::Redelivered, "{user}");
         step.merged
     };

@@ -9,6 +9,7 @@ use crate::journey::Journey;
 use crate::limits::{DEDUPE_LAST_DEFAULT, RULES_MAX};
 use crate::rules::RuleOutcome;
 use crate::sequence_number::Position;
+use crate::snapshots::Snapshots;
 use crate::testing::{DEFAULT_JOURNEY, MINUTE_MS, arrived, event, journey, time};
 use crate::time::Timestamp;
 use crate::trigger::TriggerId;
@@ -27,7 +28,7 @@ fn run<'b>(
     for batch in batches {
         let mut done = 0;
         loop {
-            let plan = plan_user(journey, profile, &batch[done..]);
+            let plan = plan_user(journey, Snapshots::none(), profile, &batch[done..]);
             done += plan.outcomes.len();
             profile = plan.profile;
             profile.version += u64::from(plan.changed);
@@ -60,7 +61,7 @@ fn clicks(count: u64) -> History {
 }
 
 fn outcomes(journey: &Journey, history: &History) -> Vec<EventOutcome> {
-    plan_user(journey, Profile::new(journey), history).outcomes
+    plan_user(journey, Snapshots::none(), Profile::new(journey), history).outcomes
 }
 
 const EVERY_CLICK: &str = r#"
@@ -169,7 +170,7 @@ fn p2_redelivery_of_any_prefix_changes_nothing() {
         let history = clicks(12);
         let (profile, sent) = serial(&journey, &history);
         for prefix in 0..=history.len() {
-            let plan = plan_user(&journey, profile.clone(), &history[..prefix]);
+            let plan = plan_user(&journey, Snapshots::none(), profile.clone(), &history[..prefix]);
             assert_eq!(plan.outcomes, vec![EventOutcome::Redelivered; prefix]);
             assert_eq!((plan.changed, &plan.profile), (false, &profile));
             assert_eq!(run(&journey, [&history[..prefix], &history[..]]).1, sent);
@@ -218,7 +219,7 @@ fn p2_a_repeat_stays_one_when_its_record_is_delivered_again_much_later() {
 fn ignored_types_leave_no_trace() {
     let journey = journey("journey: j\nignore: [noise]\nfeatures: { all: { count: any } }");
     let history = vec![arrived(event("e", "noise", time(0)), 0, 1, time(0))];
-    let plan = plan_user(&journey, Profile::new(&journey), &history);
+    let plan = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &history);
     assert_eq!((plan.outcomes, plan.changed), (vec![EventOutcome::Ignored], false));
     assert_eq!(plan.profile, Profile::new(&journey));
 }
@@ -236,7 +237,7 @@ fn p2_records_of_one_aggregate_are_told_apart_by_sub_sequence_number() {
     assert_eq!(outcomes(&journey, &history), [EventOutcome::Applied; 3]);
     let (profile, _) = serial(&journey, &history);
     assert_eq!(
-        plan_user(&journey, profile, &history).outcomes,
+        plan_user(&journey, Snapshots::none(), profile, &history).outcomes,
         [EventOutcome::Redelivered; 3]
     );
 }
@@ -265,9 +266,9 @@ const TRIGGER_ID_OF_U_R_E: &str = "5db9c64dd6c91b0a8dac3bb17776c064";
 fn p5_a_redelivered_batch_plans_to_nothing_but_its_unsent_triggers() {
     let journey = journey(EVERY_CLICK);
     let history = clicks(3);
-    let stored = plan_user(&journey, Profile::new(&journey), &history).profile;
+    let stored = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &history).profile;
     assert_eq!(stored.outbox.len(), 3);
-    let again = plan_user(&journey, stored.clone(), &history);
+    let again = plan_user(&journey, Snapshots::none(), stored.clone(), &history);
     assert!(!again.changed);
     assert_eq!(again.profile, stored);
     assert_eq!(again.rules, RuleCounts::new(&journey));
@@ -279,12 +280,17 @@ fn p5_a_redelivered_batch_plans_to_nothing_but_its_unsent_triggers() {
 fn p8_planning_stops_at_a_full_outbox_and_goes_on_when_it_was_sent() {
     let journey = journey(EVERY_CLICK);
     let history = clicks(100);
-    let plan = plan_user(&journey, Profile::new(&journey), &history);
+    let plan = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &history);
     assert_eq!(
         (plan.outcomes.len(), plan.profile.outbox.len()),
         (OUTBOX_TRIGGERS_MAX, OUTBOX_TRIGGERS_MAX)
     );
-    let full = plan_user(&journey, plan.profile.clone(), &history[OUTBOX_TRIGGERS_MAX..]);
+    let full = plan_user(
+        &journey,
+        Snapshots::none(),
+        plan.profile.clone(),
+        &history[OUTBOX_TRIGGERS_MAX..],
+    );
     assert_eq!((full.outcomes.len(), full.changed), (0, false));
     let (_, sent) = run(&journey, [&history[..]]);
     assert_eq!((sent.len(), set(&sent).len()), (100, 100));
@@ -300,7 +306,7 @@ fn p8_one_event_that_fires_every_rule_stays_within_the_limit() {
     );
     let journey = journey(&text);
     let history = clicks(3);
-    let plan = plan_user(&journey, Profile::new(&journey), &history);
+    let plan = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &history);
     assert_eq!((plan.outcomes.len(), plan.profile.outbox.len()), (1, RULES_MAX));
     assert_eq!(run(&journey, [&history[..]]).1.len(), 3 * RULES_MAX);
 }
@@ -309,7 +315,7 @@ fn p8_one_event_that_fires_every_rule_stays_within_the_limit() {
 fn p8_a_hot_user_is_one_plan_with_a_bounded_profile() {
     let journey = journey(DEFAULT_JOURNEY);
     let history = clicks(5000);
-    let plan = plan_user(&journey, Profile::new(&journey), &history);
+    let plan = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &history);
     assert!(plan.changed);
     assert_eq!(plan.outcomes, vec![EventOutcome::Applied; 5000]);
     let profile = plan.profile;
@@ -409,7 +415,7 @@ fn rules_fire_as_the_journey_says() {
                 arrived(event(&format!("e{index}"), event_type, at), 0, index as u64 + 1, at)
             })
             .collect();
-        let plan = plan_user(&journey, Profile::new(&journey), &history);
+        let plan = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &history);
         let outbox = plan.profile.outbox.iter();
         let fired: Vec<_> = outbox
             .map(|trigger| (trigger.rule.as_str(), trigger.decided_at.ms_since(time(0)) / MINUTE_MS))
@@ -434,7 +440,7 @@ triggers:
   - { id: lost, on: click, offer: c, slot: a, limit: 9, priority: -1 }
 "#,
     );
-    let plan = plan_user(&journey, Profile::new(&journey), &clicks(2));
+    let plan = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &clicks(2));
     for (rule, outcome, count) in [
         (0, RuleOutcome::Fired, 1),
         (0, RuleOutcome::LimitReached, 1),
@@ -466,17 +472,17 @@ fn a_trigger_says_what_it_saw() {
     let journey = journey(DEFAULT_JOURNEY);
     let mut history = clicks(5);
     history[4].event.category = Some("forumng".into());
-    let plan = plan_user(&journey, Profile::new(&journey), &history[..4]);
+    let plan = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &history[..4]);
     assert!(plan.profile.outbox.is_empty());
     // The event that completes the step is folded first, so the rule sees it done.
     assert!(
-        plan_user(&journey, plan.profile.clone(), &history[4..])
+        plan_user(&journey, Snapshots::none(), plan.profile.clone(), &history[4..])
             .profile
             .outbox
             .is_empty()
     );
     history[4].event.category = Some("quiz".into());
-    let trigger = plan_user(&journey, plan.profile, &history[4..])
+    let trigger = plan_user(&journey, Snapshots::none(), plan.profile, &history[4..])
         .profile
         .outbox
         .remove(0);
@@ -504,17 +510,17 @@ fn planning_stops_before_an_event_that_names_a_profile_which_is_not_merged() {
     let journey = journey(EVERY_CLICK);
     let mut history = clicks(3);
     history[1].event.alias = Some("anonymous:a".into());
-    let plan = plan_user(&journey, Profile::new(&journey), &history);
+    let plan = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &history);
     assert_eq!(plan.outcomes, [EventOutcome::Applied]);
     assert_eq!(plan.stopped, Some(Stopped::AliasToMerge("anonymous:a".to_owned())));
     assert_eq!(plan.profile.applied_events, 1);
     // Once it was merged, or was found not to need it, planning goes on.
     let mut merged = plan.profile.clone();
     merged.aliases.push(hash_bytes(b"anonymous:a"));
-    let rest = plan_user(&journey, merged.clone(), &history[1..]);
+    let rest = plan_user(&journey, Snapshots::none(), merged.clone(), &history[1..]);
     assert_eq!((rest.outcomes.len(), rest.stopped), (2, None));
     // What has no effect merges nothing: it was applied before, or is a repeat.
-    let again = plan_user(&journey, rest.profile, &history);
+    let again = plan_user(&journey, Snapshots::none(), rest.profile, &history);
     assert_eq!(
         (again.outcomes, again.stopped),
         (vec![EventOutcome::Redelivered; 3], None)
@@ -523,7 +529,7 @@ fn planning_stops_before_an_event_that_names_a_profile_which_is_not_merged() {
     repeat.event.alias = Some("anonymous:b".into());
     repeat.position.sequence_number = 99u64.into();
     assert_eq!(
-        plan_user(&journey, merged, [&repeat]).outcomes,
+        plan_user(&journey, Snapshots::none(), merged, [&repeat]).outcomes,
         [EventOutcome::Duplicate]
     );
 }

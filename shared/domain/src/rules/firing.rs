@@ -12,6 +12,9 @@ use crate::profile::{OfferMade, Profile, PutOff, WithinLimit};
 use crate::sequence_number::SequenceNumber;
 use crate::trigger::{Cause, PassedOver, Reason, SeenValue, Trigger, TriggerId};
 
+/// The propensity of what a rule offers without a choice.
+const FIXED_OFFER_PROPENSITY: f64 = 1.0;
+
 /// Makes an offer: its trigger goes into the outbox, and limits, cooldowns and caps remember it. Who is held out is not
 /// told apart by any of those, so that they differ from the others by what they are shown alone.
 pub(super) fn fire(
@@ -60,6 +63,8 @@ pub(super) fn fire(
             won_over: Vec::new(),
             passed_over: Vec::new(),
         },
+        propensity: FIXED_OFFER_PROPENSITY,
+        choice: None,
     });
     let now = occasion.now;
     let within_limit = within_limit(journey, profile, occasion, index);
@@ -137,6 +142,7 @@ pub(super) fn note_passed_over(
         journey,
         event: occasion.event,
         profile,
+        snapshots: occasion.snapshots,
         now: occasion.now,
     };
     let did_not = looks.filter(|(_, outcome)| !matches!(outcome, RuleOutcome::Fired | RuleOutcome::HeldOut));
@@ -190,6 +196,7 @@ fn saw(journey: &Journey, profile: &Profile, occasion: &Occasion<'_>, rule: &Rul
         journey,
         event: occasion.event,
         profile,
+        snapshots: occasion.snapshots,
         now: occasion.now,
     };
     seen(&scope, conditions(rule))

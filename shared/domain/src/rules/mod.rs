@@ -18,6 +18,7 @@ use crate::journey::{Dispatch, Journey, Moment};
 use crate::limits::RULES_MAX;
 use crate::policy;
 use crate::profile::Profile;
+use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
 use crate::timers;
 use consider::judge;
@@ -76,6 +77,8 @@ struct Occasion<'o> {
     event: &'o Event<'o>,
     /// The record that brought the event, or woke the user.
     record: &'o ArrivedEvent<'o>,
+    /// What was learned from all users.
+    snapshots: &'o Snapshots,
     /// The moment.
     now: Timestamp,
 }
@@ -84,6 +87,7 @@ struct Occasion<'o> {
 /// profile and their triggers are put into its outbox (P5). *Now* is the record's arrival (P7).
 pub fn run(
     journey: &Journey,
+    snapshots: &Snapshots,
     dispatch: &Dispatch,
     profile: &mut Profile,
     arrived: &ArrivedEvent<'_>,
@@ -95,6 +99,7 @@ pub fn run(
     let occasion = Occasion {
         event: &arrived.event,
         record: arrived,
+        snapshots,
         now: profile.now,
     };
     let looks = dispatch.rules.iter().map(|rule| Look::new(*rule, LookAt::Event));
@@ -105,6 +110,7 @@ pub fn run(
 /// `looks` are those of [`timers::looks`].
 pub(crate) fn run_due(
     journey: &Journey,
+    snapshots: &Snapshots,
     profile: &mut Profile,
     looks: &[Look],
     moment: Timestamp,
@@ -125,6 +131,7 @@ pub(crate) fn run_due(
     let occasion = Occasion {
         event: &event,
         record,
+        snapshots,
         now: moment,
     };
     run_looks(journey, profile, &occasion, looks.iter().copied(), counts);
@@ -158,6 +165,7 @@ fn run_looks(
             journey,
             event: occasion.event,
             profile,
+            snapshots: occasion.snapshots,
             now: occasion.now,
         };
         let outcome = match is_in {
@@ -194,6 +202,7 @@ fn turn(journey: &Journey, profile: &mut Profile, occasion: &Occasion<'_>, look:
         journey,
         event: occasion.event,
         profile,
+        snapshots: occasion.snapshots,
         now: occasion.now,
     };
     let holds = condition.is_met(&scope) == Ok(true);

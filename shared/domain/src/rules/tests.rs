@@ -5,6 +5,7 @@ use crate::plan::{UserPlan, plan_user};
 use crate::profile::Profile;
 use crate::rules::consider::{self, consider};
 use crate::rules::{RuleCounts, RuleOutcome};
+use crate::snapshots::Snapshots;
 use crate::testing::{MINUTE_MS, arrived, event, journey, time};
 use crate::time::Timestamp;
 use crate::trigger::Trigger;
@@ -60,7 +61,7 @@ pub(crate) fn played(journey: &Journey, records: &[ArrivedEvent<'_>]) -> (Vec<Tr
     let mut counts = RuleCounts::new(journey);
     for record in records {
         loop {
-            let plan = plan_user(journey, profile, [record]);
+            let plan = plan_user(journey, Snapshots::none(), profile, [record]);
             profile = plan.profile;
             sent.append(&mut profile.outbox);
             counts.add(&plan.rules);
@@ -250,7 +251,7 @@ fn limits_count_for_the_user_the_session_or_the_version() {
         ] {
             let journey = journey(&text(extra, per));
             let number = profile.applied_events + 1;
-            let plan = plan_user(&journey, profile, [&record(number, line)]);
+            let plan = plan_user(&journey, Snapshots::none(), profile, [&record(number, line)]);
             profile = plan.profile;
             fired += profile.outbox.drain(..).count();
         }
@@ -337,6 +338,7 @@ fn a_trigger_says_why_each_other_rule_did_not_fire() {
             journey: &journey,
             event: &event("x", "view", time(0)),
             profile: &played(&journey, &records(&["0 view"])).1,
+            snapshots: Snapshots::none(),
             now: time(30 * MINUTE_MS),
         },
         3,
@@ -504,6 +506,7 @@ triggers:
             journey: &journey,
             event: &event,
             profile: &profile,
+            snapshots: Snapshots::none(),
             now: time(minute * MINUTE_MS),
         };
         let considered = consider(&scope, rule);
@@ -522,6 +525,7 @@ triggers:
             journey: &journey,
             event: &event,
             profile: &profile,
+            snapshots: Snapshots::none(),
             now: time(0),
         },
         99,
@@ -531,5 +535,5 @@ triggers:
 
 /// The plan of some records as one batch.
 pub(crate) fn planned(journey: &Journey, profile: Profile, lines: &[ArrivedEvent<'_>]) -> UserPlan {
-    plan_user(journey, profile, lines)
+    plan_user(journey, Snapshots::none(), profile, lines)
 }

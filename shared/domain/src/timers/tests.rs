@@ -9,6 +9,7 @@ use crate::hash::hash_bytes;
 use crate::plan::plan_user;
 use crate::rules::RuleOutcome;
 use crate::rules::tests::{check, planned, played, record, records, told};
+use crate::snapshots::Snapshots;
 use crate::testing::{MINUTE_MS, arrived, event, journey, time};
 use crate::trigger::{Trigger, TriggerId};
 
@@ -741,7 +742,7 @@ proptest! {
             let end = (done + take).min(history.len());
             let mut from = start;
             while from < end {
-                let plan = plan_user(&TIMED, profile, &history[from..end]);
+                let plan = plan_user(&TIMED, Snapshots::none(), profile, &history[from..end]);
                 from += plan.outcomes.len();
                 profile = plan.profile;
                 sent.append(&mut profile.outbox);
@@ -769,7 +770,7 @@ fn p8_what_is_due_at_once_never_overfills_the_outbox() {
     let mut profile = planned(&journey, Profile::new(&journey), &all[..1]).profile;
     let (mut sent, mut done, mut rounds) = (Vec::new(), 1, 0);
     while done < all.len() {
-        let plan = plan_user(&journey, profile, &all[done..]);
+        let plan = plan_user(&journey, Snapshots::none(), profile, &all[done..]);
         done += plan.outcomes.len();
         profile = plan.profile;
         assert!(profile.outbox.len() <= crate::limits::OUTBOX_TRIGGERS_MAX);

@@ -14,6 +14,7 @@ use usher_domain::fold::{self, EventOutcome};
 use usher_domain::journey::Journey;
 use usher_domain::plan::plan_user;
 use usher_domain::profile::Profile;
+use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
 use usher_wire::envelope::Envelope;
 use usher_wire::profile_state;
@@ -308,7 +309,7 @@ where
             // Whatever other profile it names was left alone when it did not fit.
             let mut arrived = arrived.into_owned();
             arrived.event.alias = None;
-            let plan = plan_user(&self.journey, profile, [&arrived]);
+            let plan = plan_user(&self.journey, Snapshots::none(), profile, [&arrived]);
             profile_state::encode(&plan.profile, &self.journey).len() > PROFILE_STATE_BYTES_MAX
         })
     }

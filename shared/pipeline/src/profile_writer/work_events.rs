@@ -7,6 +7,7 @@ use usher_domain::event::{ArrivedEvent, Shard};
 use usher_domain::journey::Journey;
 use usher_domain::plan::{UserPlan, plan_user};
 use usher_domain::profile::Profile;
+use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
 
 /// The events for one profile, in the order of the batch but for those that are done with, which come first.
@@ -126,13 +127,18 @@ impl<'g> WorkEvents<'g> {
             Some(events) => {
                 let within = events.indices().partition_point(|index| *index < bound);
                 let events_max = events_max.min(within.saturating_sub(from));
-                plan_user(journey, profile, events.events().skip(from).take(events_max))
+                plan_user(
+                    journey,
+                    Snapshots::none(),
+                    profile,
+                    events.events().skip(from).take(events_max),
+                )
             }
             None => {
                 let open = self.joined.iter().skip(from).take_while(|event| event.index < bound);
                 let made: Vec<ArrivedEvent<'_>> =
                     open.take(events_max).map(|event| event.made_for(&self.user)).collect();
-                plan_user(journey, profile, &made)
+                plan_user(journey, Snapshots::none(), profile, &made)
             }
         }
     }

@@ -2,6 +2,7 @@ use usher_domain::event::{ArrivedEvent, Event, Shard};
 use usher_domain::guard::ShardKey;
 use usher_domain::plan::plan_user;
 use usher_domain::sequence_number::Position;
+use usher_domain::snapshots::Snapshots;
 
 use super::*;
 
@@ -36,7 +37,7 @@ fn line_of(journey_text: &str, events: &[(&'static str, i64)]) -> String {
         }
     };
     let events: Vec<_> = events.iter().enumerate().map(arrived).collect();
-    let profile = plan_user(&journey, Profile::new(&journey), &events).profile;
+    let profile = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &events).profile;
     to_json("ann", &profile, &journey, profile.now)
 }
 

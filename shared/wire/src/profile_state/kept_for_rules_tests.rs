@@ -121,6 +121,8 @@ fn outbox() -> impl Strategy<Value = Vec<Trigger>> {
             cause,
             journey: "kept".to_owned(),
             journey_version: "1".to_owned(),
+            propensity: 1.0,
+            choice: None,
             reason: Reason {
                 condition: None,
                 saw,

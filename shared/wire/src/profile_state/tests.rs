@@ -5,6 +5,7 @@ use usher_domain::event::{ArrivedEvent, Event, Properties, Shard};
 use usher_domain::hash::hash_bytes;
 use usher_domain::limits::DEDUPE_LAST_MAX;
 use usher_domain::plan::plan_user;
+use usher_domain::snapshots::Snapshots;
 
 use super::*;
 use crate::{profile_json, trigger};
@@ -119,7 +120,7 @@ fn fold(journey: &Journey, drawn: &[Drawn]) -> Profile {
             },
         })
         .collect();
-    plan_user(journey, Profile::new(journey), &events).profile
+    plan_user(journey, Snapshots::none(), Profile::new(journey), &events).profile
 }
 
 fn drawn() -> impl Strategy<Value = Vec<Drawn>> {

@@ -170,6 +170,8 @@ pub(super) fn load_trigger(stored: StoredTrigger, user: &str, times: Times) -> O
         },
         journey: stored.journey,
         journey_version: stored.journey_version,
+        propensity: 1.0,
+        choice: None,
         reason: Reason {
             condition: stored.condition,
             saw: load_seen(stored.saw),

@@ -31,6 +31,8 @@ fn trigger() -> Trigger {
         },
         journey: "trial".to_owned(),
         journey_version: "0123456789abcdef".to_owned(),
+        propensity: 1.0,
+        choice: None,
         reason: Reason::default(),
     }
 }
@@ -66,6 +68,8 @@ fn a_decision_tells_when_it_was_due_who_is_held_out_and_what_else_looked() {
         due_at: Some(Timestamp::from_epoch_ms(1_767_607_204_000)),
         held_out: true,
         arms: vec![("copy".to_owned(), "short".to_owned())],
+        propensity: 1.0,
+        choice: None,
         reason: Reason {
             condition: Some("unless steps.a.done".to_owned()),
             saw: vec![seen("steps.a.done", "false"), seen("broken", "{")],

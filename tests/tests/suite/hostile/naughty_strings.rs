@@ -12,6 +12,7 @@ use usher_domain::condition::{Condition, Names, Scope};
 use usher_domain::journey::Journey;
 use usher_domain::limits::{EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX, IDENTIFIER_BYTES_MAX, STORED_TEXT_BYTES_MAX};
 use usher_domain::profile::Profile;
+use usher_domain::snapshots::Snapshots;
 use usher_domain::value::Value;
 use usher_local::dynamodb::{DynamoDb, DynamoDbOptions};
 use usher_local::kinesis::{Kinesis, KinesisOptions};
@@ -354,6 +355,7 @@ fn p10_each_string_is_a_literal_that_a_condition_compares_with() {
                     journey: &journey,
                     event: &event,
                     profile: &profile,
+                    snapshots: Snapshots::none(),
                     now: arrived_at(),
                 };
                 let expected = expected && (value == naughty || condition.contains("startsWith"));

@@ -1,0 +1,119 @@
+//! Learning: what is counted over all users, how each slot's learner works, and what counts as success.
+
+use super::EventTypes;
+use crate::bandit::context::Layout;
+use crate::bandit::learner::Learner;
+use crate::bandit::snapshot::ModelSnapshot;
+use crate::condition::{Condition, Slot};
+
+/// What a trend's keys are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TrendBy {
+    /// `content_id`.
+    #[default]
+    Content,
+    /// `category`.
+    Category,
+}
+
+/// A count over all users in a sliding window: `trends.NAME[KEY]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trend {
+    /// Its name.
+    pub name: String,
+    /// The types of events that it counts.
+    pub event_types: Vec<String>,
+    /// What it counts them by.
+    pub by: TrendBy,
+    /// The window, in milliseconds.
+    pub within_ms: i64,
+}
+
+/// How the offers of a slot are chosen and learned from.
+#[derive(Debug)]
+pub struct SlotLearner {
+    /// The slot.
+    pub slot: String,
+    /// How it chooses.
+    pub learner: Learner,
+    /// The numbers that it sees.
+    pub layout: Layout,
+    /// Where the values of the context come from, by the layout's names.
+    pub context: Vec<ContextValue>,
+    /// Where the values of a candidate's own features come from, by the layout's names.
+    pub contents: Vec<ContentValue>,
+    /// In which time an outcome comes to count half as much, in milliseconds.
+    pub half_life_ms: Option<i64>,
+    /// The learner with nothing learned, for when there is no model.
+    pub prior: ModelSnapshot,
+}
+
+/// A value of the context.
+#[derive(Debug)]
+pub struct ContextValue {
+    /// Its name in the layout and in logs.
+    pub name: String,
+    /// What it reads, as it was written, such as `features.clicks_10m`.
+    pub source: String,
+    /// The same.
+    pub slot: Slot,
+}
+
+/// A value of a candidate.
+#[derive(Debug)]
+pub struct ContentValue {
+    /// Its name in the layout and in logs.
+    pub name: String,
+    /// What it reads, as it was written.
+    pub source: String,
+    /// The same.
+    pub of: ContentSource,
+}
+
+/// Where a candidate's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContentSource {
+    /// One of its attributes in the journey, by name.
+    Attribute(String),
+    /// A trend of its id, by the index in [`super::Journey::trends`].
+    Trend(usize),
+    /// The imported score of the user and the content.
+    Score,
+}
+
+/// What counts as success of an offer.
+#[derive(Debug)]
+pub struct Outcomes {
+    /// For how long after an offer, in milliseconds.
+    pub within_ms: i64,
+    /// What is rewarded. An offer keeps a bit for each, so there are at most
+    /// [`crate::limits::REWARDS_MAX`].
+    pub rewards: Vec<Reward>,
+}
+
+/// Something that is rewarded, once for each offer.
+#[derive(Debug)]
+pub struct Reward {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub on: RewardOn,
+    /// Only where this holds.
+    pub when: Option<Condition>,
+    /// What it adds to an offer's reward.
+    pub reward: f64,
+}
+
+/// What is rewarded.
+#[derive(Debug)]
+pub enum RewardOn {
+    /// An event of these types.
+    Event {
+        /// The types.
+        on: EventTypes,
+        /// Whether it must be about the content that was offered.
+        same_content: bool,
+    },
+    /// A step that is done for the first time; any where there is no index.
+    Step(Option<usize>),
+}
