@@ -10,9 +10,9 @@ use std::time::Duration;
 use usher_domain::sequence_number::SequenceNumber;
 use usher_domain::time::Timestamp;
 use usher_pipeline::ports::{
-    CallError, DUE_PAGE_USERS_MAX, DecisionItem, DecisionStatus, DecisionTable, DueIndex, DueUser, GET_USERS_MAX,
-    MergeAnswer, MergeSide, MergeWrite, PUT_RECORDS_MAX, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer,
-    PutOutcome, RecordAnswer, RecordStream, StreamRecord, due_shard,
+    CallError, DUE_PAGE_USERS_MAX, DecisionItem, DecisionStatus, DecisionTable, DueIndex, DueUser, FileAnswer,
+    GET_USERS_MAX, MergeAnswer, MergeSide, MergeWrite, OutcomeItem, PUT_RECORDS_MAX, ParkAnswer, ParkTarget,
+    ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream, StreamRecord, due_shard,
 };
 
 /// A state that leaves room for the rest of an item of 400 KB.
@@ -416,7 +416,7 @@ async fn a_merge_whose_answer_was_lost_is_told_by_both_items(table: &impl Profil
     }
 }
 
-/// A `decisions` table: records a decision once, and tells how far its delivery has come.
+/// A `decisions` table: records a decision once, tells how far its delivery has come, and files what came of it.
 pub async fn decision_table(table: &impl DecisionTable, run: &str) {
     use DecisionStatus::{Delivered, Pending, Undeliverable};
     let (user, trigger_id) = (format!("{run}-user"), "00112233445566778899aabbccddeeff");
@@ -481,6 +481,54 @@ pub async fn decision_table(table: &impl DecisionTable, run: &str) {
         Err(CallError::Refused { .. }) => {}
         other => panic!("over 400 KB is refused, not {other:?}"),
     }
+    outcomes_of_decisions(table, run).await;
+}
+
+async fn outcomes_of_decisions(table: &impl DecisionTable, run: &str) {
+    use DecisionStatus::{Delivered, HeldOut};
+    use FileAnswer::{Filed, Known};
+    let user = format!("{run}-outcomes");
+    let file = async |trigger_id: &str, rewards: u32| {
+        let outcome = OutcomeItem {
+            user_id: user.clone(),
+            trigger_id: trigger_id.to_owned(),
+            rewards_so_far: rewards,
+            outcome: format!(r#"{{"reward":{rewards},"of":"Zoë \"\\\n"}}"#),
+            expires_at_epoch_s: 4_102_444_800,
+        };
+        table.file_outcome(&outcome).await.expect("it answers")
+    };
+    // Under a decision: the one with the most rewards stays, whatever the order, and the decision is as it was.
+    let first = decision(&user, "01", "x");
+    assert_eq!(recorded(table, &first, HeldOut).await, RecordAnswer::New);
+    for (rewards, answer) in [
+        (1, Filed),
+        (1, Known),
+        (0, Known),
+        (3, Filed),
+        (2, Known),
+        (10, Filed),
+        (9, Known),
+    ] {
+        assert_eq!(file("01", rewards).await, answer, "{rewards}");
+        assert_eq!(recorded(table, &first, Delivered).await, RecordAnswer::Known(HeldOut));
+    }
+    // Nothing came of it, which is told too.
+    for answer in [Filed, Known] {
+        assert_eq!(file("02", 0).await, answer);
+    }
+    // An outcome without its decision does not stand in for it, and stays when the decision comes.
+    assert_eq!(
+        recorded(table, &decision(&user, "02", "x"), Delivered).await,
+        RecordAnswer::New
+    );
+    for status in [HeldOut, Delivered] {
+        assert_eq!(
+            recorded(table, &decision(&user, "02", "y"), status).await,
+            RecordAnswer::Known(Delivered)
+        );
+    }
+    assert_eq!((file("02", 0).await, file("02", 1).await), (Known, Filed));
 }
 
 /// A stream: gives an outcome for each record, in order; records of one shard keep their order.

@@ -32,9 +32,10 @@ use usher_domain::hash::hash_bytes;
 use usher_domain::time::Timestamp;
 
 use crate::ports::{
-    CallError, DecisionItem, DecisionStatus, DecisionTable, Delivery, DeliveryAnswer, GET_USERS_MAX, GetAnswer,
-    MergeAnswer, MergeSide, MergeWrite, PUT_BYTES_MAX, PUT_RECORDS_MAX, ParkAnswer, ParkTarget, ProfileItem,
-    ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream, StreamRecord, TelemetrySink, WallClock,
+    CallError, DecisionItem, DecisionStatus, DecisionTable, Delivery, DeliveryAnswer, FileAnswer, GET_USERS_MAX,
+    GetAnswer, MergeAnswer, MergeSide, MergeWrite, OutcomeItem, PUT_BYTES_MAX, PUT_RECORDS_MAX, ParkAnswer, ParkTarget,
+    ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream, StreamRecord, TelemetrySink,
+    WallClock,
 };
 
 pub use due::MemoryDueIndex;
@@ -434,6 +435,7 @@ pub struct MemoryDecisionTable {
 struct DecisionTableInner {
     faults: Faults,
     decisions: Mutex<BTreeMap<(String, String), (DecisionItem, DecisionStatus)>>,
+    outcomes: Mutex<BTreeMap<(String, String), OutcomeItem>>,
 }
 
 impl MemoryDecisionTable {
@@ -447,9 +449,16 @@ impl MemoryDecisionTable {
         locked(&self.inner.decisions).values().cloned().collect()
     }
 
-    /// Takes a decision away, as its TTL does.
+    /// The outcomes that are filed, by user and trigger id.
+    pub fn outcomes(&self) -> Vec<OutcomeItem> {
+        locked(&self.inner.outcomes).values().cloned().collect()
+    }
+
+    /// Takes a decision and its outcome away, as its TTL does.
     pub fn remove(&self, user_id: &str, trigger_id: &str) {
-        locked(&self.inner.decisions).remove(&(user_id.to_owned(), trigger_id.to_owned()));
+        let key = (user_id.to_owned(), trigger_id.to_owned());
+        locked(&self.inner.decisions).remove(&key);
+        locked(&self.inner.outcomes).remove(&key);
     }
 }
 
@@ -489,6 +498,33 @@ impl DecisionTable for MemoryDecisionTable {
             }
         }
         effect.answer(operation, ()).await
+    }
+
+    async fn file_outcome(&self, outcome: &OutcomeItem) -> Result<FileAnswer, CallError> {
+        let operation = Operation::FileOutcome;
+        let effect = self
+            .inner
+            .faults
+            .meet(operation, vec![outcome.trigger_id.clone()])
+            .await?;
+        let key = (outcome.user_id.clone(), outcome.trigger_id.clone());
+        let beside = locked(&self.inner.decisions)
+            .get(&key)
+            .map_or(0, |(decision, _)| decision.trigger.len());
+        if key.0.is_empty() || key.1.is_empty() || beside + outcome.outcome.len() > ITEM_BYTES_MAX {
+            return Err(refused(operation, "an item has keys, and at most 400 KB"));
+        }
+        let answer = {
+            let mut outcomes = locked(&self.inner.outcomes);
+            match outcomes.get(&key) {
+                Some(known) if known.rewards_so_far >= outcome.rewards_so_far => FileAnswer::Known,
+                _ => {
+                    outcomes.insert(key, outcome.clone());
+                    FileAnswer::Filed
+                }
+            }
+        };
+        effect.answer(operation, answer).await
     }
 }
 

@@ -361,6 +361,30 @@ pub enum RecordAnswer {
     Known(DecisionStatus),
 }
 
+/// What came of a decision, as it is filed under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutcomeItem {
+    /// The table's partition key. After a merge it is another user than the decision was about.
+    pub user_id: String,
+    /// The table's sort key: the decision's id.
+    pub trigger_id: String,
+    /// How many rewards the decision has had so far, this record's included.
+    pub rewards_so_far: u32,
+    /// The whole outcome, as it came on the stream (JSON).
+    pub outcome: String,
+    /// When the table may forget it, in seconds since 1970 (TTL), where no decision says when.
+    pub expires_at_epoch_s: i64,
+}
+
+/// What filing an outcome gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileAnswer {
+    /// It is filed, in place of one with fewer rewards if there was any.
+    Filed,
+    /// One with as many rewards or more was there: this one came again, or late.
+    Known,
+}
+
 /// The `decisions` table.
 pub trait DecisionTable: Send + Sync {
     /// Records a decision with a status, unless one with its keys is there.
@@ -377,6 +401,11 @@ pub trait DecisionTable: Send + Sync {
         trigger_id: &str,
         status: DecisionStatus,
     ) -> impl Future<Output = Result<(), CallError>> + Send;
+
+    /// Files an outcome under its decision, unless one with as many rewards is there. Where the decision is not (it was
+    /// about an id that was merged into the user since, or is still to come), the outcome is kept alone; recording the
+    /// decision later keeps it.
+    fn file_outcome(&self, outcome: &OutcomeItem) -> impl Future<Output = Result<FileAnswer, CallError>> + Send;
 }
 
 /// What became of a delivery.

@@ -120,6 +120,10 @@ pub struct TriggerDeliveryBatch {
     pub undeliverable: u64,
     /// Decisions recorded that nobody is shown, because their user is held out.
     pub held_out: u64,
+    /// Outcomes that were filed under their decisions.
+    pub outcomes_filed: u64,
+    /// Outcomes that were filed before, or that one with more rewards had come before.
+    pub outcomes_known: u64,
     /// Records of a kind that this function leaves alone.
     pub other_kind: u64,
     /// Records that are no trigger.

@@ -4,8 +4,14 @@
 //! once (P5). Where delivering is a step of its own, the record says `pending` until it succeeded: a crash in between
 //! delivers again, under the same id, and the receiver acts once. A decision for a user who is held out is recorded as
 //! such and goes nowhere.
+//!
+//! What came of a decision is filed under it. Outcomes are cumulative, and one with more rewards takes the place of one with
+//! fewer, so neither redelivery nor disorder loses or repeats any.
+
+use std::borrow::Cow;
 
 use futures::StreamExt;
+use serde::Deserialize;
 use tokio::time::Instant;
 use usher_domain::limits::IDENTIFIER_BYTES_MAX;
 use usher_domain::time::Timestamp;
@@ -15,7 +21,8 @@ use usher_wire::trigger::{DECISION_KIND, TriggerRecord};
 
 use crate::invocation::{BatchError, Invocation};
 use crate::ports::{
-    DecisionItem, DecisionStatus, DecisionTable, Delivery, DeliveryAnswer, RecordAnswer, TelemetrySink, WallClock,
+    DecisionItem, DecisionStatus, DecisionTable, Delivery, DeliveryAnswer, FileAnswer, OutcomeItem, RecordAnswer,
+    TelemetrySink, WallClock,
 };
 use crate::response::{BatchResponse, RetryPoint};
 use crate::retry::{Failure, chain, until_answered};
@@ -25,11 +32,15 @@ use crate::telemetry::{TelemetryEvent, TriggerDeliveryBatch, spread};
 const TABLE_ATTEMPTS_MAX: u32 = 8;
 /// How often a receiver is called before the same; a receiver that is down is better left alone for a while.
 const DELIVERY_ATTEMPTS_MAX: u32 = 3;
-/// The largest decision that is recorded, in bytes: an item holds 400 KB, its other attributes and names included.
+/// The largest decision that is recorded, in bytes: an item holds 400 KB, its outcome, other attributes and names included.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html>
-const DECISION_BYTES_MAX: usize = 390 * 1024;
+const DECISION_BYTES_MAX: usize = 376 * 1024;
+/// The largest outcome that is filed under it, in bytes. They have some 600, and 2,000 with a context of 32 numbers.
+const OUTCOME_BYTES_MAX: usize = 16 * 1024;
 /// Longest trigger id, in bytes: what a sort key holds. Usher's own have 32.
 const TRIGGER_ID_BYTES_MAX: usize = 1024;
+/// The `kind` of a record that holds an outcome.
+const OUTCOME_KIND: &str = "outcome";
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 const MS_PER_SECOND: i64 = 1000;
 
@@ -71,14 +82,32 @@ enum Outcome {
     Duplicate,
     Undeliverable,
     HeldOut,
+    Filed,
+    KnownAlready,
     OtherKind,
     Malformed,
 }
 
-/// A decision that came.
-struct Incoming {
-    decision: DecisionItem,
-    is_held_out: bool,
+/// How far an outcome is ahead of others of its decision.
+#[derive(Deserialize)]
+struct RewardsSoFar<'a> {
+    #[serde(borrow)]
+    rewards_so_far: Vec<Cow<'a, str>>,
+}
+
+/// Something about a user that came.
+enum Incoming {
+    Decision { decision: DecisionItem, is_held_out: bool },
+    Outcome(OutcomeItem),
+}
+
+impl Incoming {
+    fn user_id(&self) -> &str {
+        match self {
+            Incoming::Decision { decision, .. } => &decision.user_id,
+            Incoming::Outcome(outcome) => &outcome.user_id,
+        }
+    }
 }
 
 impl<D, V, C, T> TriggerDelivery<D, V, C, T>
@@ -111,10 +140,10 @@ where
         retry_point.lower_to(bytes.len());
 
         let mut outcomes: Vec<Option<Outcome>> = vec![None; records];
-        let mut decisions = Vec::new();
+        let mut incoming = Vec::new();
         for (index, bytes) in bytes.records().enumerate() {
             match bytes.ok().map_or(Err(Outcome::Malformed), |bytes| self.read(bytes)) {
-                Ok(decision) => decisions.push((index, decision)),
+                Ok(read) => incoming.push((index, read)),
                 Err(outcome) => outcomes[index] = Some(outcome),
             }
         }
@@ -127,9 +156,9 @@ where
             );
         }
         // A user's decisions go out in order; a stable sort keeps each user's together and in place.
-        decisions.sort_by(|(_, left), (_, right)| left.decision.user_id.cmp(&right.decision.user_id));
-        let users = decisions.chunk_by(|(_, left), (_, right)| left.decision.user_id == right.decision.user_id);
-        let deliveries = users.map(|decisions| self.deliver_user(decisions, deadline));
+        incoming.sort_by(|(_, left), (_, right)| left.user_id().cmp(right.user_id()));
+        let users = incoming.chunk_by(|(_, left), (_, right)| left.user_id() == right.user_id());
+        let deliveries = users.map(|incoming| self.deliver_user(incoming, deadline));
         let delivered: Vec<_> = futures::stream::iter(deliveries)
             .buffer_unordered(self.config.delivery_concurrency.max(1))
             .collect()
@@ -162,16 +191,22 @@ where
         })
     }
 
-    /// The decision in a record; otherwise what becomes of the record.
+    /// The decision or the outcome in a record; otherwise what becomes of the record.
     fn read(&self, bytes: &[u8]) -> Result<Incoming, Outcome> {
         let text = std::str::from_utf8(bytes).map_err(|_| Outcome::Malformed)?;
         let record = TriggerRecord::parse(bytes).map_err(|_| Outcome::Malformed)?;
-        if record.kind != DECISION_KIND {
-            return Err(Outcome::OtherKind);
-        }
-        let decided_at: Timestamp = record.decided_at.parse().map_err(|_| Outcome::Malformed)?;
         // The table would refuse these for good, and a record that can't be recorded must not stop its shard (P6).
-        let fits = |text: &str, bytes_max: usize| !text.is_empty() && text.len() <= bytes_max;
+        let has_keys = fits(&record.user_id, IDENTIFIER_BYTES_MAX) && fits(&record.trigger_id, TRIGGER_ID_BYTES_MAX);
+        match &*record.kind {
+            DECISION_KIND | OUTCOME_KIND if !has_keys => Err(Outcome::Malformed),
+            DECISION_KIND => self.read_decision(record, text),
+            OUTCOME_KIND => self.read_outcome(record, text),
+            _ => Err(Outcome::OtherKind),
+        }
+    }
+
+    fn read_decision(&self, record: TriggerRecord<'_>, text: &str) -> Result<Incoming, Outcome> {
+        let decided_at: Timestamp = record.decided_at.parse().map_err(|_| Outcome::Malformed)?;
         let copied = [
             &record.user_id,
             &record.trigger_id,
@@ -182,14 +217,9 @@ where
         let item_bytes = text.len() + copied.into_iter().map(|text| text.len()).sum::<usize>();
         // A receiver gets the id as an HTTP header.
         let is_header_value = record.trigger_id.bytes().all(|byte| byte.is_ascii_graphic());
-        if !fits(&record.user_id, IDENTIFIER_BYTES_MAX)
-            || !fits(&record.trigger_id, TRIGGER_ID_BYTES_MAX)
-            || !is_header_value
-            || item_bytes > DECISION_BYTES_MAX
-        {
+        if !is_header_value || item_bytes > DECISION_BYTES_MAX {
             return Err(Outcome::Malformed);
         }
-        let kept_s = i64::from(self.config.decision_ttl_days) * SECONDS_PER_DAY;
         let decision = DecisionItem {
             user_id: record.user_id.into_owned(),
             trigger_id: record.trigger_id.into_owned(),
@@ -198,24 +228,48 @@ where
             offer: record.offer.into_owned(),
             decided_at,
             trigger: text.to_owned(),
-            // From the wall clock, not from when it was decided: TTL is about storage, and a replayed year must not vanish.
-            expires_at_epoch_s: self.ports.clock.now().epoch_ms() / MS_PER_SECOND + kept_s,
+            expires_at_epoch_s: self.expires_at_epoch_s(),
         };
-        Ok(Incoming {
+        Ok(Incoming::Decision {
             decision,
             is_held_out: record.held_out,
         })
     }
 
-    /// Delivers one user's decisions in order, up to the first that fails.
+    fn read_outcome(&self, record: TriggerRecord<'_>, text: &str) -> Result<Incoming, Outcome> {
+        let RewardsSoFar { rewards_so_far } = serde_json::from_str(text).map_err(|_| Outcome::Malformed)?;
+        let rewards_so_far = u32::try_from(rewards_so_far.len()).map_err(|_| Outcome::Malformed)?;
+        if text.len() > OUTCOME_BYTES_MAX {
+            return Err(Outcome::Malformed);
+        }
+        Ok(Incoming::Outcome(OutcomeItem {
+            user_id: record.user_id.into_owned(),
+            trigger_id: record.trigger_id.into_owned(),
+            rewards_so_far,
+            outcome: text.to_owned(),
+            expires_at_epoch_s: self.expires_at_epoch_s(),
+        }))
+    }
+
+    /// From the wall clock, not from when it was decided: TTL is about storage, and a replayed year must not vanish.
+    fn expires_at_epoch_s(&self) -> i64 {
+        let kept_s = i64::from(self.config.decision_ttl_days) * SECONDS_PER_DAY;
+        self.ports.clock.now().epoch_ms() / MS_PER_SECOND + kept_s
+    }
+
+    /// Delivers one user's decisions and files what came of them, in order, up to the first that fails.
     async fn deliver_user(
         &self,
-        decisions: &[(usize, Incoming)],
+        incoming: &[(usize, Incoming)],
         deadline: Instant,
     ) -> (Vec<(usize, Outcome)>, Option<(usize, String)>) {
-        let mut settled = Vec::with_capacity(decisions.len());
-        for (index, incoming) in decisions {
-            match self.deliver(incoming, deadline).await {
+        let mut settled = Vec::with_capacity(incoming.len());
+        for (index, incoming) in incoming {
+            let done = match incoming {
+                Incoming::Decision { decision, is_held_out } => self.deliver(decision, *is_held_out, deadline).await,
+                Incoming::Outcome(outcome) => self.file(outcome, deadline).await,
+            };
+            match done {
                 Ok(outcome) => settled.push((*index, outcome)),
                 Err(failure) => return (settled, Some((*index, chain(&failure)))),
             }
@@ -223,12 +277,20 @@ where
         (settled, None)
     }
 
-    async fn deliver(&self, incoming: &Incoming, deadline: Instant) -> Result<Outcome, Failure> {
-        let Incoming { decision, is_held_out } = incoming;
+    async fn file(&self, outcome: &OutcomeItem, deadline: Instant) -> Result<Outcome, Failure> {
+        let decisions = &self.ports.decisions;
+        let filed = until_answered(deadline, TABLE_ATTEMPTS_MAX, || decisions.file_outcome(outcome)).await?;
+        Ok(match filed {
+            FileAnswer::Filed => Outcome::Filed,
+            FileAnswer::Known => Outcome::KnownAlready,
+        })
+    }
+
+    async fn deliver(&self, decision: &DecisionItem, is_held_out: bool, deadline: Instant) -> Result<Outcome, Failure> {
         let TriggerDeliveryPorts {
             decisions, delivery, ..
         } = &self.ports;
-        let first = if *is_held_out {
+        let first = if is_held_out {
             DecisionStatus::HeldOut
         } else if delivery.needs_receipt() {
             DecisionStatus::Pending
@@ -244,7 +306,7 @@ where
                 return Ok(Outcome::Duplicate);
             }
         }
-        let (status, outcome) = if *is_held_out {
+        let (status, outcome) = if is_held_out {
             (DecisionStatus::HeldOut, Outcome::HeldOut)
         } else {
             match until_answered(deadline, DELIVERY_ATTEMPTS_MAX, || delivery.deliver(decision)).await? {
@@ -270,6 +332,10 @@ where
     }
 }
 
+fn fits(text: &str, bytes_max: usize) -> bool {
+    !text.is_empty() && text.len() <= bytes_max
+}
+
 fn tally(
     outcomes: &[Option<Outcome>],
     retry_point: RetryPoint,
@@ -290,6 +356,8 @@ fn tally(
             Some(Outcome::Duplicate) => &mut telemetry.duplicate,
             Some(Outcome::Undeliverable) => &mut telemetry.undeliverable,
             Some(Outcome::HeldOut) => &mut telemetry.held_out,
+            Some(Outcome::Filed) => &mut telemetry.outcomes_filed,
+            Some(Outcome::KnownAlready) => &mut telemetry.outcomes_known,
             Some(Outcome::OtherKind) => &mut telemetry.other_kind,
             Some(Outcome::Malformed) => &mut telemetry.malformed,
             None => &mut telemetry.retried,

@@ -55,6 +55,8 @@ pub enum Operation {
     RecordDecision,
     /// [`DecisionTable::set_status`](crate::ports::DecisionTable::set_status)
     SetDecisionStatus,
+    /// [`DecisionTable::file_outcome`](crate::ports::DecisionTable::file_outcome)
+    FileOutcome,
     /// [`Delivery::deliver`](crate::ports::Delivery::deliver)
     Deliver,
 }

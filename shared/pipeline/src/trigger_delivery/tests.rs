@@ -67,6 +67,8 @@ impl World {
             + counted.duplicate
             + counted.undeliverable
             + counted.held_out
+            + counted.outcomes_filed
+            + counted.outcomes_known
             + counted.other_kind
             + counted.malformed;
         assert_eq!(counted.received, records.len() as u64, "{counted:?}");
@@ -80,6 +82,13 @@ impl World {
     fn delivered(&self) -> Vec<String> {
         let delivered = self.delivery.delivered();
         delivered.into_iter().map(|decision| decision.trigger_id).collect()
+    }
+
+    /// What is filed under a decision.
+    fn outcomes_of(&self, id: &str) -> OutcomeItem {
+        let outcomes = self.decisions.outcomes();
+        let found = outcomes.into_iter().find(|outcome| outcome.trigger_id == id);
+        found.expect("it is filed")
     }
 
     /// The statuses, by trigger id.
@@ -105,6 +114,15 @@ fn trigger(number: u64, user: &str, id: &str) -> TestRecord {
         format!(
             r#"{{"kind":"decision","trigger_id":"{id}","user_id":"{user}","rule":"welcome","slot":"top","offer":"tour","decided_at":"2026-01-05T10:00:00Z"}}"#
         ),
+    )
+}
+
+/// What came of a decision so far.
+fn outcome(number: u64, user: &str, id: &str, rewards_so_far: &[&str]) -> TestRecord {
+    let rewards = serde_json::to_string(rewards_so_far).expect("text");
+    TestRecord::new(
+        number,
+        format!(r#"{{"kind":"outcome","trigger_id":"{id}","user_id":"{user}","rewards_so_far":{rewards}}}"#),
     )
 }
 
@@ -386,8 +404,26 @@ async fn p6_what_is_no_decision_is_counted_and_stops_nothing() {
     };
     for (data, outcome) in [
         (of("decision", "1", "a", at), Outcome::Delivered),
-        (of("outcome", "1", "a", at), Outcome::OtherKind),
-        (of("outcome", "", "", ""), Outcome::OtherKind),
+        (of("of the future", "1", "a", at), Outcome::OtherKind),
+        (of("of the future", "", "", ""), Outcome::OtherKind),
+        (of("outcome", "1", "a", at), Outcome::Malformed),
+        (
+            of("outcome", "1", "a", at).replace('}', r#","rewards_so_far":["x"]}"#),
+            Outcome::Filed,
+        ),
+        (
+            of("outcome", "", "a", at).replace('}', r#","rewards_so_far":["x"]}"#),
+            Outcome::Malformed,
+        ),
+        (
+            of("outcome", "1", "", at).replace('}', r#","rewards_so_far":["x"]}"#),
+            Outcome::Malformed,
+        ),
+        (
+            of("outcome", "1", "a", at)
+                .replace('}', &format!(r#","rewards_so_far":["{}"]}}"#, long(OUTCOME_BYTES_MAX))),
+            Outcome::Malformed,
+        ),
         (of("", "1", "a", at), Outcome::OtherKind),
         (of("decision", "", "a", at), Outcome::Malformed),
         (of("decision", "1", "", at), Outcome::Malformed),
@@ -423,6 +459,7 @@ async fn p6_what_is_no_decision_is_counted_and_stops_nothing() {
         let expected = match outcome {
             Outcome::OtherKind => [2, 1, 0],
             Outcome::Malformed => [2, 0, 1],
+            Outcome::Filed => [2, 0, 0],
             _ => [3, 0, 0],
         };
         assert_eq!(counted, expected, "{shown}");
@@ -465,5 +502,93 @@ async fn p3_many_users_decisions_go_out_in_order() {
             .filter(|id| id.starts_with(&format!("{user}-")))
             .collect();
         assert!(theirs.is_sorted(), "{theirs:?}");
+    }
+}
+
+#[tokio::test]
+async fn p5_outcomes_are_filed_once_and_in_any_order_the_one_with_the_most_rewards_stays() {
+    let [none, click, both] = [&[][..], &["click"], &["click", "like"]].map(|rewards| (rewards.len() as u32, rewards));
+    for (order, filed) in [
+        ([none, click, both], 3),
+        ([both, click, none], 1),
+        ([click, both, click], 2),
+        ([click, click, both], 2),
+        ([none, both, both], 2),
+    ] {
+        let world = World::new();
+        let mut batch = vec![trigger(0, "a", "1")];
+        batch.extend(
+            (1..)
+                .zip(order)
+                .map(|(number, (_, rewards))| outcome(number, "a", "1", rewards)),
+        );
+        let ran = world.run(&batch).await;
+        let counted = [
+            ran.counted.delivered,
+            ran.counted.outcomes_filed,
+            ran.counted.outcomes_known,
+        ];
+        assert_eq!((ran.retried_from, counted), (None, [1, filed, 3 - filed]), "{order:?}");
+        let again = world.run(&batch).await.counted;
+        assert_eq!(
+            [again.outcomes_filed, again.outcomes_known, again.duplicate],
+            [0, 3, 1],
+            "{order:?}"
+        );
+        let kept = world.outcomes_of("1");
+        assert_eq!(kept.rewards_so_far, 2, "{order:?}");
+        assert!(
+            batch.iter().any(|record| record.data == kept.outcome.as_bytes()),
+            "it is kept whole"
+        );
+        assert_eq!(
+            world.statuses(),
+            [("1".to_owned(), "delivered")],
+            "the decision is as it was"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_whose_decision_is_elsewhere_is_kept_and_does_not_stand_in_for_it() {
+    let world = World::new();
+    let ran = world.run(&[outcome(0, "a", "1", &["click"])]).await;
+    assert_eq!((ran.retried_from, ran.counted.outcomes_filed), (None, 1));
+    assert_eq!(world.run(&triggers(&["a 1"])).await.counted.delivered, 1);
+    assert_eq!(world.outcomes_of("1").rewards_so_far, 1);
+}
+
+#[tokio::test]
+async fn p3_p6_an_outcome_that_fails_comes_again_with_what_follows_of_its_user_only() {
+    for (fault, filed_already) in [
+        (Fault::Throttle, 0),
+        (Fault::Refuse, 0),
+        (Fault::Hang, 0),
+        (Fault::LostAnswer, 1),
+    ] {
+        let world = World::new();
+        let faults = world.decisions.faults();
+        faults.on_call(failing(Operation::FileOutcome, "a1", fault.clone()));
+        let batch = [
+            trigger(0, "a", "a1"),
+            outcome(1, "a", "a1", &["click"]),
+            trigger(2, "b", "b1"),
+            trigger(3, "a", "a2"),
+            outcome(4, "b", "b1", &[]),
+        ];
+        let ran = world.run_within(&batch, SHORT * 2).await;
+        assert_eq!((ran.retried_from, ran.counted.delivered), (Some(1), 1), "{fault:?}");
+        assert_eq!(world.outcomes_of("b1").rewards_so_far, 0, "P6: {fault:?}");
+        assert!(!world.delivered().contains(&"a2".to_owned()), "P3: {fault:?}");
+        world.decisions.faults().on_call(|_| None);
+        let ran = world.run(&batch[1..]).await;
+        let counted = [ran.counted.outcomes_filed, ran.counted.outcomes_known];
+        assert_eq!(
+            (ran.retried_from, counted),
+            (None, [1 - filed_already, 1 + filed_already]),
+            "{fault:?}"
+        );
+        assert_eq!(world.outcomes_of("a1").rewards_so_far, 1, "{fault:?}");
+        assert!(world.delivered().contains(&"a2".to_owned()), "{fault:?}");
     }
 }
