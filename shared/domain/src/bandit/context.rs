@@ -129,6 +129,18 @@ impl Context {
     }
 }
 
+impl Content {
+    /// A content's features as they were stored.
+    pub fn from_units(units: Vec<i64>) -> Content {
+        Content(units.into_iter().map(clamped).collect())
+    }
+
+    /// What to store, in units of 2⁻¹⁶.
+    pub fn units(&self) -> &[i64] {
+        &self.0
+    }
+}
+
 impl Standards {
     /// Those of some outcomes.
     pub(super) fn of(statistics: &Statistics) -> Standards {
