@@ -96,6 +96,7 @@ fn world() -> World {
                 context: &context,
                 content: &contents[arm],
                 reward: f64::from(u8::from(chance(&[outcome, 2]) < rate)),
+                previous: None,
                 at: Timestamp::from_epoch_ms(0),
             },
         );
@@ -129,7 +130,13 @@ fn choose(bencher: Bencher<'_, '_>, name: &str) {
     let snapshot = ModelSnapshot::new(&world.state, &world.layout, &learner(name));
     let contexts = contexts(world, &snapshot);
     let with_content = world.arms.iter().zip(&world.contents);
-    let candidates: Vec<Candidate<'_>> = with_content.map(|(arm, content)| Candidate { arm, content }).collect();
+    let candidates: Vec<Candidate<'_>> = with_content
+        .map(|(arm, content)| Candidate {
+            arm,
+            content,
+            score: None,
+        })
+        .collect();
     let mut seed = 0u128;
     bencher.bench_local(|| {
         seed += 1;
@@ -175,6 +182,7 @@ fn learn(bencher: Bencher<'_, '_>) {
                 context: &contexts[row % contexts.len()],
                 content: &world.contents[arm],
                 reward: 1.0,
+                previous: None,
                 at: Timestamp::from_epoch_ms(0),
             },
         )

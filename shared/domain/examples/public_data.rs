@@ -189,7 +189,11 @@ fn run(data: &DataSet, layout: &Layout, learner: &Learner, seed: u64) -> Run {
     let candidates: Vec<Candidate<'_>> = data
         .arms
         .iter()
-        .map(|arm| Candidate { arm, content: &content })
+        .map(|arm| Candidate {
+            arm,
+            content: &content,
+            score: None,
+        })
         .collect();
     let mut state = SlotState::new(layout, None);
     let mut snapshot = ModelSnapshot::new(&state, layout, learner);
@@ -223,6 +227,7 @@ fn run(data: &DataSet, layout: &Layout, learner: &Learner, seed: u64) -> Run {
             context: &context,
             content: &content,
             reward,
+            previous: None,
             at: Timestamp::from_epoch_ms(0),
         };
         state.learn(layout, &outcome);

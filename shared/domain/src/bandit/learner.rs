@@ -29,6 +29,22 @@ pub enum Algorithm {
     },
     /// Each arm in proportion to its weight, whatever came of it. An arm without one has weight 1.
     FixedSplit(BTreeMap<String, f64>),
+    /// The arm of the highest score that was imported for this user, whatever came of it. One without a score comes last.
+    Scores,
+}
+
+impl Algorithm {
+    /// What it is called in journeys and decisions.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Algorithm::LinUcb(_) => "linucb",
+            Algorithm::LinearThompson(_) => "linear_thompson",
+            Algorithm::Thompson => "thompson",
+            Algorithm::EpsilonGreedy { .. } => "epsilon_greedy",
+            Algorithm::FixedSplit(_) => "fixed_split",
+            Algorithm::Scores => "scores",
+        }
+    }
 }
 
 /// A learner and its settings.
@@ -67,7 +83,10 @@ impl Learner {
 
     /// Whether the models are to look at the context.
     pub(super) fn uses_context(&self) -> bool {
-        !matches!(self.algorithm, Algorithm::Thompson | Algorithm::FixedSplit(_))
+        !matches!(
+            self.algorithm,
+            Algorithm::Thompson | Algorithm::FixedSplit(_) | Algorithm::Scores
+        )
     }
 
     /// What the models are to be made of.
@@ -75,7 +94,7 @@ impl Learner {
         match &self.algorithm {
             Algorithm::LinUcb(scope) | Algorithm::LinearThompson(scope) => *scope,
             Algorithm::EpsilonGreedy { scope, .. } => *scope,
-            Algorithm::Thompson | Algorithm::FixedSplit(_) => Scope::PerArm,
+            Algorithm::Thompson | Algorithm::FixedSplit(_) | Algorithm::Scores => Scope::PerArm,
         }
     }
 }

@@ -22,12 +22,14 @@ pub struct Candidate<'c> {
     pub arm: &'c str,
     /// Its own features, for the shared model.
     pub content: &'c Content,
+    /// The user's imported score of it, for [`Algorithm::Scores`].
+    pub score: Option<f64>,
 }
 
 /// What a candidate came to in a decision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
-    /// The reward that is expected of it here.
+    /// The reward that is expected of it here; with [`Algorithm::Scores`] its score, and 0 without one.
     pub mean: f64,
     /// The standard deviation of that, which is doubt and not noise.
     pub spread: f64,
@@ -163,6 +165,10 @@ impl ModelSnapshot {
     }
 
     fn means_and_spreads(&self, context: &Context, candidates: &[Candidate<'_>]) -> Vec<(f64, f64)> {
+        if self.learner.algorithm == Algorithm::Scores {
+            let scores = candidates.iter().map(score_of);
+            return scores.map(|score| (score.unwrap_or(0.0), 0.0)).collect();
+        }
         let mut scratch = Vec::new();
         let contrast = self.learner.scope() == Scope::Shared && self.layout.shared_dimension().is_some();
         if contrast {
@@ -223,6 +229,13 @@ impl ModelSnapshot {
                     .collect();
                 best_arm::probabilities(&cooled)
             }
+            Algorithm::Scores => {
+                let scores: Vec<f64> = candidates
+                    .iter()
+                    .map(|candidate| score_of(candidate).unwrap_or(f64::NEG_INFINITY))
+                    .collect();
+                best_only(&scores, |score| *score)
+            }
             Algorithm::FixedSplit(weights) => {
                 let weight = |candidate: &Candidate<'_>| {
                     let weight = weights.get(candidate.arm).copied().unwrap_or(1.0);
@@ -242,8 +255,14 @@ impl ModelSnapshot {
     }
 }
 
+/// A candidate's imported score, where it is one.
+fn score_of(candidate: &Candidate<'_>) -> Option<f64> {
+    let score = candidate.score.filter(|score| !score.is_nan())?;
+    Some(score.clamp(-SCORE_MAX, SCORE_MAX))
+}
+
 /// The arms of the highest score, evenly.
-fn best_only(arms: &[(f64, f64)], score: impl Fn(&(f64, f64)) -> f64) -> Vec<f64> {
+fn best_only<T>(arms: &[T], score: impl Fn(&T) -> f64) -> Vec<f64> {
     let best = arms.iter().map(&score).fold(f64::NEG_INFINITY, f64::max);
     best_arm::even_over(arms, |arm| score(arm) >= best)
 }

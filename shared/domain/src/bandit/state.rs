@@ -22,9 +22,13 @@ pub struct Outcome<'o> {
     pub context: &'o Context,
     /// The content's own features, for the shared model.
     pub content: &'o Content,
-    /// What it was worth.
+    /// What it was worth, all together.
     pub reward: f64,
-    /// When it came, by its own time: only that counts in forgetting.
+    /// What it was worth as it was learned before, where more came of an offer later: that is taken away again. Whoever
+    /// learns must have learned that, or counts an offer's rewards without the offer.
+    pub previous: Option<f64>,
+    /// When the offer was made: only that counts in forgetting. It is the same for everything that came of one offer, so that
+    /// what is taken away weighs what it did.
     pub at: Timestamp,
 }
 
@@ -37,7 +41,7 @@ pub enum Learned {
     AnotherLayout,
     /// It is the first of its arm, and there are [`LEARNED_ARMS_MAX`] arms.
     TooManyArms,
-    /// Its reward is no number.
+    /// Its reward, or the one before, is no number.
     NoNumber,
 }
 
@@ -157,12 +161,13 @@ impl SlotState {
         hash_bytes(&bytes)
     }
 
-    /// Learns from an outcome. In which order outcomes come makes no difference.
+    /// Learns from an outcome. In which order outcomes come makes no difference, nor into how many an offer's last total was
+    /// split: each next one says what the one before came to.
     pub fn learn(&mut self, layout: &Layout, outcome: &Outcome<'_>) -> Learned {
         if layout.fingerprint() != self.layout || outcome.context.dimension() != self.dimension {
             return Learned::AnotherLayout;
         }
-        if outcome.reward.is_nan() {
+        if outcome.reward.is_nan() || outcome.previous.is_some_and(f64::is_nan) {
             return Learned::NoNumber;
         }
         if !self.arms.contains_key(outcome.arm) && self.arms.len() >= LEARNED_ARMS_MAX {
@@ -181,14 +186,19 @@ impl SlotState {
             }
         };
         let reward = fixed_point::units(outcome.reward);
+        let previous = outcome.previous.map(fixed_point::units);
+        let add = |statistics: &mut Statistics, numbers: &[i64]| match previous {
+            None => statistics.add(numbers, reward, weight, halvings),
+            Some(previous) => statistics.revise(numbers, previous, reward, weight, halvings),
+        };
         let arm = self.arms.entry(outcome.arm.to_owned());
         let arm = arm.or_insert_with(|| Statistics::new(self.dimension));
-        arm.add(outcome.context.units(), reward, weight, halvings);
+        add(arm, outcome.context.units());
         if let Some(shared) = &mut self.shared {
             let mut joint = Vec::new();
             layout.joint(&layout.factors(outcome.context), outcome.content, &mut joint);
             let joint: Vec<i64> = joint.iter().skip(1).map(|number| fixed_point::units(*number)).collect();
-            shared.add(&joint, reward, weight, halvings);
+            add(shared, &joint);
         }
         Learned::Yes
     }

@@ -76,6 +76,26 @@ impl Statistics {
         }
     }
 
+    /// Makes an outcome that was added with another reward one of this reward: what that added is taken away, and what
+    /// this one comes to is added. Nothing but the sums of the rewards changes.
+    pub(super) fn revise(&mut self, context: &[i64], previous: i64, reward: i64, weight: i64, halvings: u32) {
+        let last = self.dimension + 1;
+        let (previous, reward) = (clamped(previous), clamped(reward));
+        let x = |index: usize| match index {
+            0 => ONE,
+            _ => clamped(context.get(index - 1).copied().unwrap_or(0)),
+        };
+        let part = |reward: i64, column: usize| {
+            let other = if column == last { reward } else { x(column) };
+            let product = i128::from(reward) * i128::from(weight) * i128::from(other);
+            halved(product, WEIGHT_ONE_BITS + halvings)
+        };
+        for column in 0..=last {
+            let sum = &mut self.sums[packed(last, column)];
+            *sum = sum.saturating_add(part(reward, column) - part(previous, column));
+        }
+    }
+
     /// Adds another one's outcomes. Those of another dimension are left out.
     pub fn merge(&mut self, other: &Statistics) {
         if self.dimension == other.dimension {

@@ -64,6 +64,7 @@ fn learners() -> Vec<Learner> {
             scope: Scope::Shared,
         },
         Algorithm::FixedSplit(BTreeMap::from([("a".to_owned(), 3.0), ("b".to_owned(), 0.0)])),
+        Algorithm::Scores,
     ];
     algorithms.into_iter().map(Learner::new).collect()
 }
@@ -103,12 +104,22 @@ fn context(layout: &Layout, standards: &Standards, number: f64, choice: u8) -> C
     )
 }
 
-fn learn(state: &mut SlotState, layout: &Layout, (arm, number, choice, reward, at): Drawn) -> Learned {
+fn learn(state: &mut SlotState, layout: &Layout, outcome: Drawn) -> Learned {
+    revise(state, layout, outcome, None)
+}
+
+fn revise(
+    state: &mut SlotState,
+    layout: &Layout,
+    (arm, number, choice, reward, at): Drawn,
+    previous: Option<f64>,
+) -> Learned {
     let outcome = Outcome {
         arm: ARMS[arm],
         context: &context(layout, &Standards::default(), number, choice),
         content: &content(layout, arm),
         reward,
+        previous,
         at: Timestamp::from_epoch_ms(at),
     };
     state.learn(layout, &outcome)
@@ -127,7 +138,11 @@ fn choose(snapshot: &ModelSnapshot, layout: &Layout, context: &Context, arms: &[
     let candidates: Vec<Candidate<'_>> = arms
         .iter()
         .zip(&contents)
-        .map(|(arm, content)| Candidate { arm, content })
+        .map(|(arm, content)| Candidate {
+            arm,
+            content,
+            score: None,
+        })
         .collect();
     snapshot.choose(context, &candidates, seed)
 }
@@ -161,6 +176,37 @@ proptest! {
         prop_assert!(merged.merge(&learned(&layout, None, front)));
         prop_assert_eq!(&merged, &whole);
         prop_assert_eq!(merged.version(), whole.version());
+    }
+
+    #[test]
+    fn p2_into_how_many_outcomes_an_offers_total_was_split_makes_no_difference(
+        offers in prop::collection::vec((drawn(), prop::collection::vec(drawn(), 0..4)), 0..30),
+        half_life_ms in prop::option::of(Just(HALF_LIFE_MS)), turn in 0..100usize
+    ) {
+        let layout = layout();
+        let totals: Vec<Drawn> = offers.iter().map(|(offer, _)| *offer).collect();
+        let whole = learned(&layout, half_life_ms, &totals);
+        // Each offer comes to other sums first, and its outcomes lie among those of the others.
+        let mut split: Vec<(Drawn, Option<f64>)> = Vec::new();
+        for ((arm, number, choice, total, at), earlier) in &offers {
+            let mut previous = None;
+            for reward in earlier.iter().map(|(_, _, _, reward, _)| *reward).chain([*total]) {
+                split.push(((*arm, *number, *choice, reward, *at), previous));
+                previous = Some(reward);
+            }
+        }
+        let outcomes = split.len() as i128;
+        let turn = turn.min(split.len());
+        split.rotate_left(turn);
+        let mut state = SlotState::new(&layout, half_life_ms);
+        for (outcome, previous) in split {
+            prop_assert_eq!(revise(&mut state, &layout, outcome, previous), Learned::Yes);
+        }
+        match half_life_ms {
+            None => prop_assert_eq!(state, whole),
+            // Each of 2⁻³²: what is taken away and what is added are rounded by themselves.
+            Some(_) => prop_assert!(largest_difference(&state, &whole) <= 2 + 2 * outcomes),
+        }
     }
 
     #[test]
@@ -207,7 +253,7 @@ proptest! {
         let context = Context::from_units(units);
         let mut state = SlotState::new(&layout, None);
         let outcome = Outcome {
-            arm: "a", context: &context, content: &content(&layout, 0), reward: 1.0, at: Timestamp::from_epoch_ms(0)
+            arm: "a", context: &context, content: &content(&layout, 0), reward: 1.0, previous: None, at: Timestamp::from_epoch_ms(0)
         };
         let fits = context.dimension() == layout.dimension();
         prop_assert_eq!(state.learn(&layout, &outcome) == Learned::Yes, fits);
@@ -357,10 +403,49 @@ fn the_shared_model_tells_contents_apart_by_their_features_even_a_new_one() {
     let snapshot = ModelSnapshot::new(&state, &layout, &Learner::new(Algorithm::LinUcb(Scope::Shared)));
     let context = context(&layout, snapshot.standards(), 3.0, 5);
     let (video, text) = (content(&layout, 2), content(&layout, 1));
-    let candidates = [("new-text", &text), ("new-video", &video)].map(|(arm, content)| Candidate { arm, content });
+    let candidates = [("new-text", &text), ("new-video", &video)].map(|(arm, content)| Candidate {
+        arm,
+        content,
+        score: None,
+    });
     let choice = snapshot.choose(&context, &candidates, 3).unwrap();
     assert!(choice.scores[1].mean > choice.scores[0].mean + 0.2, "{choice:?}");
     assert!(choice.scores[1].probability > 0.95, "{choice:?}");
+}
+
+#[test]
+fn by_scores_the_highest_is_chosen_and_one_without_comes_last() {
+    let layout = Layout::new(Vec::new(), Vec::new()).unwrap();
+    let content = Content::default();
+    let learner = Learner::new(Algorithm::Scores);
+    let snapshot = ModelSnapshot::new(&SlotState::new(&layout, None), &layout, &learner);
+    let context = layout.context(|_| Value::Null, snapshot.standards());
+    let (floor, nan) = (learner.floor, f64::NAN);
+    for (scores, means, expected) in [
+        ([Some(0.2), Some(0.7), None], [0.2, 0.7, 0.0], [0.0, 1.0, 0.0]),
+        ([Some(-2.0), None, Some(-3.0)], [-2.0, 0.0, -3.0], [1.0, 0.0, 0.0]),
+        ([Some(5.0), Some(5.0), Some(nan)], [5.0, 5.0, 0.0], [0.5, 0.5, 0.0]),
+        ([None, Some(nan), None], [0.0, 0.0, 0.0], [1.0 / 3.0; 3]),
+    ] {
+        let candidates: Vec<Candidate<'_>> = ARMS
+            .iter()
+            .zip(scores)
+            .map(|(arm, score)| Candidate {
+                arm,
+                content: &content,
+                score,
+            })
+            .collect();
+        let choice = snapshot.choose(&context, &candidates, 7).unwrap();
+        for (score, (mean, share)) in choice.scores.iter().zip(means.into_iter().zip(expected)) {
+            let probability = floor / 3.0 + (1.0 - floor) * share;
+            assert!(
+                (score.probability - probability).abs() < 1e-12,
+                "{scores:?}: {choice:?}"
+            );
+            assert_eq!((score.mean, score.spread), (mean, 0.0), "{scores:?}");
+        }
+    }
 }
 
 #[test]
@@ -395,6 +480,7 @@ fn one_wrong_value_does_not_spoil_the_standards() {
             context: &context(&layout, snapshot.standards(), 1e300, 0),
             content: &content(&layout, 0),
             reward: 0.0,
+            previous: None,
             at: Timestamp::from_epoch_ms(0),
         };
         state.learn(&layout, &outcome);
@@ -419,6 +505,7 @@ fn p8_the_state_is_bounded_and_its_size_known() {
                 context: &context,
                 content: &content,
                 reward: 1.0,
+                previous: None,
                 at,
             };
             state.learn(&layout, &outcome);
@@ -441,6 +528,7 @@ fn p8_the_state_is_bounded_and_its_size_known() {
                     context: &context,
                     content: &content,
                     reward: 1.0,
+                    previous: None,
                     at,
                 },
             )
@@ -465,6 +553,7 @@ fn a_state_of_another_layout_is_not_mixed_in() {
         context: &context,
         content: &Content::default(),
         reward: 1.0,
+        previous: None,
         at,
     };
     assert_eq!(state.learn(&other, &outcome), Learned::AnotherLayout);
