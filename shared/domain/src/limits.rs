@@ -53,6 +53,16 @@ pub const OUTCOME_WITHIN_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
 pub const TRENDS_MAX: usize = 16;
 /// Longest window of a trend: 24 hours.
 pub const TREND_WITHIN_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+/// How long a minute of trends is kept at least, whatever windows the journey has: an hour, for people who ask.
+pub const TREND_KEPT_MS_MIN: i64 = 60 * 60 * 1000;
+/// The size of the table that a tile of trends counts in: it holds 384 keys exactly, some 9 KB with ids of 20 bytes, and
+/// beyond them the sketch is off by 0.7 % of what it counted at most.
+pub const TREND_TILE_MAP_SIZE: usize = 512;
+/// Event ids that a tile of trends remembers, in 32 bits each: a producer that sends a record twice does so within moments.
+pub const TREND_TILE_IDS_MAX: usize = 64;
+/// Counts that a snapshot of trends holds, those of each minute apart: 2 million, some 60 MB. A minute that has more than its
+/// part keeps the highest.
+pub const TREND_SNAPSHOT_COUNTS_MAX: usize = 2 * 1024 * 1024;
 /// Attributes that a content may have.
 pub const CONTENT_ATTRIBUTES_MAX: usize = 16;
 /// Reminders that one timer may have.
