@@ -80,6 +80,11 @@ pub const GROUPS_MAX: usize = 32;
 pub const EXPERIMENTS_MAX: usize = 16;
 /// Arms that an experiment may have.
 pub const ARMS_MAX: usize = 16;
+/// Candidates of a choice that its decision names, at most: of more, the chosen one and the likeliest.
+pub const CANDIDATES_SHOWN_MAX: usize = 32;
+/// What a decision says of a choice, in bytes: values of the context beyond it are left out, and so are candidates' features. It
+/// lies in the profile until it is sent.
+pub const CHOICE_BYTES_MAX: usize = 4096;
 /// Rules that did not fire which a decision names with their reasons, at most.
 pub const REASON_RULES_MAX: usize = 16;
 /// What a decision says of the rules that did not fire, in bytes: rules beyond it go without the values that they saw.

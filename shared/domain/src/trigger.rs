@@ -121,8 +121,11 @@ pub struct Choice {
     pub seen: SeenByLearner,
     /// The context's values, by name.
     pub context: Vec<SeenValue>,
-    /// What was chosen from.
+    /// What was chosen from, in the journey's order: the chosen one, and the others that were likeliest, at most
+    /// [`crate::limits::CANDIDATES_SHOWN_MAX`].
     pub candidates: Vec<ChosenFrom>,
+    /// How many more there were.
+    pub candidates_left_out: usize,
 }
 
 /// Why a slot's model did not choose: then its learner did with nothing learned.

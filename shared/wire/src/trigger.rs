@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use usher_domain::trigger::{SeenValue, Trigger};
+use usher_domain::trigger::{Choice, SeenValue, Trigger};
 
 /// The `kind` of a record that holds a decision.
 pub const DECISION_KIND: &str = "decision";
-/// The propensity of what a rule offers without a choice.
-const FIXED_OFFER_PROPENSITY: f64 = 1.0;
 
 #[derive(Serialize)]
 struct DecisionRecord<'a> {
@@ -21,6 +19,8 @@ struct DecisionRecord<'a> {
     slot: &'a str,
     offer: &'a str,
     propensity: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choice: Option<ChoiceRecord<'a>>,
     decided_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     due_at: Option<String>,
@@ -31,6 +31,53 @@ struct DecisionRecord<'a> {
     cause: CauseRecord<'a>,
     journey: JourneyRecord<'a>,
     reason: ReasonRecord<'a>,
+}
+
+#[derive(Serialize)]
+struct ChoiceRecord<'a> {
+    learner: &'a str,
+    /// `null` says that nothing was learned yet.
+    model_version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'static str>,
+    context_hash: String,
+    layout: u32,
+    context: BTreeMap<&'a str, Box<RawValue>>,
+    candidates: Vec<CandidateRecord<'a>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    candidates_left_out: usize,
+}
+
+#[derive(Serialize)]
+struct CandidateRecord<'a> {
+    content: &'a str,
+    probability: f64,
+    mean: f64,
+    spread: f64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    features: BTreeMap<&'a str, Box<RawValue>>,
+}
+
+impl<'a> ChoiceRecord<'a> {
+    fn of(choice: &'a Choice) -> ChoiceRecord<'a> {
+        let candidates = choice.candidates.iter().map(|candidate| CandidateRecord {
+            content: &candidate.content,
+            probability: candidate.probability,
+            mean: candidate.mean,
+            spread: candidate.spread,
+            features: seen(&candidate.features),
+        });
+        ChoiceRecord {
+            learner: &choice.learner,
+            model_version: choice.seen.model_version.map(hex),
+            fallback: choice.fallback.map(|fallback| fallback.name()),
+            context_hash: hex(choice.seen.context.hash()),
+            layout: choice.seen.layout,
+            context: seen(&choice.context),
+            candidates: candidates.collect(),
+            candidates_left_out: choice.candidates_left_out,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -72,6 +119,15 @@ fn is_false(truth: &bool) -> bool {
     !truth
 }
 
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// A 64-bit name as 16 hexadecimal digits: JSON's numbers are not sure to hold it.
+fn hex(name: u64) -> String {
+    format!("{name:016x}")
+}
+
 fn seen(saw: &[SeenValue]) -> BTreeMap<&str, Box<RawValue>> {
     saw.iter()
         .map(|seen| {
@@ -97,7 +153,8 @@ pub fn to_json(trigger: &Trigger) -> Vec<u8> {
         rule: &trigger.rule,
         slot: &trigger.slot,
         offer: &trigger.offer,
-        propensity: FIXED_OFFER_PROPENSITY,
+        propensity: trigger.propensity,
+        choice: trigger.choice.as_deref().map(ChoiceRecord::of),
         decided_at: trigger.decided_at.to_string(),
         due_at: trigger.due_at.map(|at| at.to_string()),
         held_out: trigger.held_out,
@@ -199,6 +256,11 @@ pub struct DecisionDetails {
     pub slot: String,
     /// What is offered.
     pub offer: String,
+    /// How likely it was to be offered: 1 without a choice.
+    #[serde(default = "certain")]
+    pub propensity: f64,
+    /// How it was chosen, where a learner did.
+    pub choice: Option<ChoiceDetails>,
     /// When it was decided (RFC 3339): the arrival of the record that caused it or woke its timer.
     pub decided_at: String,
     /// When its timer was due or its quiet hours ended (RFC 3339).
@@ -213,6 +275,49 @@ pub struct DecisionDetails {
     pub journey: JourneyDetails,
     /// Why.
     pub reason: ReasonDetails,
+}
+
+/// The propensity of what is offered without a choice.
+fn certain() -> f64 {
+    1.0
+}
+
+/// How a learner chose.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ChoiceDetails {
+    /// Its name, such as `linear_thompson`.
+    pub learner: String,
+    /// The version of the model, 16 hexadecimal digits; none where it had learned nothing.
+    pub model_version: Option<String>,
+    /// Why the slot's model did not choose, as [`usher_domain::trigger::Fallback::name`] says it.
+    pub fallback: Option<String>,
+    /// A name for exactly the context that it saw, 16 hexadecimal digits.
+    pub context_hash: String,
+    /// A name for how values became numbers.
+    pub layout: u32,
+    /// The context's values, by name.
+    pub context: BTreeMap<String, Box<RawValue>>,
+    /// What it chose from.
+    pub candidates: Vec<CandidateDetails>,
+    /// How many candidates more there were.
+    pub candidates_left_out: usize,
+}
+
+/// A candidate of a choice.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CandidateDetails {
+    /// Its content.
+    pub content: String,
+    /// How likely it was to be chosen.
+    pub probability: f64,
+    /// The reward that was expected of it.
+    pub mean: f64,
+    /// The standard deviation of that.
+    pub spread: f64,
+    /// Its own features, by name.
+    pub features: BTreeMap<String, Box<RawValue>>,
 }
 
 /// The event that caused a decision.

@@ -1,10 +1,12 @@
 //! What profiles keep for rules, timers, policy and identity, made up: these tests don't ask how it comes about.
 
 use proptest::prelude::*;
+use usher_domain::bandit::context::{Content, Context};
 use usher_domain::journey::{Due, Limit, LimitPer, Moment, Since, Timer};
-use usher_domain::limits::{OFFERS_MADE_MAX, REMINDERS_MAX};
+use usher_domain::limits::{CANDIDATES_SHOWN_MAX, OFFERS_MADE_MAX, REMINDERS_MAX};
+use usher_domain::offers::SeenByLearner;
 use usher_domain::profile::{OfferMade, PutOff, RuleState, TimerState, WithinLimit};
-use usher_domain::trigger::{Cause, PassedOver, Reason, SeenValue, Trigger, TriggerId};
+use usher_domain::trigger::{Cause, Choice, ChosenFrom, Fallback, PassedOver, Reason, SeenValue, Trigger, TriggerId};
 
 use super::*;
 
@@ -103,12 +105,45 @@ fn passed_over() -> impl Strategy<Value = PassedOver> {
     })
 }
 
+fn choice() -> impl Strategy<Value = Choice> {
+    let units = || prop::collection::vec(-(1i64 << 30)..(1i64 << 30), 0..32);
+    let fallback = prop::option::of(prop_oneof![Just(Fallback::Missing), Just(Fallback::Unreadable)]);
+    let candidate = ("[a-z]{1,8}", 0.0..1.0, -9.0..9.0, 0.0..9.0, seen());
+    let candidates = prop::collection::vec(candidate, 1..4);
+    let seen_by_learner = (any::<u32>(), units(), units(), prop::option::of(any::<u64>()));
+    (seen_by_learner, fallback, seen(), candidates, 0usize..300).prop_map(
+        |((layout, context_units, content_units, model_version), fallback, context, candidates, left_out)| Choice {
+            learner: "linear_thompson".to_owned(),
+            fallback,
+            seen: SeenByLearner {
+                layout,
+                context: Context::from_units(context_units),
+                content: Content::from_units(content_units),
+                model_version,
+            },
+            context,
+            candidates: candidates
+                .into_iter()
+                .map(|(content, probability, mean, spread, features)| ChosenFrom {
+                    content,
+                    probability,
+                    mean,
+                    spread,
+                    features,
+                })
+                .collect(),
+            candidates_left_out: left_out,
+        },
+    )
+}
+
 fn outbox() -> impl Strategy<Value = Vec<Trigger>> {
     let arms = prop::collection::vec(("[a-z_]{1,8}", "[a-z]{1,8}"), 0..3);
     let passed_over = prop::collection::vec(passed_over(), 0..3);
     let decided = (any::<u128>(), time(), prop::option::of(time()), any::<bool>());
-    let trigger = (decided, arms, cause(), seen(), passed_over).prop_map(
-        |((id, decided_at, due_at, held_out), arms, cause, saw, passed_over)| Trigger {
+    let chosen = (prop_oneof![Just(1.0), 0.0..1.0], prop::option::of(choice()));
+    let trigger = (decided, arms, cause(), seen(), passed_over, chosen).prop_map(
+        |((id, decided_at, due_at, held_out), arms, cause, saw, passed_over, (propensity, choice))| Trigger {
             id: TriggerId(id),
             user: "u1".to_owned(),
             rule: "timer".to_owned(),
@@ -121,8 +156,8 @@ fn outbox() -> impl Strategy<Value = Vec<Trigger>> {
             cause,
             journey: "kept".to_owned(),
             journey_version: "1".to_owned(),
-            propensity: 1.0,
-            choice: None,
+            propensity,
+            choice: choice.map(Box::new),
             reason: Reason {
                 condition: None,
                 saw,
@@ -224,6 +259,9 @@ proptest! {
         if let Ok(profile) = decode(&flipped, 1, "u1", &journey) {
             prop_assert!(!encode(&profile, &journey).is_empty());
             prop_assert!(profile.offers.len() <= OFFERS_MADE_MAX && profile.aliases.len() <= ALIASES_MAX);
+            for choice in profile.outbox.iter().filter_map(|trigger| trigger.choice.as_ref()) {
+                prop_assert!(choice.candidates.len() <= CANDIDATES_SHOWN_MAX);
+            }
         }
     }
 }

@@ -1,8 +1,11 @@
 //! A trigger of the outbox, as it is stored.
 
 use minicbor::{Decode, Encode};
-use usher_domain::limits::{EXPERIMENTS_MAX, REASON_RULES_MAX};
-use usher_domain::trigger::{Cause, PassedOver, Reason, SeenValue, Trigger, TriggerId};
+use usher_domain::bandit::context::{Content, Context};
+use usher_domain::bandit::limits::BANDIT_DIMENSION_MAX;
+use usher_domain::limits::{CANDIDATES_SHOWN_MAX, EXPERIMENTS_MAX, REASON_RULES_MAX};
+use usher_domain::offers::SeenByLearner;
+use usher_domain::trigger::{Cause, Choice, ChosenFrom, Fallback, PassedOver, Reason, SeenValue, Trigger, TriggerId};
 
 use super::{Times, load_sequence_number, store_sequence_number};
 
@@ -47,6 +50,109 @@ pub(super) struct StoredTrigger {
     arms: Option<Vec<(String, String)>>,
     #[n(18)]
     passed_over: Option<Vec<StoredPassedOver>>,
+    #[n(19)]
+    propensity: Option<f64>,
+    #[n(20)]
+    choice: Option<StoredChoice>,
+}
+
+#[derive(Encode, Decode)]
+struct StoredChoice {
+    #[n(0)]
+    learner: String,
+    #[n(1)]
+    layout: u32,
+    #[n(2)]
+    context_units: Vec<i64>,
+    #[n(3)]
+    content_units: Vec<i64>,
+    #[n(4)]
+    model_version: Option<u64>,
+    /// 0: missing, 1: unreadable.
+    #[n(5)]
+    fallback: Option<u8>,
+    #[n(6)]
+    context: Vec<(String, String)>,
+    #[n(7)]
+    candidates: Vec<StoredChosenFrom>,
+    /// Nothing is 0.
+    #[n(8)]
+    candidates_left_out: Option<u32>,
+}
+
+#[derive(Encode, Decode)]
+struct StoredChosenFrom {
+    #[n(0)]
+    content: String,
+    #[n(1)]
+    probability: f64,
+    #[n(2)]
+    mean: f64,
+    #[n(3)]
+    spread: f64,
+    #[n(4)]
+    features: Option<Vec<(String, String)>>,
+}
+
+/// The propensity of what was offered without a choice takes no byte.
+const FIXED_OFFER_PROPENSITY: f64 = 1.0;
+
+fn store_choice(choice: &Choice) -> StoredChoice {
+    let candidates = choice.candidates.iter().map(|candidate| StoredChosenFrom {
+        content: candidate.content.clone(),
+        probability: candidate.probability,
+        mean: candidate.mean,
+        spread: candidate.spread,
+        features: unless_empty(store_seen(&candidate.features)),
+    });
+    StoredChoice {
+        learner: choice.learner.clone(),
+        layout: choice.seen.layout,
+        context_units: choice.seen.context.units().to_vec(),
+        content_units: choice.seen.content.units().to_vec(),
+        model_version: choice.seen.model_version,
+        fallback: choice.fallback.map(|fallback| match fallback {
+            Fallback::Missing => 0,
+            Fallback::Unreadable => 1,
+        }),
+        context: store_seen(&choice.context),
+        candidates: candidates.collect(),
+        candidates_left_out: u32::try_from(choice.candidates_left_out)
+            .ok()
+            .filter(|count| *count > 0),
+    }
+}
+
+fn load_choice(stored: StoredChoice) -> Choice {
+    let bounded = |mut units: Vec<i64>| {
+        units.truncate(BANDIT_DIMENSION_MAX);
+        units
+    };
+    let candidates = stored.candidates.into_iter().take(CANDIDATES_SHOWN_MAX);
+    Choice {
+        learner: stored.learner,
+        fallback: stored.fallback.map(|fallback| match fallback {
+            0 => Fallback::Missing,
+            _ => Fallback::Unreadable,
+        }),
+        seen: SeenByLearner {
+            layout: stored.layout,
+            context: Context::from_units(bounded(stored.context_units)),
+            content: Content::from_units(bounded(stored.content_units)),
+            model_version: stored.model_version,
+        },
+        context: load_seen(stored.context),
+        candidates: candidates
+            .map(|candidate| ChosenFrom {
+                content: candidate.content,
+                probability: candidate.probability,
+                mean: candidate.mean,
+                spread: candidate.spread,
+                features: load_seen(candidate.features.unwrap_or_default()),
+            })
+            .collect(),
+        candidates_left_out: stored.candidates_left_out.unwrap_or_default() as usize,
+    }
 }
 
 #[derive(Encode, Decode)]
@@ -137,6 +243,8 @@ pub(super) fn store_trigger(trigger: &Trigger, times: Times) -> StoredTrigger {
         held_out: trigger.held_out.then_some(true),
         arms: unless_empty(trigger.arms.clone()),
         passed_over: unless_empty(passed_over.collect()),
+        propensity: (trigger.propensity != FIXED_OFFER_PROPENSITY).then_some(trigger.propensity),
+        choice: trigger.choice.as_deref().map(store_choice),
     }
 }
 
@@ -170,8 +278,8 @@ pub(super) fn load_trigger(stored: StoredTrigger, user: &str, times: Times) -> O
         },
         journey: stored.journey,
         journey_version: stored.journey_version,
-        propensity: 1.0,
-        choice: None,
+        propensity: stored.propensity.unwrap_or(FIXED_OFFER_PROPENSITY),
+        choice: stored.choice.map(|choice| Box::new(load_choice(choice))),
         reason: Reason {
             condition: stored.condition,
             saw: load_seen(stored.saw),

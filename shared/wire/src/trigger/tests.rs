@@ -1,6 +1,8 @@
+use usher_domain::bandit::context::{Content, Context};
+use usher_domain::offers::SeenByLearner;
 use usher_domain::sequence_number::SequenceNumber;
 use usher_domain::time::Timestamp;
-use usher_domain::trigger::{Cause, PassedOver, Reason, TriggerId};
+use usher_domain::trigger::{Cause, ChosenFrom, Fallback, PassedOver, Reason, TriggerId};
 
 use super::*;
 
@@ -97,6 +99,77 @@ fn a_decision_tells_when_it_was_due_who_is_held_out_and_what_else_looked() {
     assert_eq!(details.reason.passed_over[1].outcome, "condition_false");
 }
 
+/// Anybody can judge another policy by it, or train a model: what was chosen from, how likely each was, and what was seen.
+#[test]
+fn a_decision_tells_how_it_was_chosen() {
+    let candidate = |content: &str, probability: f64, features: Vec<SeenValue>| ChosenFrom {
+        content: content.to_owned(),
+        probability,
+        mean: 0.1,
+        spread: 0.02,
+        features,
+    };
+    let mut choice = Choice {
+        learner: "linear_thompson".to_owned(),
+        fallback: None,
+        seen: SeenByLearner {
+            layout: 123,
+            context: Context::from_units(vec![65536, 0]),
+            content: Content::default(),
+            model_version: Some(0xabc),
+        },
+        context: vec![seen("clicks", "3"), seen("plan", "\"team\"")],
+        candidates: vec![
+            candidate("tour", 0.42, vec![seen("kind", "\"video\"")]),
+            candidate("demo", 0.5, Vec::new()),
+        ],
+        candidates_left_out: 0,
+    };
+    let text = |choice: &Choice| {
+        json(&Trigger {
+            propensity: 0.42,
+            choice: Some(Box::new(choice.clone())),
+            ..trigger()
+        })
+    };
+    let with_model = text(&choice);
+    let hash = format!("{:016x}", choice.seen.context.hash());
+    let expected = [
+        r#""propensity":0.42,"choice":{"learner":"linear_thompson","model_version":"0000000000000abc","context_hash":""#,
+        &hash,
+        r#"","layout":123,"context":{"clicks":3,"plan":"team"},"candidates":["#,
+        r#"{"content":"tour","probability":0.42,"mean":0.1,"spread":0.02,"features":{"kind":"video"}},"#,
+        r#"{"content":"demo","probability":0.5,"mean":0.1,"spread":0.02}]},"decided_at""#,
+    ]
+    .concat();
+    assert!(with_model.contains(&expected), "{expected} is not in {with_model}");
+    let details = DecisionDetails::parse(&with_model).expect("a decision");
+    let read = details.choice.expect("a choice");
+    assert_eq!((details.propensity, read.context_hash), (0.42, hash));
+    assert_eq!(read.model_version.as_deref(), Some("0000000000000abc"));
+    assert_eq!((read.context["clicks"].get(), read.candidates.len()), ("3", 2));
+    assert_eq!(read.candidates[0].features["kind"].get(), "\"video\"");
+
+    choice.seen.model_version = None;
+    choice.fallback = Some(Fallback::Missing);
+    choice.candidates_left_out = 7;
+    let without = text(&choice);
+    for part in [
+        r#""model_version":null,"fallback":"missing","context_hash""#,
+        r#""candidates_left_out":7}"#,
+    ] {
+        assert!(without.contains(part), "{part} is not in {without}");
+    }
+    let read = DecisionDetails::parse(&without)
+        .expect("a decision")
+        .choice
+        .expect("a choice");
+    assert_eq!(
+        (read.fallback.as_deref(), read.candidates_left_out),
+        (Some("missing"), 7)
+    );
+}
+
 /// The decision log holds decisions of older versions for as long as its TTL.
 #[test]
 fn a_decision_of_an_older_version_is_read() {
@@ -105,6 +178,8 @@ fn a_decision_of_an_older_version_is_read() {
     let details = DecisionDetails::parse(&text).expect("a decision");
     assert_eq!((details.due_at, details.held_out), (None, false));
     assert_eq!(details.journey.version, "0123456789abcdef");
+    assert!(details.choice.is_none());
+    assert_eq!(DecisionDetails::parse("{}").expect("a decision").propensity, 1.0);
     for text in ["{}", r#"{"kind":"decision","a member of the future":[1]}"#] {
         assert!(DecisionDetails::parse(text).is_ok(), "{text}");
     }
