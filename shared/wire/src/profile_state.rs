@@ -281,13 +281,13 @@ impl Times {
     }
 }
 
-fn store_sequence_number(number: SequenceNumber) -> Vec<u8> {
+pub(crate) fn store_sequence_number(number: SequenceNumber) -> Vec<u8> {
     let bytes: Vec<u8> = number.limbs().into_iter().flat_map(u64::to_be_bytes).collect();
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     bytes[zeros..].to_vec()
 }
 
-fn load_sequence_number(bytes: &[u8]) -> Option<SequenceNumber> {
+pub(crate) fn load_sequence_number(bytes: &[u8]) -> Option<SequenceNumber> {
     let mut padded = [0u8; 24];
     let start = padded.len().checked_sub(bytes.len())?;
     padded[start..].copy_from_slice(bytes);
