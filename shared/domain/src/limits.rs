@@ -47,6 +47,8 @@ pub const OPEN_OFFERS_MAX: usize = 16;
 pub const OUTCOME_LATE_MS_MAX: i64 = 24 * 60 * 60 * 1000;
 /// Rewards that a journey may define: an open offer keeps a bit for each.
 pub const REWARDS_MAX: usize = 16;
+/// Largest reward of one thing, and the smallest with a minus: all of a journey's together are within what a learner takes.
+pub const REWARD_VALUE_MAX: f64 = 65_536.0;
 /// Longest time for which an offer's outcome stays open: 30 days.
 pub const OUTCOME_WITHIN_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
 /// Trends that a journey may define.

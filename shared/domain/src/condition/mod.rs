@@ -61,6 +61,20 @@ pub enum Slot {
 }
 
 impl Slot {
+    /// What a text such as `features.clicks` or `traits["plan"]` reads by itself.
+    ///
+    /// # Errors
+    /// All that is wrong with it, and that it is more than one value.
+    pub fn parse(source: &str, names: &mut Names) -> Result<Slot, Vec<ConditionError>> {
+        match lower::compile(source, names)?.typed {
+            Some(Node::Slot(slot)) => Ok(slot),
+            _ => Err(vec![ConditionError {
+                message: format!("`{source}` is not one value: only what is read by itself goes here, and an `expr` feature can compute the rest"),
+                suggestion: None,
+            }]),
+        }
+    }
+
     /// Whether it is one value.
     fn is_single(&self) -> bool {
         !matches!(

@@ -1,17 +1,21 @@
 //! Every key that a journey file may have: what the reader accepts and what the JSON Schema says come from these tables,
 //! so they can't differ.
 
+use crate::bandit::limits::{BANDIT_DIMENSION_MAX, CANDIDATES_MAX};
 use crate::limits::*;
 
 /// A mapping of the file.
 #[derive(Debug)]
 pub(super) struct Mapping {
     pub(super) keys: &'static [Key],
-    /// Sets of keys of which one set must be there at least; none where anything goes.
-    pub(super) any_of: &'static [&'static [&'static str]],
+    /// Choices, each of sets of keys of which one set must be there at least.
+    pub(super) any_of: &'static [Sets],
     /// Keys, and those that can't stand beside them.
     pub(super) excludes: &'static [(&'static str, &'static [&'static str])],
 }
+
+/// Sets of keys.
+type Sets = &'static [&'static [&'static str]];
 
 /// A key of a mapping.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(super) enum Shape {
     /// A name that the file gives to something, or refers to.
     Name,
     Text,
+    /// A text, a number, or true or false.
+    Scalar,
     /// A CEL expression.
     Condition,
     /// A member of an event.
@@ -43,6 +49,7 @@ pub(super) enum Shape {
     TimeOfDay,
     Whole(i64, i64),
     Number(f64, f64),
+    Bool,
     Words(&'static [&'static str]),
     Mapping(&'static Mapping),
     /// A list of at most so many.
@@ -87,6 +94,22 @@ const fn needed(name: &'static str, shape: Shape, about: &'static str) -> Key {
     }
 }
 
+/// What `choose` calls every content.
+pub(super) const ALL_CONTENTS: &str = "all";
+/// What a trend may count by.
+pub(super) const TREND_KEYS: [&str; 2] = ["content", "category"];
+/// How a slot may choose.
+pub(super) const LEARNERS: [&str; 5] = [
+    "linear_thompson",
+    "linucb",
+    "thompson",
+    "epsilon_greedy",
+    "fixed_split",
+];
+/// What a feature of a learner may be.
+pub(super) const LEARNER_FEATURE_KINDS: [&str; 3] = ["number", "bool", "text"];
+/// What a rewarded event may be about.
+pub(super) const REWARDED_CONTENTS: [&str; 2] = ["same", "any"];
 /// What a rule's `limit` may count for.
 pub(super) const LIMIT_SCOPES: [&str; 3] = ["user", "session", "version"];
 /// What quiet hours may do with an offer.
@@ -143,7 +166,148 @@ pub(super) static TOP: Mapping = Mapping::of(&[
         "When to offer what, and where.",
     ),
     key("policy", Shape::Mapping(&POLICY), "What limits all triggers together."),
+    key(
+        "trends",
+        Shape::Named(&Shape::Mapping(&TREND), TRENDS_MAX),
+        "What is counted over all users. Conditions of triggers and contents read it as trends.NAME[KEY], 0 where nothing is known.",
+    ),
+    key(
+        "slots",
+        Shape::Named(&Shape::Mapping(&SLOT), RULES_MAX),
+        "How the learner of each slot works. A slot that a trigger chooses for needs no entry to have the defaults.",
+    ),
+    key(
+        "outcomes",
+        Shape::Mapping(&OUTCOMES),
+        "What counts as success of an offer. Without it nothing is learned.",
+    ),
 ]);
+
+pub(super) static TREND: Mapping = Mapping::of(&[
+    needed("count", Shape::EventTypes, "The event types that it counts."),
+    needed(
+        "within",
+        Shape::Duration,
+        "A sliding window that ends now, from 1m to 24h.",
+    ),
+    key(
+        "by",
+        Shape::Words(&TREND_KEYS),
+        "What it counts them by: content (its content_id, unless it says otherwise) or category.",
+    ),
+]);
+
+pub(super) static SLOT: Mapping = Mapping::of(&[
+    key(
+        "learner",
+        Shape::Words(&LEARNERS),
+        "How it chooses; linear_thompson unless it says otherwise, or thompson where there is no context.",
+    ),
+    key(
+        "shared",
+        Shape::Bool,
+        "Whether one model of the contents' features serves all of them, instead of one for each; true unless it says otherwise where there are `contents`.",
+    ),
+    key(
+        "epsilon",
+        Shape::Share,
+        "Of epsilon_greedy: the share of decisions that goes evenly over all candidates.",
+    ),
+    key(
+        "weights",
+        Shape::Named(&Shape::Number(0.0, ARM_WEIGHT_MAX), CANDIDATES_MAX),
+        "Of fixed_split: the weight of each content; 1 unless it says otherwise.",
+    ),
+    key(
+        "floor",
+        Shape::Share,
+        "The share of decisions that goes evenly over all candidates whatever was learned; 0.5% unless it says otherwise, 0% of fixed_split.",
+    ),
+    key(
+        "optimism",
+        Shape::Number(0.0, LEARNER_FACTOR_MAX),
+        "Of linucb: the standard deviations that it adds; 1.25 unless it says otherwise.",
+    ),
+    key(
+        "temperature",
+        Shape::Number(0.0, LEARNER_FACTOR_MAX),
+        "Of Thompson sampling: what its doubt is multiplied by; 0.4 unless it says otherwise, 1 without a context.",
+    ),
+    key(
+        "reward_scale",
+        Shape::Number(REWARD_SCALE_MIN, REWARD_VALUE_MAX),
+        "About the largest reward that one offer brings; 1 unless it says otherwise.",
+    ),
+    key(
+        "half_life",
+        Shape::Duration,
+        "After this long an outcome counts half, from 1m to 90d; without it all count alike.",
+    ),
+    key(
+        "context",
+        Shape::Named(&FEATURE_OF_LEARNER, BANDIT_DIMENSION_MAX),
+        "What it sees of the user: features.NAME, steps.ID.done, traits.NAME, session.count, arms.ID, time.hour, trends.NAME[KEY].",
+    ),
+    key(
+        "contents",
+        Shape::Named(&FEATURE_OF_LEARNER, BANDIT_DIMENSION_MAX),
+        "What it sees of a candidate: content.NAME (an attribute), trends.NAME (of the candidate's own id), or score (an imported one).",
+    ),
+]);
+
+const FEATURE_OF_LEARNER: Shape = Shape::Either(&[Shape::Text, Shape::Mapping(&LEARNER_FEATURE)]);
+
+pub(super) static LEARNER_FEATURE: Mapping = Mapping {
+    keys: &[
+        needed("value", Shape::Text, "What it reads, such as traits.plan."),
+        key(
+            "one_of",
+            Shape::List(&Shape::Scalar, BANDIT_DIMENSION_MAX),
+            "The values that are told apart; each takes a number, and so do all others together.",
+        ),
+        key(
+            "as",
+            Shape::Words(&LEARNER_FEATURE_KINDS),
+            "What it is, where that doesn't follow from what it reads. A text is hashed into at most 8 numbers.",
+        ),
+    ],
+    any_of: &[],
+    excludes: &[("one_of", &["as"])],
+};
+
+pub(super) static OUTCOMES: Mapping = Mapping::of(&[
+    needed(
+        "within",
+        Shape::Duration,
+        "For how long after an offer what happens counts, at most 30d.",
+    ),
+    needed(
+        "reward",
+        Shape::Named(
+            &Shape::Either(&[REWARD_VALUE, Shape::Mapping(&REWARD)]),
+            REWARDS_MAX,
+        ),
+        "What is rewarded, each once for an offer: TYPE: 1 is an event of this type on the content that was offered, step_completed: 5 any step.",
+    ),
+]);
+
+pub(super) static REWARD: Mapping = Mapping {
+    keys: &[
+        key("on", Shape::EventTypes, "The event types that are rewarded."),
+        key("step", Shape::Name, "The step that is rewarded when it is done."),
+        key("when", Shape::Condition, "Only where this holds."),
+        needed("reward", REWARD_VALUE, "What it adds to the offer's reward."),
+        key(
+            "content",
+            Shape::Words(&REWARDED_CONTENTS),
+            "Whether the event must be about the content that was offered (`same`, unless it says otherwise) or may be about any.",
+        ),
+    ],
+    any_of: &[&[&["on"], &["step"]]],
+    excludes: &[("step", &["on", "content"])],
+};
+
+const REWARD_VALUE: Shape = Shape::Number(-REWARD_VALUE_MAX, REWARD_VALUE_MAX);
 
 pub(super) static SESSIONS: Mapping = Mapping::of(&[key(
     "idle_timeout",
@@ -173,7 +337,7 @@ pub(super) static STEP: Mapping = Mapping {
         key("on", Shape::EventTypes, "The event types that may complete it."),
         key("when", Shape::Condition, "The condition that completes it."),
     ],
-    any_of: &[&["on"], &["when"]],
+    any_of: &[&[&["on"], &["when"]]],
     excludes: &[],
 };
 
@@ -185,6 +349,11 @@ pub(super) static CONTENT: Mapping = Mapping::of(&[
         "cooldown",
         Shape::Duration,
         "How long it is not offered again by any trigger; as policy.content_cooldown unless it says otherwise.",
+    ),
+    key(
+        "attributes",
+        Shape::Named(&Shape::Scalar, CONTENT_ATTRIBUTES_MAX),
+        "What a learner may know of it: a slot's `contents` reads them as content.NAME.",
     ),
 ]);
 
@@ -230,10 +399,18 @@ pub(super) static RULE: Mapping = Mapping {
             Shape::Either(&[Shape::EventTypes, Shape::Mapping(&SINCE)]),
             "What a timer counts from: steps.ID, event types, `any`, `session.end`, or { event: TYPES, when: CONDITION }.",
         ),
-        needed(
+        key(
             "offer",
             OFFER,
             "The content that it offers; a chain of reminders may have one for each.",
+        ),
+        key(
+            "choose",
+            Shape::Either(&[
+                Shape::Words(&[ALL_CONTENTS]),
+                Shape::OneOrMore(&Shape::Name, CANDIDATES_MAX),
+            ]),
+            "The contents that the slot's learner chooses from, instead of `offer`; `all` is every content.",
         ),
         needed(
             "slot",
@@ -263,14 +440,18 @@ pub(super) static RULE: Mapping = Mapping {
         ),
     ],
     any_of: &[
-        &["on"],
-        &["when"],
-        &["enters"],
-        &["leaves"],
-        &["after", "since"],
-        &["at", "since"],
+        &[
+            &["on"],
+            &["when"],
+            &["enters"],
+            &["leaves"],
+            &["after", "since"],
+            &["at", "since"],
+        ],
+        &[&["offer"], &["choose"]],
     ],
     excludes: &[
+        ("offer", &["choose"]),
         ("enters", &["leaves", "after", "at", "days", "since"]),
         ("leaves", &["enters", "after", "at", "days", "since"]),
         ("after", &["on", "at", "days"]),
@@ -385,6 +566,10 @@ pub(super) static STEP_DURATION: Mapping = Mapping::of(&[
     needed("to", Shape::Name, "The step that it ends with."),
 ]);
 
+/// Least `reward_scale`.
+pub(super) const REWARD_SCALE_MIN: f64 = 1e-4;
+/// Largest `optimism` and `temperature`.
+pub(super) const LEARNER_FACTOR_MAX: f64 = 100.0;
 /// Largest weight of an arm.
 pub(super) const ARM_WEIGHT_MAX: f64 = 1e6;
 /// Days that a timer may wait.

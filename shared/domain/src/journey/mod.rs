@@ -7,6 +7,7 @@ mod learning;
 mod policy;
 mod read;
 mod read_feature;
+mod read_learning;
 mod read_policy;
 mod read_rule;
 mod rule;
@@ -195,12 +196,15 @@ impl Journey {
             ];
             conditions.map(|(key, condition)| (format!("triggers.{}.{key}", rule.id), condition))
         });
+        let rewards = self.outcomes.iter().flat_map(|outcomes| &outcomes.rewards);
+        let rewards = rewards.map(|reward| (format!("outcomes.reward.{}.when", reward.name), reward.when.as_ref()));
         let all = policy
             .into_iter()
             .chain(steps)
             .chain(features)
             .chain(contents)
-            .chain(rules);
+            .chain(rules)
+            .chain(rewards);
         all.filter_map(|(place, condition)| Some((place, condition?))).collect()
     }
 
@@ -314,6 +318,8 @@ impl Index {
 
 #[cfg(test)]
 mod analysis_tests;
+#[cfg(test)]
+mod learning_tests;
 #[cfg(test)]
 mod rule_tests;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use saphyr_parser::{Event, Parser};
 
 use super::diagnostic::shortened;
 use super::keys::{self, Mapping};
+use super::read_learning::Learned;
 use super::read_rule::{Known, find};
 use super::{Content, Diagnostic, Diagnostics, EventTypes, IDLE_TIMEOUT_MS_DEFAULT, Journey, Moment, Policy, Rule};
 use super::{Step, did_you_mean, names_of_arms};
@@ -135,6 +136,8 @@ pub(super) struct Reader {
     pub(super) names: Names,
     /// The event types that the file declares, where it does.
     declared: Option<BTreeSet<String>>,
+    /// The slots that have learners, in the order of those.
+    pub(super) learner_slots: Vec<String>,
     places: Places,
 }
 
@@ -235,6 +238,10 @@ impl Reader {
         self.names.steps = steps.iter().map(|(id, ..)| id.clone()).collect();
         let features = get("features").map_or_else(Vec::new, |node| self.named(node, "features", FEATURES_MAX));
         self.names.features = features.iter().map(|(name, ..)| name.clone()).collect();
+        let trends = get("trends").map_or_else(Vec::new, |node| self.named(node, "trends", TRENDS_MAX));
+        let trends = self.trends(&trends);
+        let slots = get("slots").map_or_else(Vec::new, |node| self.named(node, "slots", RULES_MAX));
+        self.learner_slots = slots.iter().map(|(slot, ..)| slot.clone()).collect();
 
         let contents = get("contents").map_or_else(Vec::new, |node| self.items(node, "contents", "id", CONTENTS_MAX));
         let content_ids: Vec<String> = contents.iter().map(|(id, ..)| id.clone()).collect();
@@ -245,7 +252,7 @@ impl Reader {
             .iter()
             .filter_map(|(id, path, node)| self.step(id, path, node))
             .collect();
-        let contents: Vec<Content> = contents
+        let mut contents: Vec<Content> = contents
             .iter()
             .filter_map(|(id, path, node)| self.content(id, path, node))
             .collect();
@@ -271,6 +278,19 @@ impl Reader {
             None => Policy::default(),
         };
         self.membership(&top, &mut policy);
+        let known = Learned {
+            features: &features,
+            contents: &contents,
+            content_ids: &content_ids,
+            trends: &trends,
+            rules: &rules,
+        };
+        let learners = self.learners(&slots, &known);
+        // Rules find their learners, and those their contents, by indices, which one that can't be read would shift.
+        if learners.len() == self.learner_slots.len() && contents.len() == content_ids.len() {
+            self.scored(&slots, &learners, &rules, &mut contents);
+        }
+        let outcomes = get("outcomes").and_then(|node| self.outcomes(node));
         let journey = Journey {
             name,
             version,
@@ -284,9 +304,9 @@ impl Reader {
             policy,
             experiments,
             per_session: Vec::new(),
-            trends: Vec::new(),
-            learners: Vec::new(),
-            outcomes: None,
+            trends,
+            learners,
+            outcomes,
             by_type: Default::default(),
             otherwise: Default::default(),
         };
@@ -347,7 +367,8 @@ impl Reader {
             unless,
             fingerprint: fingerprint(&["content", id]),
             cooldown_ms,
-            attributes: Vec::new(),
+            attributes: find(&entries, "attributes")
+                .map_or_else(Vec::new, |value| self.attributes(value, &format!("{path}.attributes"))),
             score: None,
         })
     }
@@ -366,7 +387,8 @@ impl Reader {
                         "it may be made without an event, but the `{key}` of the content `{}` reads `{read}`",
                         content.id
                     );
-                    self.error(node, &format!("triggers.{}.offer", rule.id), message);
+                    let key = if rule.learner.is_some() { "choose" } else { "offer" };
+                    self.error(node, &format!("triggers.{}.{key}", rule.id), message);
                 }
             }
         }
@@ -422,22 +444,29 @@ impl Reader {
         }
         let mut types = Vec::new();
         for (name, place) in names.into_iter().take(EVENT_TYPES_MAX) {
-            let lower = name.trim().to_lowercase();
-            if lower != name {
-                let message = format!("event types are kept in lower case, so none is ever `{name}`");
-                self.error_suggesting(place, path, message, Some(lower));
-            } else if name.is_empty() || name.len() > EVENT_TYPE_BYTES_MAX {
-                self.error(
-                    place,
-                    path,
-                    format!("an event type has 1 to {EVENT_TYPE_BYTES_MAX} bytes"),
-                );
-            } else {
-                self.check_declared(place, path, &name);
-                types.push(name);
-            }
+            types.extend(self.event_type(name, path, place));
         }
         EventTypes::These(types)
+    }
+
+    /// An event type, as events may have it.
+    pub(super) fn event_type(&mut self, name: String, path: &str, node: &Node<'_>) -> Option<String> {
+        let lower = name.trim().to_lowercase();
+        if lower != name {
+            let message = format!("event types are kept in lower case, so none is ever `{name}`");
+            self.error_suggesting(node, path, message, Some(lower));
+            return None;
+        }
+        if name.is_empty() || name.len() > EVENT_TYPE_BYTES_MAX {
+            self.error(
+                node,
+                path,
+                format!("an event type has 1 to {EVENT_TYPE_BYTES_MAX} bytes"),
+            );
+            return None;
+        }
+        self.check_declared(node, path, &name);
+        Some(name)
     }
 
     fn check_declared(&mut self, node: &Node<'_>, path: &str, event_type: &str) {

@@ -260,8 +260,8 @@ impl Reader {
         Some(Holdout { share, salt })
     }
 
-    /// A share of the users, written as `5%`.
-    fn share(&mut self, node: &Node<'_>, path: &str) -> Option<f64> {
+    /// A share, of the users or of decisions, written as `5%`.
+    pub(super) fn share(&mut self, node: &Node<'_>, path: &str) -> Option<f64> {
         let text = match &node.data {
             YamlData::Value(YamlScalar::FloatingPoint(number)) => number.to_string(),
             _ => self.text(node, path)?,

@@ -5,6 +5,7 @@ use saphyr::YamlData;
 use super::keys;
 use super::read::{Entry, Node, Reader, narrowed};
 use super::{Due, EventTypes, Group, Limit, LimitPer, Moment, Rule, Since, Step, Timer, did_you_mean};
+use crate::bandit::limits::CANDIDATES_MAX;
 use crate::condition::Condition;
 use crate::hash::fingerprint;
 use crate::limits::*;
@@ -66,10 +67,17 @@ impl Reader {
             }) => Some(timer.reminders.len()),
             _ => None,
         };
-        let offers = match get("offer") {
-            Some(value) => self.offers(value, &format!("{path}.offer"), known.contents, reminders),
-            None => {
-                self.error(node, path, "a trigger needs `offer`: the id of one of the `contents`");
+        let offers = match (get("offer"), get("choose")) {
+            (Some(_), Some(choose)) => {
+                let message = "`offer` and `choose` exclude each other: one names what is offered, the other what the slot's learner chooses from";
+                self.error(choose, &format!("{path}.choose"), message);
+                None
+            }
+            (Some(value), None) => self.offers(value, &format!("{path}.offer"), known.contents, reminders),
+            (None, Some(value)) => self.candidates(value, &format!("{path}.choose"), known.contents),
+            (None, None) => {
+                let message = "a trigger needs `offer`: the id of one of the `contents`, or `choose`: a list of them";
+                self.error(node, path, message);
                 None
             }
         };
@@ -105,9 +113,9 @@ impl Reader {
             unless,
             offers,
             slot_fingerprint: fingerprint(&["slot", &slot]),
+            learner: get("choose").map(|_| self.learner_of(&slot)),
             slot,
             cooldown_ms,
-            learner: None,
             limit,
             priority: priority.unwrap_or(0),
             group,
@@ -312,7 +320,7 @@ impl Reader {
         Some((Since::Event(None), on, text))
     }
 
-    fn step_index(&mut self, node: &Node<'_>, path: &str, id: &str) -> Option<usize> {
+    pub(super) fn step_index(&mut self, node: &Node<'_>, path: &str, id: &str) -> Option<usize> {
         let index = self.names.steps.iter().position(|step| step == id);
         if index.is_none() {
             let meant = id.strip_suffix(".done").unwrap_or(id);
@@ -373,6 +381,37 @@ impl Reader {
             .map(|offer| self.content_index(offer, path, content_ids))
             .collect();
         indices.into_iter().collect()
+    }
+
+    /// What a learner chooses from: every content, or those of a list, each once.
+    fn candidates(&mut self, node: &Node<'_>, path: &str, content_ids: &[String]) -> Option<Vec<usize>> {
+        if node.data.as_str() == Some(keys::ALL_CONTENTS) {
+            if content_ids.is_empty() {
+                self.error(node, path, "there are no `contents` to choose from");
+                return None;
+            }
+            self.check_candidates(node, path, content_ids.len());
+            return Some((0..content_ids.len()).collect());
+        }
+        let listed = one_or_more(node);
+        self.check_candidates(node, path, listed.len());
+        let mut indices: Vec<Option<usize>> = Vec::new();
+        for item in listed.into_iter().take(CANDIDATES_MAX) {
+            let index = self.content_index(item, path, content_ids);
+            if let (Some(known), true) = (index, indices.contains(&index)) {
+                let message = format!("`{}` is there twice", content_ids[known]);
+                self.error(item, path, message);
+            }
+            indices.push(index);
+        }
+        indices.into_iter().collect()
+    }
+
+    fn check_candidates(&mut self, node: &Node<'_>, path: &str, count: usize) {
+        if count == 0 || count > CANDIDATES_MAX {
+            let message = format!("{count} candidates: a learner chooses from 1 to {CANDIDATES_MAX}");
+            self.error(node, path, message);
+        }
     }
 
     fn content_index(&mut self, node: &Node<'_>, path: &str, content_ids: &[String]) -> Option<usize> {

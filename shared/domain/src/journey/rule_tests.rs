@@ -684,7 +684,7 @@ features: { clicks: { count: click }, views_1h: { count: view, within: 1h } }
     {
         let file = match table {
             "Trigger" | "Also" => {
-                let offer = if example.contains("offer:") {
+                let offer = if example.contains("offer:") || example.contains("choose:") {
                     ""
                 } else {
                     ", offer: tour"

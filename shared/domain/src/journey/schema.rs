@@ -21,7 +21,7 @@ pub fn json_schema() -> Value {
             "maxLength": IDENTIFIER_BYTES_MAX,
         },
         "condition": {
-            "description": "A CEL expression over event, features, steps, traits, session and arms.",
+            "description": "A CEL expression over event, features, steps, traits, session, arms, time and trends.",
             "type": ["string", "boolean"],
             "maxLength": CONDITION_BYTES_MAX,
         },
@@ -67,9 +67,13 @@ fn of_mapping(mapping: &Mapping) -> Value {
     if !needed.is_empty() {
         schema["required"] = json!(needed);
     }
-    if !mapping.any_of.is_empty() {
-        let sets = mapping.any_of.iter().map(|names| json!({ "required": names }));
-        schema["anyOf"] = sets.collect();
+    let choices = mapping.any_of.iter().map(|sets| {
+        let sets: Vec<Value> = sets.iter().map(|names| json!({ "required": names })).collect();
+        json!({ "anyOf": sets })
+    });
+    let choices: Vec<Value> = choices.collect();
+    if !choices.is_empty() {
+        schema["allOf"] = choices.into();
     }
     if !mapping.excludes.is_empty() {
         let excludes = mapping
@@ -101,6 +105,8 @@ fn of_shape(shape: &Shape) -> Value {
     match shape {
         Shape::Name => defined("name"),
         Shape::Text => json!({ "type": ["string", "integer"] }),
+        Shape::Scalar => json!({ "type": ["string", "number", "boolean"] }),
+        Shape::Bool => json!({ "type": "boolean" }),
         Shape::Condition => defined("condition"),
         Shape::Field => defined("field"),
         Shape::EventTypes => defined("event_types"),
@@ -193,6 +199,24 @@ mod tests {
             "/properties/triggers/items/properties/holdout/anyOf/1",
         ),
         ("policy: { zzz: 1 }", "/properties/policy"),
+        (
+            "trends: { t: { zzz: 1 } }",
+            "/properties/trends/additionalProperties",
+        ),
+        ("slots: { s: { zzz: 1 } }", "/properties/slots/additionalProperties"),
+        (
+            "slots: { s: { context: { f: { zzz: 1 } } } }",
+            "/properties/slots/additionalProperties/properties/context/additionalProperties/anyOf/1",
+        ),
+        (
+            "slots: { s: { contents: { f: { zzz: 1 } } } }",
+            "/properties/slots/additionalProperties/properties/contents/additionalProperties/anyOf/1",
+        ),
+        ("outcomes: { zzz: 1 }", "/properties/outcomes"),
+        (
+            "outcomes: { reward: { r: { zzz: 1 } } }",
+            "/properties/outcomes/properties/reward/additionalProperties/anyOf/1",
+        ),
         (
             "policy: { cap: { zzz: 1 } }",
             "/properties/policy/properties/cap/anyOf/0",
