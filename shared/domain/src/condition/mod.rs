@@ -69,7 +69,9 @@ impl Slot {
         match lower::compile(source, names)?.typed {
             Some(Node::Slot(slot)) => Ok(slot),
             _ => Err(vec![ConditionError {
-                message: format!("`{source}` is not one value: only what is read by itself goes here, and an `expr` feature can compute the rest"),
+                message: format!(
+                    "`{source}` is not one value: only what is read by itself goes here, and an `expr` feature can compute the rest"
+                ),
                 suggestion: None,
             }]),
         }

@@ -99,12 +99,13 @@ pub(super) const ALL_CONTENTS: &str = "all";
 /// What a trend may count by.
 pub(super) const TREND_KEYS: [&str; 2] = ["content", "category"];
 /// How a slot may choose.
-pub(super) const LEARNERS: [&str; 5] = [
+pub(super) const LEARNERS: [&str; 6] = [
     "linear_thompson",
     "linucb",
     "thompson",
     "epsilon_greedy",
     "fixed_split",
+    "scores",
 ];
 /// What a feature of a learner may be.
 pub(super) const LEARNER_FEATURE_KINDS: [&str; 3] = ["number", "bool", "text"];
@@ -283,10 +284,7 @@ pub(super) static OUTCOMES: Mapping = Mapping::of(&[
     ),
     needed(
         "reward",
-        Shape::Named(
-            &Shape::Either(&[REWARD_VALUE, Shape::Mapping(&REWARD)]),
-            REWARDS_MAX,
-        ),
+        Shape::Named(&Shape::Either(&[REWARD_VALUE, Shape::Mapping(&REWARD)]), REWARDS_MAX),
         "What is rewarded, each once for an offer: TYPE: 1 is an event of this type on the content that was offered, step_completed: 5 any step.",
     ),
 ]);

@@ -81,7 +81,11 @@ fn attributes_and_slots_are_read() {
     let weights = [("tour".to_owned(), 3.0), ("demo".to_owned(), 0.0)];
     for (text, dimension, learner) in [
         ("{}", 0, with(Algorithm::Thompson, |_| {})),
-        ("learner: thompson, temperature: 2", 0, with(Algorithm::Thompson, |learner| learner.temperature = 2.0)),
+        (
+            "learner: thompson, temperature: 2",
+            0,
+            with(Algorithm::Thompson, |learner| learner.temperature = 2.0),
+        ),
         (
             "context: { clicks: features.clicks, hour: session.count }",
             2,
@@ -104,12 +108,20 @@ fn attributes_and_slots_are_read() {
         (
             "learner: epsilon_greedy, shared: false, contents: { free: content.free }",
             0,
-            with(Algorithm::EpsilonGreedy { epsilon: 0.1, scope: Scope::PerArm }, |_| {}),
+            with(
+                Algorithm::EpsilonGreedy {
+                    epsilon: 0.1,
+                    scope: Scope::PerArm,
+                },
+                |_| {},
+            ),
         ),
         (
             "learner: fixed_split, weights: { tour: 3, demo: 0 }",
             0,
-            with(Algorithm::FixedSplit(weights.into_iter().collect()), |learner| learner.floor = 0.0),
+            with(Algorithm::FixedSplit(weights.into_iter().collect()), |learner| {
+                learner.floor = 0.0
+            }),
         ),
         ("learner: scores", 0, with(Algorithm::Scores, |_| {})),
     ] {
@@ -118,7 +130,11 @@ fn attributes_and_slots_are_read() {
             text => slot(text),
         };
         assert_eq!(read.learner, learner, "{text}");
-        assert_eq!((read.slot.as_str(), read.layout.dimension()), ("in_app", dimension), "{text}");
+        assert_eq!(
+            (read.slot.as_str(), read.layout.dimension()),
+            ("in_app", dimension),
+            "{text}"
+        );
         assert_eq!(read.half_life_ms, None);
     }
     assert_eq!(slot("half_life: 7d").half_life_ms, Some(7 * 24 * 3_600_000));
@@ -161,7 +177,10 @@ fn outcomes_are_read() {
         [
             format!("click {} always 1", event("\"click\"", true)),
             "step_completed Step(None) always 5".to_owned(),
-            format!("bought {} event.properties.total > 10 3.5", event("\"purchase\"", false)),
+            format!(
+                "bought {} event.properties.total > 10 3.5",
+                event("\"purchase\"", false)
+            ),
             format!("read {} always -1", event("\"view\", \"click\"", true)),
             "signed Step(Some(0)) always 2".to_owned(),
         ]
@@ -172,8 +191,18 @@ fn outcomes_are_read() {
 #[test]
 fn every_mistake_in_what_is_learned_is_told_with_what_to_write() {
     for (text, path, message, suggestion) in [
-        ("slots:\n  in_ap: {}", "slots.in_ap", "no trigger has the slot `in_ap`", Some("in_app")),
-        ("slots:\n  in_app: { lerner: x }", "slots.in_app", "there is no key `lerner`", Some("learner")),
+        (
+            "slots:\n  in_ap: {}",
+            "slots.in_ap",
+            "no trigger has the slot `in_ap`",
+            Some("in_app"),
+        ),
+        (
+            "slots:\n  in_app: { lerner: x }",
+            "slots.in_app",
+            "there is no key `lerner`",
+            Some("learner"),
+        ),
         (
             "slots:\n  in_app: { learner: thomson }",
             "slots.in_app.learner",
@@ -198,8 +227,18 @@ fn every_mistake_in_what_is_learned_is_told_with_what_to_write() {
             "there is no content `tuor`",
             Some("tour"),
         ),
-        ("slots:\n  in_app: { floor: 0.5 }", "slots.in_app.floor", "`0.5` is no share", Some("50%")),
-        ("slots:\n  in_app: { half_life: 1s }", "slots.in_app.half_life", "is not between", None),
+        (
+            "slots:\n  in_app: { floor: 0.5 }",
+            "slots.in_app.floor",
+            "`0.5` is no share",
+            Some("50%"),
+        ),
+        (
+            "slots:\n  in_app: { half_life: 1s }",
+            "slots.in_app.half_life",
+            "is not between",
+            None,
+        ),
         (
             "slots:\n  in_app: { learner: linucb, shared: true }",
             "slots.in_app.shared",
@@ -285,8 +324,18 @@ fn every_mistake_in_what_is_learned_is_told_with_what_to_write() {
             None,
         ),
         ("outcomes:\n  within: 24h", "outcomes", "outcomes need `reward`", None),
-        ("outcomes:\n  reward: { click: 1 }", "outcomes", "outcomes need `within`", None),
-        ("outcomes:\n  { within: 31d, reward: { click: 1 } }", "outcomes.within", "is not between", None),
+        (
+            "outcomes:\n  reward: { click: 1 }",
+            "outcomes",
+            "outcomes need `within`",
+            None,
+        ),
+        (
+            "outcomes:\n  { within: 31d, reward: { click: 1 } }",
+            "outcomes.within",
+            "is not between",
+            None,
+        ),
         (
             "outcomes:\n  { within: 1d, reward: { Click: 1 } }",
             "outcomes.reward.Click",
@@ -325,7 +374,13 @@ fn every_mistake_in_what_is_learned_is_told_with_what_to_write() {
         "{TOP}slots:\n  in_app: {{ context: {{ {}, plan: {{ value: traits.plan, one_of: [a, b] }} }} }}\n",
         numbers.join(", ")
     );
-    check(&text, 12, "slots.in_app.context", "the features need 33 numbers, but there are 32", None);
+    check(
+        &text,
+        12,
+        "slots.in_app.context",
+        "the features need 33 numbers, but there are 32",
+        None,
+    );
     check(&text, 12, "slots.in_app.context", "`plan` 3", None);
 }
 
@@ -333,7 +388,10 @@ fn every_mistake_in_what_is_learned_is_told_with_what_to_write() {
 #[test]
 fn every_mistake_in_a_choice_or_a_trend_is_told_with_what_to_write() {
     let many: Vec<String> = (0..257).map(|number| format!("{{ id: c{number} }}")).collect();
-    let many = format!("contents: [{}]\ntriggers:\n  - {{ id: r, on: x, choose: all, slot: s }}", many.join(", "));
+    let many = format!(
+        "contents: [{}]\ntriggers:\n  - {{ id: r, on: x, choose: all, slot: s }}",
+        many.join(", ")
+    );
     for (text, path, message, suggestion) in [
         (
             "contents: [{ id: a }]\ntriggers:\n  - { id: r, on: x, offer: a, choose: all, slot: s }",
@@ -365,7 +423,12 @@ fn every_mistake_in_a_choice_or_a_trend_is_told_with_what_to_write() {
             "0 candidates",
             None,
         ),
-        (&many, "triggers.r.choose", "257 candidates: a learner chooses from 1 to 256", None),
+        (
+            &many,
+            "triggers.r.choose",
+            "257 candidates: a learner chooses from 1 to 256",
+            None,
+        ),
         (
             "contents: [{ id: a, when: event.category == 'x' }]\ntriggers:\n  - { id: r, after: 1h, since: any, choose: all, slot: s }",
             "triggers.r.choose",
@@ -378,7 +441,12 @@ fn every_mistake_in_a_choice_or_a_trend_is_told_with_what_to_write() {
             "a trend names the event types",
             None,
         ),
-        ("contents: []\ntrends:\n  t: { count: x }", "trends.t", "a trend needs `within`", None),
+        (
+            "contents: []\ntrends:\n  t: { count: x }",
+            "trends.t",
+            "a trend needs `within`",
+            None,
+        ),
         (
             "contents: []\ntrends:\n  t: { count: x, within: 25h }",
             "trends.t.within",

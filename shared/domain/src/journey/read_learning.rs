@@ -27,10 +27,7 @@ const TRENDS_BY: &[(&str, TrendBy)] = &[
     (keys::TREND_KEYS[1], TrendBy::Category),
 ];
 
-const SAME_CONTENT: &[(&str, bool)] = &[
-    (keys::REWARDED_CONTENTS[0], true),
-    (keys::REWARDED_CONTENTS[1], false),
-];
+const SAME_CONTENT: &[(&str, bool)] = &[(keys::REWARDED_CONTENTS[0], true), (keys::REWARDED_CONTENTS[1], false)];
 
 /// The name of a reward that is any step.
 const STEP_COMPLETED: &str = "step_completed";
@@ -49,6 +46,7 @@ enum Kind {
     Thompson,
     EpsilonGreedy,
     FixedSplit,
+    Scores,
 }
 
 const KINDS: &[(&str, Kind)] = &[
@@ -57,6 +55,7 @@ const KINDS: &[(&str, Kind)] = &[
     (keys::LEARNERS[2], Kind::Thompson),
     (keys::LEARNERS[3], Kind::EpsilonGreedy),
     (keys::LEARNERS[4], Kind::FixedSplit),
+    (keys::LEARNERS[5], Kind::Scores),
 ];
 
 impl Kind {
@@ -192,7 +191,10 @@ impl Reader {
         let entries = self.mapping(node, path, &keys::SLOT)?;
         let get = |name: &str| find(&entries, name);
         let (context, of_context): (Vec<_>, Vec<_>) = match get("context") {
-            Some(value) => self.context(value, &format!("{path}.context"), known).into_iter().unzip(),
+            Some(value) => self
+                .context(value, &format!("{path}.context"), known)
+                .into_iter()
+                .unzip(),
             None => Default::default(),
         };
         let (contents, of_contents): (Vec<_>, Vec<_>) = match get("contents") {
@@ -232,6 +234,7 @@ impl Reader {
                 Some(value) => self.weights(value, &format!("{path}.weights"), known),
                 None => BTreeMap::new(),
             }),
+            Kind::Scores => Algorithm::Scores,
         });
         if kind == Kind::FixedSplit {
             // A split is what it says.
@@ -278,7 +281,11 @@ impl Reader {
         for (key, _, value) in entries {
             let key = key.as_str();
             if SETTINGS_OF_SOME.contains(&key) && !kind.takes(key) {
-                let others: Vec<&str> = KINDS.iter().filter(|(_, kind)| kind.takes(key)).map(|(name, _)| *name).collect();
+                let others: Vec<&str> = KINDS
+                    .iter()
+                    .filter(|(_, kind)| kind.takes(key))
+                    .map(|(name, _)| *name)
+                    .collect();
                 let message = format!("`{}` has no `{key}`, but `{}` has", kind.name(), others.join("` and `"));
                 self.error(value, &format!("{path}.{key}"), message);
             }
@@ -313,12 +320,7 @@ impl Reader {
 
     // ---- what learners see
 
-    fn context(
-        &mut self,
-        node: &Node<'_>,
-        path: &str,
-        known: &Learned<'_>,
-    ) -> Vec<(ContextValue, LearnerFeature)> {
+    fn context(&mut self, node: &Node<'_>, path: &str, known: &Learned<'_>) -> Vec<(ContextValue, LearnerFeature)> {
         let named = self.named(node, path, BANDIT_DIMENSION_MAX);
         let values = named
             .into_iter()
@@ -376,7 +378,9 @@ impl Reader {
                 computation.map_or(Ok(None), kind_of_feature)
             }
             Slot::StepDone(_) => Ok(Some(FeatureKind::Bool)),
-            Slot::StepAt(_) => Err("a moment tells a learner nothing: read `steps.ID.done`, or how long something took"),
+            Slot::StepAt(_) => {
+                Err("a moment tells a learner nothing: read `steps.ID.done`, or how long something took")
+            }
             Slot::SessionCount | Slot::SessionEvents | Slot::SessionDuration => Ok(Some(FeatureKind::Number)),
             Slot::Arm(index) => {
                 let arms = self.names.experiments.get(*index).map(|(_, arms)| arms.clone());
@@ -511,7 +515,9 @@ impl Reader {
                 self.error(given, &format!("{path}.as"), message);
                 return None;
             }
-            (Some(values), None) => Some(FeatureKind::OneOf(self.known_values(values, &format!("{path}.one_of"))?)),
+            (Some(values), None) => Some(FeatureKind::OneOf(
+                self.known_values(values, &format!("{path}.one_of"))?,
+            )),
             (None, Some(given)) => {
                 let kinds = [FeatureKind::Number, FeatureKind::Bool, FeatureKind::Text];
                 let words: Vec<(&str, usize)> = keys::LEARNER_FEATURE_KINDS.into_iter().zip(0..).collect();
@@ -554,9 +560,16 @@ impl Reader {
     }
 
     /// Gives the contents of slots that read scores the traits in which those are.
-    pub(super) fn scored(&mut self, nodes: &[Entry3<'_, '_>], learned: &[SlotLearner], rules: &[Rule], contents: &mut [Content]) {
+    pub(super) fn scored(
+        &mut self,
+        nodes: &[Entry3<'_, '_>],
+        learned: &[SlotLearner],
+        rules: &[Rule],
+        contents: &mut [Content],
+    ) {
         for (index, learner) in learned.iter().enumerate() {
-            if !learner.contents.iter().any(|value| value.of == ContentSource::Score) {
+            let is_feature = learner.contents.iter().any(|value| value.of == ContentSource::Score);
+            if !is_feature && learner.learner.algorithm != Algorithm::Scores {
                 continue;
             }
             let choosing = rules.iter().filter(|rule| rule.learner == Some(index));

@@ -199,10 +199,7 @@ mod tests {
             "/properties/triggers/items/properties/holdout/anyOf/1",
         ),
         ("policy: { zzz: 1 }", "/properties/policy"),
-        (
-            "trends: { t: { zzz: 1 } }",
-            "/properties/trends/additionalProperties",
-        ),
+        ("trends: { t: { zzz: 1 } }", "/properties/trends/additionalProperties"),
         ("slots: { s: { zzz: 1 } }", "/properties/slots/additionalProperties"),
         (
             "slots: { s: { context: { f: { zzz: 1 } } } }",

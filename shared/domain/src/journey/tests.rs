@@ -585,7 +585,12 @@ fn every_mistake_is_told_with_its_place_and_what_to_write() {
             "there is no key `coldown`",
             Some("cooldown"),
         ),
-        (", choose: [c] }", "triggers.r", "there is no key `choose`", None),
+        (
+            ", chose: [c] }",
+            "triggers.r",
+            "there is no key `chose`",
+            Some("choose"),
+        ),
         (
             ", when: features.x > 1 }",
             "triggers.r.when",
