@@ -24,6 +24,7 @@
 
 mod due;
 mod faults;
+mod trends;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,7 @@ use crate::ports::{
 
 pub use due::MemoryDueIndex;
 use faults::refused;
+pub use trends::MemoryTrendTable;
 pub use faults::{Call, Container, ContainerEnded, Fault, Faults, Operation};
 
 /// Largest item of a DynamoDB table, in bytes: 400 KB, attribute names included.

@@ -3,10 +3,15 @@
 //! Retrying, splitting and taking partial failures apart is the flows' work, so that it is written and tested once.
 //! Errors are sorted by what the caller does with them: [`CallError::Retry`] or [`CallError::Refused`].
 
+mod trends;
 use std::error::Error;
 use std::future::Future;
 
 use usher_domain::time::Timestamp;
+
+pub use trends::{
+    TREND_BUCKETS, TrendItem, TrendPage, TrendPutAnswer, TrendTable, trend_bucket, trend_partition,
+};
 
 /// The source of a failed call.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;

@@ -59,6 +59,10 @@ pub enum Operation {
     FileOutcome,
     /// [`Delivery::deliver`](crate::ports::Delivery::deliver)
     Deliver,
+    /// [`TrendTable::put`](crate::ports::TrendTable::put)
+    PutTrendTile,
+    /// [`TrendTable::page`](crate::ports::TrendTable::page)
+    QueryTrends,
 }
 
 /// A call that came.
