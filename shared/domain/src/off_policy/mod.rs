@@ -14,6 +14,7 @@
 //! few, and for any number of looks (see [`betting`]).
 
 pub mod betting;
+pub mod lift;
 #[cfg(test)]
 mod tests;
 
