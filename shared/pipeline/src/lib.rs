@@ -12,6 +12,8 @@ pub mod following_writer;
 pub mod invocation;
 pub mod journey_source;
 pub mod memory;
+pub mod models;
+pub mod outcome_learner;
 pub mod ports;
 mod profile_cache;
 pub mod profile_writer;

@@ -24,6 +24,7 @@
 
 mod due;
 mod faults;
+mod models;
 mod trends;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,8 +42,9 @@ use crate::ports::{
 
 pub use due::MemoryDueIndex;
 use faults::refused;
-pub use trends::MemoryTrendTable;
 pub use faults::{Call, Container, ContainerEnded, Fault, Faults, Operation};
+pub use models::MemoryModelTable;
+pub use trends::MemoryTrendTable;
 
 /// Largest item of a DynamoDB table, in bytes: 400 KB, attribute names included.
 pub const ITEM_BYTES_MAX: usize = 400 * 1024;

@@ -3,12 +3,18 @@
 //! Retrying, splitting and taking partial failures apart is the flows' work, so that it is written and tested once.
 //! Errors are sorted by what the caller does with them: [`CallError::Retry`] or [`CallError::Refused`].
 
+mod models;
 mod trends;
+
 use std::error::Error;
 use std::future::Future;
 
 use usher_domain::time::Timestamp;
 
+pub use models::{
+    MODEL_READ_ITEMS_MAX, MODEL_STATE_BYTES_MAX, MODEL_WRITE_BYTES_MAX, MODEL_WRITE_ITEMS_MAX, ModelGetAnswer, ModelItem,
+    ModelKey, ModelTable, ModelWrite, ModelWriteAnswer, ReadOf,
+};
 pub use trends::{
     TREND_BUCKETS, TrendItem, TrendPage, TrendPutAnswer, TrendTable, trend_bucket, trend_partition,
 };

@@ -162,6 +162,64 @@ pub struct TimerSweep {
     pub oldest_due: u64,
 }
 
+/// A batch that outcome-learner is done with. What was learned counts where it was, also in a batch of which a part comes
+/// again; everything else counts once it is settled, that is before the point from which the batch is retried.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct OutcomeLearnerBatch {
+    /// Lambda's id of the invocation. Telemetry of an invocation whose answer got lost counts records that come again.
+    pub request_id: String,
+    /// Records that the invocation was given.
+    pub received: u64,
+    /// Outcomes that a model was taught.
+    pub learned: u64,
+    /// Outcomes that a model had been taught by another record.
+    pub known: u64,
+    /// Outcomes that a model had been taught in an earlier delivery of the record.
+    pub redelivered: u64,
+    /// Outcomes of offers that nobody was shown.
+    pub held_out: u64,
+    /// Outcomes of offers that were not chosen by a learner.
+    pub not_chosen: u64,
+    /// Outcomes whose context was laid out by another version of the journey, or for a slot that this one has no learner for.
+    pub other_layout: u64,
+    /// Outcomes that were left out because the model has no room for another content.
+    pub no_room: u64,
+    /// Outcomes that were left out because their slot's model can't be read.
+    pub left_out_unreadable: u64,
+    /// Records of a kind that this function leaves alone.
+    pub other_kind: u64,
+    /// Records that are no outcome.
+    pub malformed: u64,
+    /// Records that are to be delivered again.
+    pub retried: u64,
+    /// Writes of models.
+    pub writes: u64,
+    /// Writes whose condition failed, because another batch came first.
+    pub conflicts: u64,
+    /// Write capacity units.
+    pub write_units: f64,
+    /// Read capacity units.
+    pub read_units: f64,
+    /// Models that were found unreadable.
+    pub models_unreadable: u64,
+    /// Whether another journey runs from this batch on.
+    pub journey_changed: u64,
+    /// Whether the journey's source was found to hold a version with mistakes, which is not run.
+    pub journey_refused: u64,
+    /// Whether the journey's source could not be read.
+    pub journey_refresh_failed: u64,
+    /// How long ago the journey's source was last read, in milliseconds.
+    pub journey_age: u64,
+    /// The age of the batch's last record, in milliseconds.
+    pub iterator_age: u64,
+    /// Arrival on the triggers stream to learned, in milliseconds: at most 100 values, spread evenly.
+    pub outcome_to_learned: Vec<u64>,
+    /// For each slot, how many outcomes its model was taught.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub learned_by_slot: BTreeMap<String, u64>,
+}
+
 /// A telemetry event: a struct that knows its metrics.
 pub trait TelemetryEvent: Serialize + for<'de> Deserialize<'de> {
     /// The function that reports it; the value of the dimension.
@@ -218,6 +276,22 @@ impl TelemetryEvent for TriggerDeliveryBatch {
     const FUNCTION: &'static str = "trigger-delivery";
     const MESSAGE: &'static str = "batch of triggers processed";
     const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "TriggerToDelivered"];
+}
+
+impl OutcomeLearnerBatch {
+    /// Takes in what the invocation heard of the journey.
+    pub fn note_journey(&mut self, news: JourneyNews) {
+        self.journey_changed = news.changed;
+        self.journey_refused = news.refused;
+        self.journey_refresh_failed = news.refresh_failed;
+        self.journey_age = news.age_ms;
+    }
+}
+
+impl TelemetryEvent for OutcomeLearnerBatch {
+    const FUNCTION: &'static str = "outcome-learner";
+    const MESSAGE: &'static str = "batch of outcomes learned from";
+    const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "JourneyAge", "OutcomeToLearned"];
 }
 
 impl TelemetryEvent for TimerSweep {

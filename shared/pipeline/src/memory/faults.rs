@@ -59,6 +59,10 @@ pub enum Operation {
     FileOutcome,
     /// [`Delivery::deliver`](crate::ports::Delivery::deliver)
     Deliver,
+    /// [`ModelTable::get`](crate::ports::ModelTable::get)
+    GetModels,
+    /// [`ModelTable::write`](crate::ports::ModelTable::write)
+    WriteModels,
     /// [`TrendTable::put`](crate::ports::TrendTable::put)
     PutTrendTile,
     /// [`TrendTable::page`](crate::ports::TrendTable::page)
@@ -258,7 +262,7 @@ impl Faults {
             Some(Fault::LostAnswer) => Ok(Effect::whole(Answer::Lost)),
             Some(Fault::HangAfter) => Ok(Effect::whole(Answer::Never)),
             Some(Fault::CrashAfter) => Ok(Effect::whole(Answer::Crash)),
-            Some(Fault::Partial(left_over)) if matches!(operation, Operation::GetProfiles | Operation::PutRecords) => {
+            Some(Fault::Partial(left_over)) if matches!(operation, Operation::GetProfiles | Operation::GetModels | Operation::PutRecords) => {
                 Ok(Effect {
                     left_over: left_over.into_iter().collect(),
                     answer: Answer::Given,
