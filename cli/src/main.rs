@@ -6,9 +6,12 @@
 mod args;
 mod arrival_clock;
 mod check;
+mod decision_log;
 mod environment;
+mod evaluate;
 mod events_file;
 mod explain;
+mod export;
 mod find_user;
 mod fold;
 mod gzip;
@@ -26,9 +29,11 @@ mod record;
 mod redrive;
 mod rejected;
 mod replay;
+mod report;
 mod schema;
 mod send;
 mod sender;
+mod simulate;
 mod soak;
 mod triggers_file;
 mod users;
@@ -49,10 +54,14 @@ fn main() -> ExitCode {
         Command::Replay(options) => replay::run(&options),
         Command::Local(options) => in_runtime(local::run(options)),
         Command::Soak(options) => in_runtime(soak::run(options)),
+        Command::Simulate(options) => in_runtime(simulate::run(options)),
         Command::Send(options) => in_runtime(send::run(options)),
         Command::Import(options) => in_runtime(import::run(options)),
         Command::Users(options) => in_runtime(users::run(options)),
         Command::Explain(options) => in_runtime(explain::run(options)),
+        Command::Export(options) => in_runtime(export::run(options)),
+        Command::Evaluate(options) => evaluate::run(&options),
+        Command::Report(options) => in_runtime(report::run(options)),
         Command::Rejected(options) => in_runtime(rejected::run(options)),
         Command::Redrive(options) => in_runtime(redrive::run(options)),
     };

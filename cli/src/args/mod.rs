@@ -1,12 +1,16 @@
 //! What can be written on the command line, and what `--help` teaches.
 
 mod check;
+mod evaluate;
 mod explain;
+mod export;
 mod import;
 mod local;
 mod redrive;
 mod rejected;
 mod replay;
+mod report;
+mod simulate;
 mod soak;
 
 use std::path::PathBuf;
@@ -16,7 +20,9 @@ use clap::{Args, Parser, Subcommand};
 use url::Url;
 
 pub use check::{CheckOptions, SchemaOptions};
+pub use evaluate::{EvaluateOptions, JudgedFormat};
 pub use explain::ExplainOptions;
+pub use export::{DecisionsTable, ExportCommand, ExportDecisionsOptions, ExportOptions, LogFormat};
 pub use import::{ImportCommand, ImportOptions, ImportTraitsOptions, RowFormat};
 pub use local::{ClockChoice, LocalOptions};
 pub use redrive::{PassedByChoice, RedriveOptions};
@@ -24,6 +30,8 @@ pub use rejected::{
     ListOptions, RejectedCommand, RejectedOptions, RejectedSelection, ResendOptions, ShowRejectedOptions,
 };
 pub use replay::ReplayOptions;
+pub use report::ReportOptions;
+pub use simulate::{SimulateOptions, Variant};
 pub use soak::{RUNS_DEFAULT, SoakOptions};
 
 const EXIT_CODES: &str = "Exit codes:\n  0  all is well\n  1  something is wrong with the input, or missing in the result\n  2  the command was not understood";
@@ -45,10 +53,14 @@ pub enum Command {
     Replay(ReplayOptions),
     Local(LocalOptions),
     Soak(SoakOptions),
+    Simulate(SimulateOptions),
     Send(SendOptions),
     Import(ImportOptions),
     Users(UsersOptions),
     Explain(ExplainOptions),
+    Export(ExportOptions),
+    Evaluate(EvaluateOptions),
+    Report(ReportOptions),
     Rejected(RejectedOptions),
     Redrive(RedriveOptions),
 }
@@ -178,6 +190,9 @@ mod tests {
             "usher replay --events e.jsonl",
             "usher replay --journey j.yaml",
             "usher replay --journey j.yaml --events e.jsonl --record r.jsonl",
+            "usher simulate w.json",
+            "usher simulate w.json --variant a",
+            "usher simulate w.json --variant a=j.yaml --speed 0",
             "usher send e.jsonl",
             "usher send --stream s e.jsonl --endpoint-url notaurl",
             "usher send --stream s e.jsonl --endpoint-url 127.0.0.1:4567",
@@ -193,6 +208,17 @@ mod tests {
             "usher explain",
             "usher explain ann --last many",
             "usher explain ann --events e.jsonl --endpoint-url http://127.0.0.1:4568",
+            "usher export",
+            "usher export decisions --format parquet",
+            "usher export decisions --format csv",
+            "usher export decisions --within 0s",
+            "usher export decisions --within 1d --journey j.yaml",
+            "usher evaluate --log l.jsonl",
+            "usher evaluate --log l.jsonl --policy even --clip 0",
+            "usher evaluate --log l.jsonl --policy even --confidence 100",
+            "usher evaluate --log l.jsonl --policy even --reward-range 6..0",
+            "usher report --log l.jsonl --decisions d",
+            "usher report --confidence 20",
             "usher rejected",
             "usher rejected show --raw",
             "usher redrive",
@@ -209,6 +235,7 @@ mod tests {
             "usher local --faults all,kill:1% --seed 7",
             "usher soak --runs 50 --seed 1 --faults all:2%",
             "usher soak --minutes 0.5",
+            "usher simulate w.json --variant a=j.yaml --variant b=j.yaml@10m --speed 2.5 --users 100 --minutes 5 --seed 3",
             "usher replay --journey j.yaml --record r.jsonl",
             "usher replay --journey j.yaml --events - --profiles p.jsonl --triggers t.jsonl",
             "usher send --stream interactions - --ordered --resume s.json",
@@ -220,6 +247,15 @@ mod tests {
             "usher explain ann --rule welcome --last 5 --at latest --json",
             "usher explain anonymous:1 --events - --journey j.yaml",
             "usher explain ann --profiles p --decisions d --endpoint-url http://127.0.0.1:4568",
+            "usher export decisions",
+            "usher export decisions --format vw --since 7d --slot a --slot b --rule r -o f.vw --within 24h",
+            "usher export decisions --format parquet --output f --journey j.yaml --endpoint-url http://127.0.0.1:4568",
+            "usher evaluate --log - --policy split:a=1,b=2 --reward-range -1..6 --clip 2 --confidence 99% --json",
+            "usher evaluate --log l --policy j.yaml --model a.json --model b.json --format jsonl",
+            "usher evaluate --log l.csv --policy even --format obd --obd-items 80 --reward-model smoothed:1/200",
+            "usher report",
+            "usher report --log l.jsonl --svg l.svg --rule r --slot s --json --confidence 90 --reward-range 0..6",
+            "usher report --decisions d --endpoint-url http://127.0.0.1:4568 --within 24h",
             "usher rejected list --stream r --since 2h --reason not_json --reason too_large",
             "usher rejected show shardId-0:1 --raw",
             "usher rejected resend --reason not_json --to interactions --dry-run",
