@@ -37,6 +37,8 @@ pub const PARALLELIZATION_FACTOR_RANGE: RangeInclusive<u32> = 1..=10;
 /// Users whose decisions are delivered at the same time. A receiver sees at most this many connections from one
 /// invocation.
 pub const DELIVERY_CONCURRENCY: usize = 16;
+/// Slots whose models are written at the same time.
+pub const SLOT_CONCURRENCY: usize = 16;
 /// Days that a decision is kept, unless `USHER_DECISION_TTL_DAYS` says otherwise.
 pub const DECISION_TTL_DAYS_DEFAULT: u32 = 90;
 /// What `USHER_DECISION_TTL_DAYS` may be: longer than a trigger may be sent again
@@ -295,6 +297,36 @@ impl TimerSweeperSettings {
                 interval_ms_default,
                 SWEEP_INTERVAL_MS_RANGE,
             )),
+            metrics_namespace: reader.metrics_namespace(),
+        };
+        reader.finish(settings)
+    }
+}
+
+/// The settings of the function `outcome-learner`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutcomeLearnerSettings {
+    /// `USHER_MODELS_TABLE`: the table's name or ARN.
+    pub models_table: String,
+    /// Where the journey is.
+    pub journey: JourneySettings,
+    /// `USHER_METRICS_NAMESPACE`.
+    pub metrics_namespace: String,
+}
+
+impl OutcomeLearnerSettings {
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// Every setting that is missing or can't be used.
+    pub fn read(lookup: Lookup<'_>) -> Result<OutcomeLearnerSettings, ConfigError> {
+        let mut reader = Reader {
+            lookup,
+            mistakes: Vec::new(),
+        };
+        let settings = OutcomeLearnerSettings {
+            models_table: reader.required("USHER_MODELS_TABLE", TABLE_ALLOWED, is_table),
+            journey: reader.journey(),
             metrics_namespace: reader.metrics_namespace(),
         };
         reader.finish(settings)

@@ -19,6 +19,8 @@ pub fn binaries() -> &'static Path {
             .args(["build", "--quiet", "--workspace", "--bin", "usher"])
             .args([
                 "--bin",
+                "outcome-learner",
+                "--bin",
                 "profile-writer",
                 "--bin",
                 "timer-sweeper",

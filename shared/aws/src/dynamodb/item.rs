@@ -125,14 +125,14 @@ pub(super) fn text<'i>(item: &'i Item, name: &str) -> Result<&'i str, String> {
 }
 
 /// A number attribute, as DynamoDB writes it.
-fn number<'i>(item: &'i Item, name: &str) -> Result<&'i str, String> {
+pub(super) fn number<'i>(item: &'i Item, name: &str) -> Result<&'i str, String> {
     match item.get(name) {
         Some(AttributeValue::N(number)) => Ok(number),
         other => Err(wrong_type(name, other, "a number (N)")),
     }
 }
 
-fn wrong_type(name: &str, found: Option<&AttributeValue>, expected: &str) -> String {
+pub(super) fn wrong_type(name: &str, found: Option<&AttributeValue>, expected: &str) -> String {
     match found {
         None => format!("it has no attribute {name}, which must be {expected}"),
         Some(value) => format!(

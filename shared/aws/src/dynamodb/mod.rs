@@ -3,11 +3,13 @@
 mod decisions;
 mod due;
 mod item;
+mod models;
 mod profiles;
 
 pub use decisions::{DecisionPage, DecisionPages, DynamoDecisionTable, RecordedDecision};
 pub use due::{DUE_INDEX, DynamoDueIndex};
 pub use item::profile_item_bytes;
+pub use models::DynamoModelTable;
 pub use profiles::{DynamoProfileTable, ProfilePage, ProfilePages, UnreadableProfile};
 
 use aws_sdk_dynamodb::config::http::HttpResponse;

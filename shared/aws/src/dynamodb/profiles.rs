@@ -325,7 +325,7 @@ impl ProfileTable for DynamoProfileTable {
 /// The code of an item of a cancelled transaction that had nothing to do with it.
 const NO_REASON: &str = "None";
 /// The code of an item whose condition failed.
-const CONDITION_FAILED: &str = "ConditionalCheckFailed";
+pub(super) const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 /// Each write of a transaction takes so many times what it takes alone.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis.html>
 const TRANSACTION_UNITS: f64 = 2.0;
@@ -358,7 +358,7 @@ fn conflict_of(reasons: &[CancellationReason]) -> Option<MergeAnswer> {
 }
 
 /// Whether a transaction that was cancelled for this reason may go through the next time.
-fn is_transient_cancellation(code: &str) -> bool {
+pub(super) fn is_transient_cancellation(code: &str) -> bool {
     const CODES: [&str; 3] = [
         "TransactionConflict",
         "ProvisionedThroughputExceeded",
