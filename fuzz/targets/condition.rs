@@ -9,16 +9,7 @@ use usher_fuzz::{TEST_JOURNEY, arrived_at, known_event, plan};
 fuzz_target!(|sources: &str| sources.lines().for_each(check));
 
 fn check(source: &str) {
-    let mut names = Names {
-        features: TEST_JOURNEY
-            .features
-            .iter()
-            .map(|feature| feature.name.clone())
-            .collect(),
-        steps: TEST_JOURNEY.steps.iter().map(|step| step.id.clone()).collect(),
-        traits: TEST_JOURNEY.traits.clone(),
-        experiments: TEST_JOURNEY.arm_names(),
-    };
+    let mut names = Names::of(&TEST_JOURNEY);
     let condition = match Condition::compile(source, &mut names) {
         Ok(condition) => condition,
         Err(errors) => return assert!(!errors.is_empty()),

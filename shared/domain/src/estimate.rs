@@ -127,10 +127,7 @@ pub fn estimated_bytes(journey: &Journey) -> ItemEstimate {
             "policy: entry and exit",
             when(policy::has_membership(journey), MEMBERSHIP),
         ),
-        (
-            "policy: time zone",
-            when(policy::goes_by_local_time(journey), TIME_ZONE),
-        ),
+        ("policy: time zone", when(journey.goes_by_local_time(), TIME_ZONE)),
         ("next_due_at", when(writes_index, DUE_ATTRIBUTES)),
     ];
     let named = |(name, bytes): (&str, ItemBytes)| (name.to_owned(), bytes);

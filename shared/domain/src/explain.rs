@@ -160,7 +160,7 @@ pub fn explain(
     rule: Option<usize>,
 ) -> Explanation {
     let membership = policy::has_membership(journey).then(|| (policy::is_in(journey, profile), profile.membership));
-    let local_time = policy::goes_by_local_time(journey).then(|| {
+    let local_time = journey.goes_by_local_time().then(|| {
         let minute = policy::local_clock(journey, profile).minute_of_day(now);
         (minute, timezone(profile).map(str::to_owned))
     });

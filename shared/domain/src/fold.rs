@@ -144,7 +144,7 @@ pub fn apply(journey: &Journey, dispatch: &Dispatch, profile: &mut Profile, arri
 }
 
 /// Keeps the time zone of the latest event that names one, where the journey goes by it
-/// ([`crate::policy::goes_by_local_time`]). Says whether the clock is another one now.
+/// ([`Journey::goes_by_local_time`]). Says whether the clock is another one now.
 pub fn follow_clock(profile: &mut Profile, arrived: &ArrivedEvent<'_>) -> bool {
     let event = &arrived.event;
     let Some(zone) = event.location.timezone.as_deref() else {

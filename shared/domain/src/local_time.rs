@@ -137,11 +137,18 @@ pub struct LocalTime {
 pub fn local_time(event: &Event<'_>) -> LocalTime {
     let zone = event.location.timezone.as_deref().and_then(resolve);
     let local_ms = zone.map_or_else(|| event.at.epoch_ms(), |zone| zone.local_ms(event.at));
-    let days = local_ms.div_euclid(MS_PER_DAY);
-    LocalTime {
-        // Both remainders are small and not negative, so they fit.
-        hour: (local_ms.rem_euclid(MS_PER_DAY) / MS_PER_HOUR) as u8,
-        weekday: (days + DAYS_FROM_MONDAY_TO_1970).rem_euclid(WEEKDAYS as i64) as u8 + 1,
+    LocalTime::shown_at(local_ms)
+}
+
+impl LocalTime {
+    /// What clocks show so many milliseconds after they showed the start of 1970.
+    fn shown_at(local_ms: i64) -> LocalTime {
+        let days = local_ms.div_euclid(MS_PER_DAY);
+        LocalTime {
+            // Both remainders are small and not negative, so they fit.
+            hour: (local_ms.rem_euclid(MS_PER_DAY) / MS_PER_HOUR) as u8,
+            weekday: (days + DAYS_FROM_MONDAY_TO_1970).rem_euclid(WEEKDAYS as i64) as u8 + 1,
+        }
     }
 }
 
@@ -159,6 +166,11 @@ impl LocalClock {
     pub fn of<'n>(names: impl IntoIterator<Item = &'n str>) -> LocalClock {
         let known = names.into_iter().find_map(resolve);
         LocalClock(known.unwrap_or_else(|| UTC.with(Rc::clone)))
+    }
+
+    /// The hour and the weekday that it shows.
+    pub fn local_time(&self, at: Timestamp) -> LocalTime {
+        LocalTime::shown_at(self.0.local_ms(at))
     }
 
     /// What it shows, in minutes since midnight.

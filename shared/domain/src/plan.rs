@@ -133,9 +133,7 @@ impl<'j> Planning<'j> {
             // What an earlier journey put off stays due.
             has_timers: of_journey || profile.wake_at.is_some(),
             has_membership: policy::has_membership(journey),
-            // Nobody but timers and quiet hours does, and those that drop are no timers.
-            goes_by_local_time: (of_journey || journey.policy.quiet_hours.is_some())
-                && policy::goes_by_local_time(journey),
+            goes_by_local_time: journey.goes_by_local_time(),
             puts_off: (journey.policy.quiet_hours.as_ref()).is_some_and(|quiet| quiet.then == QuietAction::Defer),
             woken_at: None,
             next_due: None,

@@ -3,7 +3,7 @@
 
 use crate::condition::{Condition, Scope};
 use crate::event::Event;
-use crate::journey::{Cap, Due, Journey, Moment, Reentry};
+use crate::journey::{Cap, Journey, Reentry};
 use crate::limits::OFFERS_MADE_MAX;
 use crate::local_time::LocalClock;
 use crate::profile::{OfferMade, Profile};
@@ -177,15 +177,6 @@ pub fn excluded_by(
 }
 
 // ---- the user's clock
-
-/// Whether it makes a difference where the user's clock is. Only then a profile keeps it.
-pub fn goes_by_local_time(journey: &Journey) -> bool {
-    let at_a_time_of_day = |moment: &Moment| match moment {
-        Moment::Timer(timer) => timer.reminders.iter().any(|due| matches!(due, Due::LocalTime { .. })),
-        Moment::Event | Moment::Enters(_) | Moment::Leaves(_) => false,
-    };
-    journey.policy.quiet_hours.is_some() || journey.rules.iter().any(|rule| at_a_time_of_day(&rule.moment))
-}
 
 /// The user's clock: that of the time zone that is known of the user, else the policy's, else UTC.
 pub fn local_clock(journey: &Journey, profile: &Profile) -> LocalClock {

@@ -1,6 +1,6 @@
 //! Which values a slot can have at all.
 
-use super::Slot;
+use super::{Slot, TrendOf};
 use crate::event::Field;
 use crate::feature::Computation;
 use crate::journey::Journey;
@@ -118,6 +118,13 @@ impl Domain {
                 },
                 None => Domain::anything(),
             },
+            Slot::Trend(_, TrendOf::Named(_)) => Domain::int(0, i64::MAX),
+            Slot::Trend(_, TrendOf::Read(_)) => Domain {
+                missing: true,
+                ..Domain::int(0, i64::MAX)
+            },
+            Slot::Hour => Domain::int(0, HOURS as i64 - 1),
+            Slot::Weekday => Domain::int(1, WEEKDAYS as i64),
             Slot::SessionCount | Slot::SessionEvents => Domain::int(i64::from(facts.in_session), i64::MAX),
             Slot::SessionDuration => Domain::int(0, i64::MAX),
             _ => Domain::anything(),

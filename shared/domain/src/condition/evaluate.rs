@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::lower::{Comparison, Node, Operator};
-use super::{Slot, interpret};
+use super::{Slot, TrendOf, interpret};
 use crate::event::{Event, Field};
 use crate::journey::Journey;
 use crate::json;
+use crate::local_time::LocalTime;
+use crate::policy;
 use crate::profile::Profile;
 use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
@@ -70,8 +72,33 @@ impl<'s> Scope<'s> {
                 let experiment = self.journey.experiments.get(*index)?;
                 Value::Text(experiment.arm(&self.event.user).into())
             }
+            Slot::Trend(index, of) => {
+                let trend = self.journey.trends.get(*index)?;
+                let count = self.snapshots.trends.count(trend, &self.trend_key(of)?, self.now);
+                Value::Int(i64::try_from(count).unwrap_or(i64::MAX))
+            }
+            Slot::Hour => Value::Int(i64::from(self.local_time().hour)),
+            Slot::Weekday => Value::Int(i64::from(self.local_time().weekday)),
             Slot::AllOfEvent | Slot::PartOfEvent | Slot::AllFeatures | Slot::AllSteps => return None,
         })
+    }
+
+    /// The id of which a trend is read; none where there is no such text.
+    pub(super) fn trend_key<'k>(&self, of: &'k TrendOf) -> Option<Cow<'k, str>>
+    where
+        's: 'k,
+    {
+        match of {
+            TrendOf::Named(id) => Some(Cow::Borrowed(id)),
+            TrendOf::Read(slot) => match self.read(slot)? {
+                Value::Text(id) => Some(id),
+                _ => None,
+            },
+        }
+    }
+
+    fn local_time(&self) -> LocalTime {
+        policy::local_clock(self.journey, self.profile).local_time(self.now)
     }
 }
 

@@ -9,7 +9,7 @@ use cel::{Context, Env, ExecutionError, Value as CelValue};
 
 use super::lower::MATCHES;
 use super::patterns::Patterns;
-use super::{EvaluationError, Scope, Slot};
+use super::{EvaluationError, Scope, Slot, TrendOf};
 use crate::event::Field;
 use crate::json;
 use crate::limits::{INTERPRETED_BYTES_MAX, WALKED_BYTES_MAX};
@@ -47,12 +47,7 @@ impl Program {
         source: &str,
         journey: &crate::journey::Journey,
     ) -> Result<Program, Vec<super::ConditionError>> {
-        let mut names = super::Names {
-            features: journey.features.iter().map(|feature| feature.name.clone()).collect(),
-            steps: journey.steps.iter().map(|step| step.id.clone()).collect(),
-            traits: journey.traits.clone(),
-            experiments: journey.arm_names(),
-        };
+        let mut names = super::Names::of(journey);
         super::lower::compile(source, &mut names).map(|compiled| compiled.interpreted)
     }
 }
@@ -64,6 +59,8 @@ pub(super) struct Needs {
     features: Option<Vec<usize>>,
     /// The members of the event that are worked out when they are read.
     derived: Vec<Field>,
+    /// The trends that it reads, and of what.
+    trends: Vec<(usize, TrendOf)>,
 }
 
 impl Needs {
@@ -72,6 +69,7 @@ impl Needs {
         let mut needs = Needs {
             features: (!reads.contains(&Slot::AllFeatures)).then(Vec::new),
             derived: Vec::new(),
+            trends: Vec::new(),
         };
         for slot in reads {
             match (slot, &mut needs.features) {
@@ -79,6 +77,7 @@ impl Needs {
                 (Slot::Event(field), _) if field.is_derived() && !needs.derived.contains(field) => {
                     needs.derived.push(field.clone());
                 }
+                (Slot::Trend(index, of), _) => needs.trends.push((*index, of.clone())),
                 _ => {}
             }
         }
@@ -160,13 +159,15 @@ fn property_bytes(scope: &Scope<'_>) -> usize {
 }
 
 type Build = fn(&Scope<'_>, &Needs) -> CelValue;
-const ROOTS: [(&str, Build); 6] = [
+const ROOTS: [(&str, Build); 8] = [
     ("event", event),
     ("features", features),
     ("steps", steps),
     ("traits", traits),
     ("session", session),
     ("arms", arms),
+    ("trends", trends),
+    ("time", time),
 ];
 
 fn map(entries: impl IntoIterator<Item = (String, CelValue)>) -> CelValue {
@@ -249,6 +250,27 @@ fn session(scope: &Scope<'_>, _: &Needs) -> CelValue {
 fn arms(scope: &Scope<'_>, _: &Needs) -> CelValue {
     let experiments = scope.journey.experiments.iter().enumerate();
     map(experiments.map(|(index, experiment)| (experiment.id.clone(), slot_value(scope, &Slot::Arm(index)))))
+}
+
+/// Of each trend the counts that are read, and no more: it may know of very many ids.
+fn trends(scope: &Scope<'_>, needs: &Needs) -> CelValue {
+    let mut trends: HashMap<String, HashMap<String, CelValue>> = HashMap::new();
+    for (index, of) in &needs.trends {
+        let Some(trend) = scope.journey.trends.get(*index) else {
+            continue;
+        };
+        let counts = trends.entry(trend.name.clone()).or_default();
+        if let Some(id) = scope.trend_key(of) {
+            let count = slot_value(scope, &Slot::Trend(*index, TrendOf::Named(id.clone().into_owned())));
+            counts.insert(id.into_owned(), count);
+        }
+    }
+    map(trends.into_iter().map(|(name, counts)| (name, map(counts))))
+}
+
+fn time(scope: &Scope<'_>, _: &Needs) -> CelValue {
+    let member = |name: &str, slot| (name.to_owned(), slot_value(scope, &slot));
+    map([member("hour", Slot::Hour), member("weekday", Slot::Weekday)])
 }
 
 fn slot_value(scope: &Scope<'_>, slot: &Slot) -> CelValue {

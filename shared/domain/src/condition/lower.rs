@@ -3,19 +3,24 @@
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 
 use super::patterns::Patterns;
-use super::{ConditionError, Names, Slot, interpret};
+use super::{ConditionError, Names, Slot, TrendOf, interpret};
 use crate::event::Field;
 use crate::journey::did_you_mean;
 use crate::limits::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, IDENTIFIER_BYTES_MAX, TRAITS_MAX};
 use crate::value::Scalar;
 
 /// The names that every condition knows.
-const ROOTS: [&str; 6] = ["event", "features", "steps", "traits", "session", "arms"];
+const ROOTS: [&str; 8] = [
+    "event", "features", "steps", "traits", "session", "arms", "time", "trends",
+];
 const SESSION_MEMBERS: [(&str, Slot); 3] = [
     ("count", Slot::SessionCount),
     ("events", Slot::SessionEvents),
     ("duration_ms", Slot::SessionDuration),
 ];
+const TIME_MEMBERS: [(&str, Slot); 2] = [("hour", Slot::Hour), ("weekday", Slot::Weekday)];
+/// How a trend is read.
+const TREND_READ: &str = "a trend is read as trends.NAME[KEY], where KEY is a text, or a part of the event, a trait or a feature that is one";
 
 /// The functions that the interpreter has; macros such as `exists` are gone when a condition is checked.
 const FUNCTIONS: [&str; 13] = [
@@ -242,7 +247,11 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
         ["event", "location" | "properties"] => Ok(Some(Slot::PartOfEvent)),
         ["features"] => Ok(Some(Slot::AllFeatures)),
         ["steps"] => Ok(Some(Slot::AllSteps)),
-        ["traits" | "session" | "arms"] => Ok(None),
+        ["traits" | "session" | "arms" | "time"] => Ok(None),
+        ["trends"] => Err(ConditionError {
+            message: TREND_READ.to_owned(),
+            suggestion: None,
+        }),
         ["event", rest @ ..] => {
             let named = rest.join(".");
             if rest[0] == "properties" {
@@ -315,11 +324,64 @@ fn resolve(path: &[&str], names: &mut Names) -> Result<Option<Slot>, ConditionEr
                 &mut names.experiments.iter().map(|(id, _)| id.as_str()),
             )),
         },
-        ["features" | "traits" | "session" | "steps" | "arms", ..] => {
+        ["time", member] => match TIME_MEMBERS.iter().find(|(name, _)| name == member) {
+            Some((_, slot)) => Ok(Some(slot.clone())),
+            None => Err(unknown(
+                "time member",
+                member,
+                &mut TIME_MEMBERS.iter().map(|(name, _)| *name),
+            )),
+        },
+        ["trends", name, rest @ ..] => {
+            let Some(index) = names.trends.iter().position(|trend| trend == name) else {
+                return Err(unknown("trend", name, &mut names.trends.iter().map(String::as_str)));
+            };
+            match rest {
+                [key] => Ok(Some(Slot::Trend(index, TrendOf::Named((*key).to_owned())))),
+                [] => Err(ConditionError {
+                    message: TREND_READ.to_owned(),
+                    suggestion: Some(format!("trends.{name}[event.content_id]")),
+                }),
+                _ => Err(of_no_part(&path[..path.len() - 1].join("."))),
+            }
+        }
+        ["features" | "traits" | "session" | "steps" | "arms" | "time", ..] => {
             Err(of_no_part(&path[..path.len() - 1].join(".")))
         }
         [root, ..] => Err(unknown("name", root, &mut ROOTS.into_iter())),
         [] => Ok(None),
+    }
+}
+
+/// The trend and the key of `trends.NAME[KEY]` where the key is not written out.
+fn trend_of(expr: &Expr) -> Option<(&str, &IdedExpr)> {
+    let Expr::Call(call) = expr else { return None };
+    let [trend, key] = call.args.as_slice() else {
+        return None;
+    };
+    match path(&trend.expr)?.as_slice() {
+        ["trends", name] if call.func_name == operators::INDEX => Some((name, key)),
+        _ => None,
+    }
+}
+
+/// The slot of a trend of whatever a key reads.
+fn trend_slot(name: &str, key: &IdedExpr, names: &mut Names) -> Result<(Slot, String), ConditionError> {
+    // A key that nothing has tells whether there is such a trend.
+    let known = resolve(&["trends", name, ""], names)?;
+    let read = match path(&key.expr) {
+        Some(path) => resolve(&path, names)?.map(|slot| (slot, path.join("."))),
+        None => None,
+    };
+    match (known, read) {
+        (Some(Slot::Trend(index, _)), Some((slot, key))) if slot.is_single() && !matches!(slot, Slot::Trend(..)) => {
+            let slot = Slot::Trend(index, TrendOf::Read(Box::new(slot)));
+            Ok((slot, format!("trends.{name}[{key}]")))
+        }
+        _ => Err(ConditionError {
+            message: TREND_READ.to_owned(),
+            suggestion: None,
+        }),
     }
 }
 
@@ -340,6 +402,12 @@ impl Checker<'_> {
     fn check(&mut self, expr: &IdedExpr) {
         if let Some(path) = path(&expr.expr) {
             self.check_path(&path);
+            return;
+        }
+        if let Some((name, key)) = trend_of(&expr.expr)
+            && !self.is_variable("trends")
+        {
+            self.check_trend(name, key);
             return;
         }
         match &expr.expr {
@@ -397,19 +465,44 @@ impl Checker<'_> {
     }
 
     fn check_path(&mut self, path: &[&str]) {
-        if self.variables.iter().any(|variable| variable == path[0]) {
+        if self.is_variable(path[0]) {
             return;
         }
         match resolve(path, self.names) {
-            Ok(Some(slot)) => {
-                if !self.reads_once.iter().any(|(_, read)| *read == slot) {
-                    self.reads_once.push((path.join("."), slot.clone()));
-                }
-                self.reads.push(slot);
-            }
+            Ok(Some(slot)) => self.note(path.join("."), slot),
             Ok(None) => {}
             Err(error) => self.errors.push(error),
         }
+    }
+
+    fn check_trend(&mut self, name: &str, key: &IdedExpr) {
+        // What a macro walks over is known to nobody before it runs.
+        let root = path(&key.expr).and_then(|path| path.first().map(|root| self.is_variable(root)));
+        if root == Some(true) {
+            self.errors.push(ConditionError {
+                message: TREND_READ.to_owned(),
+                suggestion: None,
+            });
+            return;
+        }
+        match trend_slot(name, key, self.names) {
+            Ok((slot, written)) => {
+                self.check(key);
+                self.note(written, slot);
+            }
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn is_variable(&self, name: &str) -> bool {
+        self.variables.iter().any(|variable| variable == name)
+    }
+
+    fn note(&mut self, written: String, slot: Slot) {
+        if !self.reads_once.iter().any(|(_, read)| *read == slot) {
+            self.reads_once.push((written, slot.clone()));
+        }
+        self.reads.push(slot);
     }
 
     fn check_function(&mut self, name: &str) {
@@ -562,6 +655,9 @@ fn literal(value: &LiteralValue) -> Option<Scalar> {
 fn lower(expr: &IdedExpr, names: &mut Names) -> Option<Node> {
     if let Some(path) = path(&expr.expr) {
         return Some(Node::Slot(single(&path, names)?));
+    }
+    if let Some((name, key)) = trend_of(&expr.expr) {
+        return Some(Node::Slot(trend_slot(name, key, names).ok()?.0));
     }
     match &expr.expr {
         Expr::Literal(LiteralValue::Null) => Some(Node::Null),

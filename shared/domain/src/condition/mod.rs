@@ -50,6 +50,12 @@ pub enum Slot {
     SessionDuration,
     /// `arms.NAME`: the index of the experiment in the journey.
     Arm(usize),
+    /// `trends.NAME[KEY]`: the index of the trend in the journey, and of what.
+    Trend(usize, TrendOf),
+    /// `time.hour`: the hour of the day, 0 to 23, by the user's own clock, as of the moment.
+    Hour,
+    /// `time.weekday`: the day of the week, 1 (Monday) to 7, by the user's own clock, as of the moment.
+    Weekday,
     /// `event` as a whole.
     AllOfEvent,
     /// `event.location` or `event.properties` as a whole.
@@ -58,6 +64,15 @@ pub enum Slot {
     AllFeatures,
     /// `steps` as a whole, or one step.
     AllSteps,
+}
+
+/// Of which content or category a trend is read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TrendOf {
+    /// Of one that the file names.
+    Named(String),
+    /// Of the one whose id is the value of this.
+    Read(Box<Slot>),
 }
 
 impl Slot {
@@ -97,6 +112,22 @@ pub struct Names {
     pub traits: Vec<String>,
     /// The experiments and their arms, in the journey's order.
     pub experiments: Vec<(String, Vec<String>)>,
+    /// The trends, in the journey's order.
+    pub trends: Vec<String>,
+}
+
+impl Names {
+    /// Those that a journey defines.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn of(journey: &Journey) -> Names {
+        Names {
+            features: journey.features.iter().map(|feature| feature.name.clone()).collect(),
+            steps: journey.steps.iter().map(|step| step.id.clone()).collect(),
+            traits: journey.traits.clone(),
+            experiments: journey.arm_names(),
+            trends: journey.trends.iter().map(|trend| trend.name.clone()).collect(),
+        }
+    }
 }
 
 /// Something wrong with a condition.
@@ -182,8 +213,7 @@ impl Condition {
                 Slot::Feature(_) | Slot::StepDone(_) | Slot::StepAt(_) | Slot::AllFeatures | Slot::AllSteps
             )
         };
-        let read = self.reads.iter().find(|(_, slot)| of_profile(slot));
-        read.map(|(name, _)| name.as_str())
+        self.read_by(of_profile)
     }
 
     /// The first thing that it reads of an event, as it is written. Whose event it is doesn't count: that is the same
@@ -193,7 +223,21 @@ impl Condition {
             Slot::Event(field) => *field != Field::UserId,
             slot => matches!(slot, Slot::AllOfEvent | Slot::PartOfEvent),
         };
-        let read = self.reads.iter().find(|(_, slot)| of_event(slot));
+        self.read_by(of_event)
+    }
+
+    /// The first trend that it reads, as it is written.
+    pub fn reads_of_trends(&self) -> Option<&str> {
+        self.read_by(|slot| matches!(slot, Slot::Trend(..)))
+    }
+
+    /// The first thing that it reads of the user's clock, as it is written.
+    pub fn reads_of_time(&self) -> Option<&str> {
+        self.read_by(|slot| matches!(slot, Slot::Hour | Slot::Weekday))
+    }
+
+    fn read_by(&self, is: impl Fn(&Slot) -> bool) -> Option<&str> {
+        let read = self.reads.iter().find(|(_, slot)| is(slot));
         read.map(|(name, _)| name.as_str())
     }
 
@@ -295,6 +339,9 @@ impl Expression {
             )),
             Slot::Arm(_) => Some(format!(
                 "an `expr` is the same for everyone with the same history, so it can't read `{name}`: put it into a trigger's `when`"
+            )),
+            Slot::Trend(..) | Slot::Hour | Slot::Weekday => Some(format!(
+                "an `expr` says the same of the same history whenever it is asked, so it can't read `{name}`: read it in a trigger's `when`"
             )),
             Slot::AllFeatures => Some("an `expr` names the features that it reads, as `features.NAME`".to_owned()),
             _ => None,

@@ -1,4 +1,4 @@
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 
@@ -7,9 +7,11 @@ use crate::event::{ArrivedEvent, Event, Properties};
 use crate::feature::Dated;
 use crate::fold;
 use crate::journey::Journey;
+use crate::journey::TrendBy;
 use crate::profile::Profile;
 use crate::snapshots::Snapshots;
 use crate::testing::{SHARDS, arrived, event, journey, time};
+use crate::trends::{TrendKey, Trends, minute_of};
 use crate::value::Scalar;
 
 /// A journey with a feature of every kind of value, and one without any.
@@ -32,6 +34,9 @@ features:
   sum_of_all: { expr: features.total + double(features.clicks) }
   word: { expr: features.last + "b" }
   nothing: { expr: features.unset + 1 }
+trends:
+  clicks_10m: { count: click, within: 10m }
+  hot: { count: [click, like], within: 1h, by: category }
 contents: [{ id: c }]
 triggers:
   - { id: r, when: traits.plan == "x" || traits.age == 1, offer: c, slot: s }
@@ -39,17 +44,33 @@ triggers:
 
 static TEST_JOURNEY: LazyLock<Journey> = LazyLock::new(|| journey(JOURNEY));
 
-fn names() -> Names {
-    Names {
-        features: TEST_JOURNEY
-            .features
-            .iter()
-            .map(|feature| feature.name.clone())
-            .collect(),
-        steps: TEST_JOURNEY.steps.iter().map(|step| step.id.clone()).collect(),
-        traits: TEST_JOURNEY.traits.clone(),
-        experiments: TEST_JOURNEY.arm_names(),
+/// What others did in the same minute: something with the values that the events of these tests have too.
+static SNAPSHOTS: LazyLock<Snapshots> = LazyLock::new(|| {
+    let mut trends = Trends::default();
+    let minute = minute_of(time(0));
+    for (event_type, by, id, count) in [
+        ("click", TrendBy::Content, "a", 3),
+        ("click", TrendBy::Content, "team", 5),
+        ("like", TrendBy::Content, "a", 100),
+        ("click", TrendBy::Category, "a", 7),
+        ("like", TrendBy::Category, "a", 4),
+        ("like", TrendBy::Category, "forumng", 1),
+    ] {
+        let key = TrendKey {
+            event_type: event_type.to_owned(),
+            by,
+            id: id.to_owned(),
+        };
+        trends.add(minute, key, count);
     }
+    Snapshots {
+        trends: Arc::new(trends),
+        ..Snapshots::default()
+    }
+});
+
+fn names() -> Names {
+    Names::of(&TEST_JOURNEY)
 }
 
 /// The properties and traits of the events that the tables look at.
@@ -104,7 +125,7 @@ fn the_typed_form_says_what_the_interpreter_says() {
         journey: &TEST_JOURNEY,
         event: &event,
         profile: &profile,
-        snapshots: Snapshots::none(),
+        snapshots: &SNAPSHOTS,
         now: time(0),
     };
     let (yes, no, error) = (Some(true), Some(false), None);
@@ -211,6 +232,25 @@ fn the_typed_form_says_what_the_interpreter_says() {
         ("arms.copy == \"a\" && arms.look == \"b\"", no),
         ("arms.copy in [\"a\", \"b\"] && arms[\"look\"] in [\"b\", \"c\"]", yes),
         ("arms.copy != arms.look", yes),
+        // What others did. A trend of nothing that anybody met with is 0, and of what isn't there, or no text, is nothing.
+        ("trends.clicks_10m[\"a\"] == 3 && trends.clicks_10m.a == 3", yes),
+        ("trends.hot[event.category] == 1 && trends.hot[\"a\"] == 11", yes),
+        ("trends[\"hot\"][event.properties.any] > 10", yes),
+        ("trends.clicks_10m[traits.plan] == 5", yes),
+        ("trends.clicks_10m[features.last] == 3", yes),
+        ("trends.clicks_10m[\"nobody\"] == 0", yes),
+        (
+            "trends.clicks_10m[event.type] == 0 && has(trends.clicks_10m.nobody)",
+            yes,
+        ),
+        ("trends.clicks_10m[event.content_id] == 0", error),
+        ("trends.clicks_10m[event.properties.i] == 0", error),
+        ("trends.clicks_10m[features.unset] == 0 || true", yes),
+        ("trends.clicks_10m[features.recent] == 0", error),
+        ("trends.clicks_10m[event.properties.n] >= 0", error),
+        // The user's clock, of whose time zone nothing is known.
+        ("time.hour == 0 && time.weekday == 1", yes),
+        ("time[\"hour\"] in [0, 1]", yes),
         (
             "event.type == \"click\" && event.user_id == \"u\" && event.id == \"e1\"",
             yes,
@@ -231,7 +271,7 @@ fn what_has_no_typed_form_runs_in_the_interpreter() {
         journey: &TEST_JOURNEY,
         event: &event,
         profile: &profile,
-        snapshots: Snapshots::none(),
+        snapshots: &SNAPSHOTS,
         now: time(0),
     };
     let (yes, no, error) = (Some(true), Some(false), None);
@@ -239,6 +279,11 @@ fn what_has_no_typed_form_runs_in_the_interpreter() {
         ("event.properties.l.exists(item, item == \"a\")", yes),
         ("features.recent.all(value, value == \"b\")", no),
         ("features.recent.exists_one(value, value == \"a\")", yes),
+        (
+            "size(features.recent) + trends.hot[event.category] + time.weekday == 3",
+            yes,
+        ),
+        ("[1, 2].filter(trends, trends == 1) == [1]", yes),
         ("event.properties.l.filter(event, event == 1) == [1]", yes),
         ("[1, 2].map(features, features * 2) == [2, 4]", yes),
         ("size(features.recent) == 1 && event.properties.t.size() == 3", yes),
@@ -284,7 +329,7 @@ fn operators_are_typed_for_numbers_and_say_what_the_interpreter_says_for_all() {
         journey: &TEST_JOURNEY,
         event: &event,
         profile: &profile,
-        snapshots: Snapshots::none(),
+        snapshots: &SNAPSHOTS,
         now: time(0),
     };
     let (yes, no, error) = (Some(true), Some(false), None);
@@ -385,6 +430,50 @@ fn what_is_wrong_with_a_condition_is_said_with_what_to_write() {
             Some("category"),
         ),
         ("features.clicks.value > 1", "`features.clicks` has no parts", None),
+        (
+            "trends.clicks[event.content_id] > 1",
+            "there is no trend `clicks`",
+            Some("clicks_10m"),
+        ),
+        (
+            "trends.clicks_10m > 1",
+            "a trend is read as trends.NAME[KEY]",
+            Some("trends.clicks_10m[event.content_id]"),
+        ),
+        ("size(trends) > 1", "a trend is read as trends.NAME[KEY]", None),
+        (
+            "\"a\" in trends.hot",
+            "a trend is read as trends.NAME[KEY]",
+            Some("trends.hot[event.content_id]"),
+        ),
+        (
+            "trends.hot[\"a\" + \"b\"] > 1",
+            "a trend is read as trends.NAME[KEY]",
+            None,
+        ),
+        (
+            "trends.hot[event.location] > 1",
+            "a trend is read as trends.NAME[KEY]",
+            None,
+        ),
+        (
+            "trends.hot[trends.hot.a] > 1",
+            "a trend is read as trends.NAME[KEY]",
+            None,
+        ),
+        (
+            "trends.hot[event.catgory] > 1",
+            "there is no event member `catgory`",
+            Some("category"),
+        ),
+        ("trends.hot.a.b > 1", "`trends.hot.a` has no parts", None),
+        (
+            "features.recent.exists(x, trends.hot[x] > 1)",
+            "a trend is read as trends.NAME[KEY]",
+            None,
+        ),
+        ("time.minute > 1", "there is no time member `minute`", None),
+        ("time.hour.utc > 1", "`time.hour` has no parts", None),
         ("has(features.click)", "there is no feature `click`", Some("clicks")),
         (
             "event.properties.l.exists(x, x == features.click)",
@@ -535,7 +624,7 @@ fn p10_nested_bombs_are_refused_or_run_and_never_overflow_the_stack() {
                 journey: &TEST_JOURNEY,
                 event: &event,
                 profile: &profile,
-                snapshots: Snapshots::none(),
+                snapshots: &SNAPSHOTS,
                 now: time(0),
             };
             if let Ok(condition) = Condition::compile(&bomb, &mut names()) {
@@ -554,7 +643,7 @@ fn what_a_condition_saw_is_told_as_json() {
         journey: &TEST_JOURNEY,
         event: &event,
         profile: &profile,
-        snapshots: Snapshots::none(),
+        snapshots: &SNAPSHOTS,
         now: time(0),
     };
     let condition = compile(
@@ -612,6 +701,14 @@ const READS: &[&str] = &[
     "session.duration_ms",
     "arms.copy",
     "arms.look",
+    "trends.clicks_10m.a",
+    "trends.hot.c",
+    "trends.clicks_10m[event.category]",
+    "trends.clicks_10m[features.last]",
+    "trends.hot[traits.plan]",
+    "trends.hot[event.properties.any]",
+    "time.hour",
+    "time.weekday",
 ];
 const LITERALS: &[&str] = &[
     "0",
@@ -726,7 +823,7 @@ proptest! {
             value: Scalar::Text(plan.to_owned()),
         });
         apply(&mut profile, arrived(event.clone(), 0, 2, time(1000)));
-        let scope = Scope { journey: &TEST_JOURNEY, event: &event, profile: &profile, snapshots: Snapshots::none(), now: time(1000) };
+        let scope = Scope { journey: &TEST_JOURNEY, event: &event, profile: &profile, snapshots: &SNAPSHOTS, now: time(1000) };
         let condition = match Condition::compile(&source, &mut names()) {
             // It compares with an arm that there is none of, and then it has no form at all.
             Err(errors) if errors.iter().all(|error| error.message.contains("has no arm")) => return Ok(()),
@@ -769,6 +866,10 @@ fn dense_expression() -> impl Strategy<Value = String> {
         "event.local_hour",
         "traits.plan",
         "arms.copy",
+        "trends.hot.a",
+        "trends.clicks_10m[event.category]",
+        "time.hour",
+        "time.weekday",
     ];
     const LITERALS: &[&str] = &[
         "-1", "0", "1", "2", "0.0", "0.5", "1.0", "\"a\"", "\"b\"", "true", "false", "null",
@@ -782,7 +883,7 @@ fn dense_expression() -> impl Strategy<Value = String> {
         }),
         1 => (slot.clone(), prop::collection::vec(literal.prop_filter("no null in a list", |text| text != "null"), 0..4))
             .prop_map(|(slot, list)| format!("{slot} in [{}]", list.join(", "))),
-        1 => slot.clone().prop_map(|slot| format!("has({slot})")),
+        1 => slot.clone().prop_filter("has() takes a member", |slot| !slot.ends_with(']')).prop_map(|slot| format!("has({slot})")),
         1 => slot,
     ];
     leaf.prop_recursive(4, 24, 2, |inner| {
@@ -825,7 +926,7 @@ proptest! {
         event.user = user.into();
         event.properties.object = Some(&object);
         apply(&mut profile, arrived(event.clone(), 0, 9, time(1000)));
-        let scope = Scope { journey: &TEST_JOURNEY, event: &event, profile: &profile, snapshots: Snapshots::none(), now: time(1000) };
+        let scope = Scope { journey: &TEST_JOURNEY, event: &event, profile: &profile, snapshots: &SNAPSHOTS, now: time(1000) };
         let condition = match Condition::compile(&source, &mut names()) {
             Err(errors) if errors.iter().all(|error| error.message.contains("has no arm")) => return Ok(()),
             condition => condition.expect("a condition"),
@@ -906,6 +1007,12 @@ fn what_cannot_be_is_found_with_the_parts_that_exclude_each_other() {
             &["!steps.done.done", "steps.done.done"],
         ),
         ("event.local_hour > 23", True, &["event.local_hour > 23"]),
+        ("time.hour > 23", True, &["time.hour > 23"]),
+        (
+            "trends.hot[event.category] > 5 && trends.hot[event.category] < 3",
+            True,
+            &["trends.hot[event.category] > 5", "trends.hot[event.category] < 3"],
+        ),
         (
             "event.local_hour == 9 && event.local_hour != 9 || features.clicks < 0",
             True,
@@ -945,6 +1052,7 @@ fn what_cannot_be_is_found_with_the_parts_that_exclude_each_other() {
         "event.properties.big > 9223372036854775807 && event.properties.big < 9223372036854775807",
         "traits.plan == 1",
         "features.sum_of_all < 0.0",
+        "trends.hot[event.category] > 5 && trends.hot[traits.plan] < 3",
     ] {
         let condition = compile(source);
         assert_eq!(

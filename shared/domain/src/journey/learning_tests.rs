@@ -124,6 +124,11 @@ fn attributes_and_slots_are_read() {
             }),
         ),
         ("learner: scores", 0, with(Algorithm::Scores, |_| {})),
+        (
+            "context: { hour: time.hour, day: { value: time.weekday, one_of: [6, 7] }, hot: trends.hot.a, mine: 'trends.clicks_10m[features.device]' }",
+            1 + 3 + 1 + 1,
+            with(Algorithm::LinearThompson(Scope::PerArm), |_| {}),
+        ),
     ] {
         let read = match text {
             "{}" => journey(TOP).learners.remove(0),
@@ -277,6 +282,12 @@ fn every_mistake_in_what_is_learned_is_told_with_what_to_write() {
         ),
         (
             "slots:\n  in_app: { context: { what: event.category } }",
+            "slots.in_app.context.what",
+            "a context reads no event",
+            None,
+        ),
+        (
+            "slots:\n  in_app: { context: { what: 'trends.hot[event.category]' } }",
             "slots.in_app.context.what",
             "a context reads no event",
             None,
@@ -468,4 +479,67 @@ fn every_mistake_in_a_choice_or_a_trend_is_told_with_what_to_write() {
     ] {
         check(&format!("journey: j\n{text}\n"), 4, path, message, suggestion);
     }
+}
+
+/// What is kept of a user is the same whatever others do, and whenever a late event arrives.
+#[test]
+fn p7_p11_what_is_kept_reads_no_trends_and_no_clock() {
+    const KEPT: &str = "what is kept of a user hangs on the user's own events alone";
+    const OWN_TIME: &str = "this goes by the events' own time";
+    const TREND: &str = "trends.t[\"a\"] > 1";
+    const HOUR: &str = "time.hour > 1";
+    for (text, path, of_trends, of_time) in [
+        ("steps:\n  - { id: s, when: '?' }", "steps.s.when", KEPT, Some(OWN_TIME)),
+        (
+            "features:\n  f: { count: x, when: '?' }",
+            "features.f.when",
+            KEPT,
+            Some(OWN_TIME),
+        ),
+        (
+            "features:\n  f: { expr: '?' }",
+            "features.f.expr",
+            "it can't read `trends.t.a`",
+            Some("it can't read `time.hour`"),
+        ),
+        ("entry:\n  '?'", "entry", KEPT, None),
+        ("exit:\n  '?'", "exit", KEPT, None),
+        (
+            "outcomes:\n  { within: 1h, reward: { a: { on: a, when: '?', reward: 1 } } }",
+            "outcomes.reward.a.when",
+            KEPT,
+            Some(OWN_TIME),
+        ),
+        (
+            "triggers:\n  - { id: r, after: 1h, since: { event: a, when: '?' }, offer: c, slot: s }",
+            "triggers.r.since.when",
+            KEPT,
+            Some(OWN_TIME),
+        ),
+    ] {
+        let top = "journey: j\ncontents: [{ id: c }]\ntrends: { t: { count: x, within: 1h } }\n";
+        let with = |condition: &str| format!("{top}{}\n", text.replace('?', condition));
+        check(&with(TREND), 5, path, of_trends, None);
+        match of_time {
+            Some(of_time) => check(&with(HOUR), 5, path, of_time, None),
+            None => {
+                assert!(journey(&with(HOUR)).goes_by_local_time(), "{text}");
+            }
+        }
+    }
+    for (text, by_clock) in [
+        ("on: x, when: 'trends.t[event.content_id] > 1'", false),
+        ("on: x, unless: time.hour > 1", true),
+        ("enters: time.weekday > 5 && trends.t.a > 1", true),
+        ("after: 1h, since: x, when: trends.t.a > 1", false),
+    ] {
+        for content in ["", ", when: trends.t.a > 2"] {
+            let read = journey(&format!(
+                "journey: j\ntrends: {{ t: {{ count: x, within: 1h }} }}\ncontents: [{{ id: c{content} }}]\ntriggers: [{{ id: r, {text}, offer: c, slot: s }}]\n"
+            ));
+            assert_eq!(read.goes_by_local_time(), by_clock, "{text}");
+        }
+    }
+    let text = "slots:\n  in_app: { context: { hour: time.hour } }\n";
+    assert!(journey(&format!("{TOP}{text}")).goes_by_local_time() && !journey(TOP).goes_by_local_time());
 }

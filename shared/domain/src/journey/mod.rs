@@ -24,7 +24,7 @@ pub use policy::{Cap, Experiment, Group, Policy, QuietAction, QuietHours, Reentr
 pub use rule::{Due, Holdout, Limit, LimitPer, Moment, Rule, Since, Timer};
 pub use schema::json_schema;
 
-use crate::condition::{Condition, Expression};
+use crate::condition::{Condition, Expression, Slot};
 use crate::feature::Computation;
 use crate::value::Scalar;
 
@@ -146,6 +146,8 @@ pub struct Journey {
     pub learners: Vec<SlotLearner>,
     /// What counts as success; without it, nothing is learned.
     pub outcomes: Option<Outcomes>,
+    /// Whether it makes a difference where the user's clock is.
+    goes_by_local_time: bool,
     by_type: HashMap<String, Dispatch>,
     otherwise: Dispatch,
 }
@@ -208,6 +210,27 @@ impl Journey {
         all.filter_map(|(place, condition)| Some((place, condition?))).collect()
     }
 
+    /// Whether it makes a difference where the user's clock is: for quiet hours, times of day, or `time.…`.
+    pub fn goes_by_local_time(&self) -> bool {
+        self.goes_by_local_time
+    }
+
+    fn reads_local_time(&self) -> bool {
+        let at_a_time_of_day = |rule: &Rule| match &rule.moment {
+            Moment::Timer(timer) => timer.reminders.iter().any(|due| matches!(due, Due::LocalTime { .. })),
+            Moment::Event | Moment::Enters(_) | Moment::Leaves(_) => false,
+        };
+        let of_clock = |slot: &Slot| matches!(slot, Slot::Hour | Slot::Weekday);
+        let mut contexts = self.learners.iter().flat_map(|learner| &learner.context);
+        let conditions = self.conditions();
+        self.policy.quiet_hours.is_some()
+            || self.rules.iter().any(at_a_time_of_day)
+            || conditions
+                .iter()
+                .any(|(_, condition)| condition.reads_of_time().is_some())
+            || contexts.any(|value| of_clock(&value.slot))
+    }
+
     /// The names of the experiments and of their arms, as conditions know them.
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn arm_names(&self) -> Vec<(String, Vec<String>)> {
@@ -232,6 +255,7 @@ impl Journey {
     fn index(mut self, ignored: &[String]) -> Journey {
         let per_session = |index: &usize| matches!(self.features[*index].computation, Computation::PerSession { .. });
         self.per_session = (0..self.features.len()).filter(per_session).collect();
+        self.goes_by_local_time = self.reads_local_time();
         let mut index = Index::default();
         let steps = self.steps.iter().map(|step| &step.on);
         index.add(steps, |dispatch| &mut dispatch.steps);

@@ -241,6 +241,7 @@ impl Reader {
         let trends = get("trends").map_or_else(Vec::new, |node| self.named(node, "trends", TRENDS_MAX));
         let trends = self.trends(&trends);
         let slots = get("slots").map_or_else(Vec::new, |node| self.named(node, "slots", RULES_MAX));
+        self.names.trends = trends.iter().map(|trend| trend.name.clone()).collect();
         self.learner_slots = slots.iter().map(|(slot, ..)| slot.clone()).collect();
 
         let contents = get("contents").map_or_else(Vec::new, |node| self.items(node, "contents", "id", CONTENTS_MAX));
@@ -307,6 +308,7 @@ impl Reader {
             trends,
             learners,
             outcomes,
+            goes_by_local_time: false,
             by_type: Default::default(),
             otherwise: Default::default(),
         };
@@ -337,7 +339,7 @@ impl Reader {
     fn step(&mut self, id: &str, path: &str, node: &Node<'_>) -> Option<Step> {
         let entries = self.mapping(node, path, &keys::STEP)?;
         let on = self.optional_event_types(&entries, path);
-        let when = self.condition(&entries, path, "when");
+        let when = self.condition_of_history(&entries, path, "when");
         if on.is_none() && when.is_none() {
             self.error(
                 node,
@@ -419,6 +421,40 @@ impl Reader {
                 }
                 None
             }
+        }
+    }
+
+    /// A condition that decides on what is kept of a user. That must hang on the user's own events alone, by their own time:
+    /// not on what others do, and not on when a late event happens to arrive (P7, P11).
+    pub(super) fn condition_of_history(
+        &mut self,
+        entries: &[Entry<'_, '_>],
+        path: &str,
+        key: &str,
+    ) -> Option<Condition> {
+        let condition = self.condition(entries, path, key)?;
+        if let (Some(read), Some(node)) = (condition.reads_of_time(), find(entries, key)) {
+            let message = format!(
+                "this goes by the events' own time, so it can't read `{read}`: events have `event.local_hour` and `event.local_weekday`"
+            );
+            self.error(node, &format!("{path}.{key}"), message);
+        }
+        self.check_no_trends(&condition, entries, path, key);
+        Some(condition)
+    }
+
+    /// A condition on what is kept must not hang on what others do.
+    pub(super) fn check_no_trends(&mut self, condition: &Condition, entries: &[Entry<'_, '_>], path: &str, key: &str) {
+        if let (Some(read), Some(node)) = (condition.reads_of_trends(), find(entries, key)) {
+            let path = if path.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{path}.{key}")
+            };
+            let message = format!(
+                "what is kept of a user hangs on the user's own events alone, so this can't read `{read}`: conditions of triggers and contents may, and contexts of learners"
+            );
+            self.error(node, &path, message);
         }
     }
 

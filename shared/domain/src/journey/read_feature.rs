@@ -435,7 +435,7 @@ impl Reader {
     /// A feature's `when`. It reads the event, traits and the session: what a feature or step says while events are folded
     /// hangs on the order in which they came, and then so would this one (P11).
     fn event_condition(&mut self, entries: &[Entry<'_, '_>], path: &str) -> Option<Condition> {
-        let condition = self.condition(entries, path, "when")?;
+        let condition = self.condition_of_history(entries, path, "when")?;
         if let Some(read) = condition.reads_of_features_or_steps() {
             let (_, _, node) = entries.iter().find(|(name, ..)| name == "when")?;
             let message = format!(

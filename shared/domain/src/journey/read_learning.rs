@@ -17,7 +17,7 @@ use crate::bandit::learner::{Algorithm, Learner, Scope};
 use crate::bandit::limits::BANDIT_DIMENSION_MAX;
 use crate::bandit::snapshot::ModelSnapshot;
 use crate::bandit::state::SlotState;
-use crate::condition::Slot;
+use crate::condition::{Slot, TrendOf};
 use crate::feature::Computation;
 use crate::limits::*;
 use crate::value::Scalar;
@@ -386,6 +386,11 @@ impl Reader {
                 let arms = self.names.experiments.get(*index).map(|(_, arms)| arms.clone());
                 Ok(arms.map(FeatureKind::OneOf))
             }
+            Slot::Trend(_, TrendOf::Named(_)) | Slot::Hour | Slot::Weekday => Ok(Some(FeatureKind::Number)),
+            Slot::Trend(_, TrendOf::Read(key)) => match **key {
+                Slot::Event(_) => self.kind_of(key, known),
+                _ => Ok(Some(FeatureKind::Number)),
+            },
             Slot::Trait(_) => Ok(None),
             Slot::Event(_) => Err(
                 "a context reads no event, since timers decide without one: keep it in a feature, such as `last: device_type`",
@@ -666,7 +671,7 @@ impl Reader {
                 None
             }
         };
-        let when = self.condition(&entries, path, "when");
+        let when = self.condition_of_history(&entries, path, "when");
         let on = match (find(&entries, "on"), find(&entries, "step")) {
             (Some(_), Some(step)) => {
                 let message = "`on` and `step` exclude each other: make it two rewards";

@@ -101,6 +101,11 @@ impl Reader {
     pub(super) fn membership(&mut self, top: &[Entry<'_, '_>], policy: &mut Policy) {
         policy.entry = self.condition(top, "", "entry");
         policy.exit = self.condition(top, "", "exit");
+        for (key, condition) in [("entry", &policy.entry), ("exit", &policy.exit)] {
+            if let Some(condition) = condition {
+                self.check_no_trends(condition, top, "", key);
+            }
+        }
         if let Some(node) = find(top, "reentry") {
             policy.reentry = self.reentry(node).unwrap_or_default();
             if find(top, "exit").is_none() {

@@ -299,7 +299,7 @@ impl Reader {
                 return None;
             };
             let on = self.event_types(event, &format!("{path}.event"));
-            let when = self.condition(&entries, path, "when");
+            let when = self.condition_of_history(&entries, path, "when");
             let text = format!("{on:?} {}", when.as_ref().map_or("", Condition::source));
             let on = narrowed(Some(on), when.as_ref());
             return Some((Since::Event(when), on, text));
