@@ -12,13 +12,13 @@
 use std::cell::OnceCell;
 
 use crate::condition::Scope;
-use crate::event::Event;
+use crate::event::{Event, TIMER_EVENT};
 use crate::fold::Folded;
 use crate::journey::{Dispatch, Due, Journey, Moment, QuietAction, Rule, Since, Timer};
 use crate::limits::TIMER_LATE_MS_MAX;
 use crate::local_time::LocalClock;
 use crate::policy;
-use crate::profile::{Profile, TimerState};
+use crate::profile::{Profile, PutOff, RuleState, TimerState};
 use crate::rules::{Look, LookAt, RuleCounts, RuleOutcome};
 use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
@@ -122,12 +122,29 @@ pub(crate) fn looks(journey: &Journey, profile: &Profile, moment: Timestamp) -> 
     looks
 }
 
-/// The latest reminder that is due by a moment, and when it was: the first of those that are due at once.
+/// The latest reminder that is due by a moment, and when it was: the first of those that are due at once. None where a
+/// later one was made or put off: an event that came late, or a merge, started the timer anew from before that, and what is
+/// made for one time is made once (P5).
 fn latest_due_by(clock: &UsersClock<'_>, index: usize, moment: Timestamp) -> Option<(u32, Timestamp)> {
     let (timer, state) = armed(clock.journey.rules.get(index)?, clock.profile, index)?;
     let reminders = (state.done..).map_while(|reminder| Some((reminder, clock.due_at(timer, state.since, reminder)?)));
     let due = reminders.take_while(|(_, due)| *due <= moment);
-    due.reduce(|latest, next| if next.1 > latest.1 { next } else { latest })
+    let latest = due.reduce(|latest, next| if next.1 > latest.1 { next } else { latest })?;
+    (Some(latest.1) > made_until(&clock.profile.rules[index])).then_some(latest)
+}
+
+/// The latest time for which a timer's reminder was made or put off.
+fn made_until(state: &RuleState) -> Option<Timestamp> {
+    // A put-off reminder is named after when it was due: it is made for then, whenever that is.
+    state
+        .last_fired_at
+        .max(state.put_off.as_ref().map(|put_off| put_off.cause.at))
+}
+
+/// Whether what time caused and a rule put off came too late: it was made already, by a profile that became a part of this
+/// one, or something later was.
+pub(crate) fn is_made(state: &RuleState, put_off: &PutOff) -> bool {
+    put_off.cause.event_type == TIMER_EVENT && Some(put_off.cause.at) <= state.last_fired_at
 }
 
 /// Takes the reminders that are due by a moment as done with.
@@ -179,11 +196,9 @@ pub(crate) fn arm(
         if let Some(armed) = armed {
             any = true;
             profile.rules[index].timer = Some(armed);
-            // A late event starts it anew from before what it did last: that is not done once more.
-            if armed.done == 0
-                && let Some(last) = profile.rules[index].last_fired_at
-            {
-                skip_until(journey, profile, index, last);
+            // A late event starts it anew, or moves it, to before what it did last: that is not done once more.
+            if let Some(made_until) = made_until(&profile.rules[index]) {
+                skip_until(journey, profile, index, made_until);
             }
             // Nothing is due before what it counts from, so nearly always that tells.
             let too_late = profile.now.minus_ms(TIMER_LATE_MS_MAX + 1);

@@ -382,8 +382,11 @@ impl MemoryCloud {
         for stored in self.triggers.records() {
             let id = trigger_id(&stored.record.data)?;
             let known = outcome.triggers.insert(id.clone(), stored.record.data.clone());
-            if known.is_some_and(|known| known != stored.record.data) {
-                return Err(format!("the trigger {id} came with different bytes"));
+            if let Some(known) = known.filter(|known| *known != stored.record.data) {
+                let [one, other] = [&known, &stored.record.data].map(|data| String::from_utf8_lossy(data));
+                return Err(format!(
+                    "the trigger {id} came with different bytes\n  {one}\n  {other}"
+                ));
             }
         }
         for stored in self.rejected.records() {
@@ -450,7 +453,15 @@ impl MemoryCloud {
             if let Some(merged) = &written.merged {
                 pointers.insert(merged, &written.user);
             }
-            let mut applied: Vec<&Record> = Vec::new();
+            let parked = match written.by {
+                WrittenBy::ProfileWriter => Vec::new(),
+                WrittenBy::Redrive => self.parked_places(&written.user).unwrap_or_default(),
+            };
+            let parked_at = |record: &Record| {
+                let is_place = |place: &Place| place.0 == record.shard_id && place.1 == record.sequence_number;
+                parked.iter().position(is_place)
+            };
+            let mut applied: Vec<(Option<usize>, &Record)> = Vec::new();
             for ((user, lane), records) in lanes.iter_mut().filter(|((user, _), _)| by_writes.contains(user)) {
                 let (mut user, mut lane) = (user.as_str(), *lane);
                 while let Some(to) = pointers.get(user) {
@@ -463,21 +474,21 @@ impl MemoryCloud {
                 let covered = written.guards.get(&lane).map_or(0, |highest| {
                     records.partition_point(|record| position_of(record) <= *highest)
                 });
-                applied.extend(records.drain(..covered));
+                let mut latest = None;
+                for record in records.drain(..covered) {
+                    // What had nothing to do was not parked: it comes after what is before it in its lane.
+                    let place = parked_at(record);
+                    latest = latest.max(place);
+                    applied.push((place.or(latest), record));
+                }
             }
             match written.by {
                 // One write is of one batch, and a batch is of one shard, in the order of the shard.
-                WrittenBy::ProfileWriter => applied.sort_by_key(|record| position_of(record)),
+                WrittenBy::ProfileWriter => applied.sort_by_key(|(_, record)| position_of(record)),
                 // A redrive takes the records in the order in which they were parked.
-                WrittenBy::Redrive => {
-                    let parked = self.parked_places(&written.user).unwrap_or_default();
-                    applied.sort_by_key(|record| {
-                        let place = (record.shard_id.clone(), record.sequence_number.clone());
-                        parked.iter().position(|parked| *parked == place)
-                    });
-                }
+                WrittenBy::Redrive => applied.sort_by_key(|(parked_at, _)| *parked_at),
             }
-            ordered.extend(applied);
+            ordered.extend(applied.into_iter().map(|(_, record)| record));
         }
         // The rest: the only lane, or records after the last applied one, which can change nothing.
         ordered.extend(lanes.into_values().flatten());
@@ -802,6 +813,9 @@ pub fn compare(expected: &Outcome, found: &Outcome) -> Result<(), String> {
     }
     first("pointer", &expected.pointers, &found.pointers, String::clone)?;
     first("profile", &expected.profiles, &found.profiles, String::clone)?;
+    if let Some(id) = expected.decided_twice.first() {
+        return Err(format!("one by one, the trigger {id} is decided twice"));
+    }
     let (expected_triggers, found_triggers) = (shown(&expected.triggers), shown(&found.triggers));
     first("trigger", &expected_triggers, &found_triggers, String::clone)?;
     first("reject", &expected.rejected, &found.rejected, |reason| {

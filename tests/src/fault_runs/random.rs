@@ -78,12 +78,15 @@ triggers:
   - { id: third, on: [click, page_view], when: features.clicks % 3 == 1, offer: a, slot: side }
   - { id: team, on: [click, identify], when: traits.plan == "team", offer: a, slot: mail, limit: 3 }
 "#;
-/// What is added to see time pass: absence, a chain, silence, the end of a session, and a change that time alone makes.
+/// What is added to see time pass: absence, a chain, silence, the end of a session, a change that time alone makes, and
+/// offers that are put off to the end of quiet hours, which begin an hour after the events do.
 const TIMERS: &str = r#"  - { id: stalled, after: 20m, since: steps.signed_up, unless: steps.busy.done, offer: a, slot: mail }
   - { id: chain, after: [5m, 30m, 2h], since: page_view, when: features.clicks > 0, offer: a, slot: side }
   - { id: quiet, after: 40m, since: any, offer: b, slot: top, cooldown: 1h }
   - { id: ended, after: 10m, since: session.end, offer: a, slot: mail, limit: 3 }
   - { id: calm, enters: features.clicks_5m == 0, offer: a, slot: side, cooldown: 10m }
+policy:
+  quiet_hours: { from: "11:00", to: "14:00", then: defer, slots: [mail], timezone: UTC }
 "#;
 /// Timers are due until so long after the last event.
 const TIME_AFTER_MS: i64 = 6 * 60 * 60 * SECOND_MS;

@@ -1,6 +1,6 @@
 //! What has to come out: every user's records folded one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use usher_domain::event::{ArrivedEvent, Event, Shard, TIMER_EVENT};
 use usher_domain::guard::ShardKey;
@@ -31,8 +31,22 @@ pub struct Outcome {
     pub pointers: BTreeMap<String, String>,
     /// The triggers, by id, as they are on the stream.
     pub triggers: BTreeMap<String, Vec<u8>>,
+    /// The ids that more than one decision has: none.
+    pub decided_twice: BTreeSet<String>,
     /// The rejected records, with the reason.
     pub rejected: BTreeMap<Place, RejectReason>,
+}
+
+impl Outcome {
+    /// Takes what was decided.
+    fn decide(&mut self, triggers: impl IntoIterator<Item = Trigger>) {
+        for decided in triggers {
+            let id = decided.id.to_string();
+            if self.triggers.insert(id.clone(), trigger::to_json(&decided)).is_some() {
+                self.decided_twice.insert(id);
+            }
+        }
+    }
 }
 
 /// What is compared of a profile: what people see of it, and what it remembers of ids and rules. Version, outbox and how
@@ -141,17 +155,9 @@ pub fn fold<'r>(
             shard: &shard,
             position: position_of(record),
         };
-        for decided in household.apply(journey, Snapshots::none(), &arrived).triggers {
-            outcome
-                .triggers
-                .insert(decided.id.to_string(), trigger::to_json(&decided));
-        }
+        outcome.decide(household.apply(journey, Snapshots::none(), &arrived).triggers);
     }
-    for decided in wake_all(journey, &mut household, end) {
-        outcome
-            .triggers
-            .insert(decided.id.to_string(), trigger::to_json(&decided));
-    }
+    outcome.decide(wake_all(journey, &mut household, end));
     outcome.pointers = household
         .pointers()
         .map(|(key, user)| (key.to_owned(), user.to_owned()))

@@ -155,12 +155,23 @@ fn run_looks(
     for (look, place) in looks.clone().zip(&mut outcomes) {
         let turned = match &journey.rules[look.rule].moment {
             Moment::Event | Moment::Timer(_) => true,
-            Moment::Enters(_) | Moment::Leaves(_) => turn(journey, profile, occasion, look),
+            Moment::Enters(_) | Moment::Leaves(_) => {
+                // What time alone changed is named after the moment, so it is told once at one (P5): with a merge, a
+                // condition may come to hold again at the moment at which it ceased to.
+                let last = profile.rules[look.rule].last_fired_at;
+                turn(journey, profile, occasion, look) && (look.due_at.is_none() || last < Some(occasion.now))
+            }
         };
         let put_off = match look.at {
             LookAt::PutOff(_) => profile.rules[look.rule].put_off.take(),
             LookAt::Event | LookAt::Reminder(_) => None,
         };
+        if put_off
+            .as_deref()
+            .is_some_and(|put_off| timers::is_made(&profile.rules[look.rule], put_off))
+        {
+            continue;
+        }
         let scope = Scope {
             journey,
             event: occasion.event,

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -6,9 +7,10 @@ use super::*;
 use crate::event::{ArrivedEvent, TIMER_EVENT};
 use crate::fold::EventOutcome;
 use crate::hash::hash_bytes;
+use crate::merge::Household;
 use crate::plan::plan_user;
 use crate::rules::RuleOutcome;
-use crate::rules::tests::{check, planned, played, record, records, told};
+use crate::rules::tests::{Row, check, planned, played, record, records, told};
 use crate::snapshots::Snapshots;
 use crate::testing::{MINUTE_MS, arrived, event, journey, time};
 use crate::trigger::{Trigger, TriggerId};
@@ -530,6 +532,65 @@ triggers:
         ["of_event 80 by 500"],
         "the step was done before"
     );
+}
+
+/// P5, P7: what is made for one time is made once, whatever comes late and whoever turns out to be whom: two triggers would
+/// have one id.
+#[test]
+fn p5_what_is_made_for_one_time_is_made_once() {
+    let by_step = "steps: [{ id: start, on: start }]
+contents: [{ id: c }]
+policy: { quiet_hours: { from: \"01:00\", to: \"03:00\" } }
+triggers: [{ id: r, after: 1h, since: steps.start, offer: c, slot: s }]";
+    let chain = "contents: [{ id: c }]
+policy: { quiet_hours: { from: \"03:00\", to: \"05:00\" } }
+triggers: [{ id: r, after: [20m, 200m], since: click, offer: c, slot: s }]";
+    let rows: &[Row] = &[
+        (
+            "put off by one profile and made by the other, who then turn out to be one user's",
+            by_step,
+            &[
+                "10 start user=x",
+                "75 view user=x",
+                "200 start at=10",
+                "201 log_in",
+                "500 wake",
+            ],
+            &["r 70 by 200"],
+        ),
+        (
+            "made by the one, and due for the other",
+            "contents: [{ id: c }]\ntriggers: [{ id: r, after: [20m, 60m], since: click, offer: c, slot: s }]",
+            &["10 click", "50 click user=x", "70 wake", "75 log_in", "500 wake"],
+            &["r 30 by 70", "r 70", "r 110 by 500"],
+        ),
+        (
+            "put off, and due again after a late event",
+            chain,
+            &["10 click", "30 wake", "215 view", "310 click at=190", "500 wake"],
+            &["r 30", "r 300 by 310", "r 390 by 500"],
+        ),
+        (
+            "made, and due again because the step turns out to be done earlier",
+            "steps: [{ id: start, on: start }]
+contents: [{ id: c }]
+triggers: [{ id: r, after: [20m, 200m], since: steps.start, offer: c, slot: s }]",
+            &["190 start", "210 wake", "300 start at=10", "500 wake"],
+            &["r 210"],
+        ),
+    ];
+    for (what, text, lines, expected) in rows {
+        let journey = journey(&format!("journey: j\n{text}\n"));
+        let mut household = Household::new();
+        let mut triggers = Vec::new();
+        for mut record in records(lines) {
+            record.event.alias = (record.event.event_type == "log_in").then(|| "x".into());
+            triggers.extend(household.apply(&journey, Snapshots::none(), &record).triggers);
+        }
+        assert_eq!(told(&triggers), *expected, "{what}");
+        let ids: HashSet<TriggerId> = triggers.iter().map(|trigger| trigger.id).collect();
+        assert_eq!(ids.len(), triggers.len(), "{what}");
+    }
 }
 
 /// Everything that waits for time, beside everything that stops it.
