@@ -4,10 +4,11 @@
 //! the outside through [`ports`] only and imports no SDK, so the same flow runs in Lambda, in the local cloud and over
 //! the in-memory fakes.
 //!
-//! [`profile_writer`] is interactions → profiles, triggers, rejected; [`trigger_delivery`] is triggers → decisions and
-//! whoever shows them; [`timer_sweeper`] wakes the users whose next timer is due; [`redrive_user`] is a parked user's events
-//! from `rejected` into the mended profile.
+//! [`profile_writer`] is interactions → profiles, triggers, rejected; [`content_trends`] is interactions → trends, which
+//! [`trend_reader`] reads; [`trigger_delivery`] is triggers → decisions and whoever shows them; [`timer_sweeper`] wakes the
+//! users whose next timer is due; [`redrive_user`] is a parked user's events from `rejected` into the mended profile.
 
+pub mod content_trends;
 pub mod following_writer;
 pub mod invocation;
 pub mod journey_source;
@@ -25,4 +26,5 @@ pub mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod timer_sweeper;
+pub mod trend_reader;
 pub mod trigger_delivery;

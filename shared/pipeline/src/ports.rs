@@ -12,12 +12,10 @@ use std::future::Future;
 use usher_domain::time::Timestamp;
 
 pub use models::{
-    MODEL_READ_ITEMS_MAX, MODEL_STATE_BYTES_MAX, MODEL_WRITE_BYTES_MAX, MODEL_WRITE_ITEMS_MAX, ModelGetAnswer, ModelItem,
-    ModelKey, ModelTable, ModelWrite, ModelWriteAnswer, ReadOf,
+    MODEL_READ_ITEMS_MAX, MODEL_STATE_BYTES_MAX, MODEL_WRITE_BYTES_MAX, MODEL_WRITE_ITEMS_MAX, ModelGetAnswer,
+    ModelItem, ModelKey, ModelTable, ModelWrite, ModelWriteAnswer, ReadOf,
 };
-pub use trends::{
-    TREND_BUCKETS, TrendItem, TrendPage, TrendPutAnswer, TrendTable, trend_bucket, trend_partition,
-};
+pub use trends::{TREND_BUCKETS, TrendItem, TrendPage, TrendPutAnswer, TrendTable, trend_bucket, trend_partition};
 
 /// The source of a failed call.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;

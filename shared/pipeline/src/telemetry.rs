@@ -136,6 +136,54 @@ pub struct TriggerDeliveryBatch {
     pub trigger_to_delivered: Vec<u64>,
 }
 
+/// A batch that content-trends is done with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ContentTrendsBatch {
+    /// Lambda's id of the invocation. Telemetry of an invocation whose answer got lost counts records that come again.
+    pub request_id: String,
+    /// Records that the invocation was given.
+    pub received: u64,
+    /// Settled records that were counted.
+    pub counted: u64,
+    /// Settled records that had been counted in an earlier delivery.
+    pub redelivered: u64,
+    /// Settled records whose event id was among the last that were counted.
+    pub repeated: u64,
+    /// Settled records that no trend is about.
+    pub not_counted: u64,
+    /// Settled records whose minute had left every window when they arrived.
+    pub too_late: u64,
+    /// Settled records that can't be used; profile-writer rejects them.
+    pub unusable: u64,
+    /// Settled records of a stored tile that can't be read.
+    pub left_out: u64,
+    /// Records that are to be delivered again.
+    pub retried: u64,
+    /// Tiles with at least one record.
+    pub batch_tiles: u64,
+    /// Tiles written.
+    pub conditional_writes: u64,
+    /// Writes whose condition failed.
+    pub conflicts: u64,
+    /// Write capacity units, failed conditions included.
+    pub write_units: f64,
+    /// Tiles written that outgrew their limit, so that their counts are estimates.
+    pub estimated_tiles: u64,
+    /// Whether another journey runs from this batch on.
+    pub journey_changed: u64,
+    /// Whether the journey's source was found to hold a version with mistakes, which is not run.
+    pub journey_refused: u64,
+    /// Whether the journey's source could not be read.
+    pub journey_refresh_failed: u64,
+    /// How long ago the journey's source was last read, in milliseconds.
+    pub journey_age: u64,
+    /// The age of the batch's last record, in milliseconds.
+    pub iterator_age: u64,
+    /// Arrival to stored tile of settled, counted records, in milliseconds: at most 100 values, spread evenly.
+    pub event_to_counted: Vec<u64>,
+}
+
 /// An invocation that timer-sweeper is done with: some passes over the index of due users.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -260,6 +308,16 @@ impl ProfileWriterBatch {
     }
 }
 
+impl ContentTrendsBatch {
+    /// Takes in what the invocation heard of the journey.
+    pub fn note_journey(&mut self, news: JourneyNews) {
+        self.journey_changed = news.changed;
+        self.journey_refused = news.refused;
+        self.journey_refresh_failed = news.refresh_failed;
+        self.journey_age = news.age_ms;
+    }
+}
+
 impl TelemetryEvent for ProfileWriterBatch {
     const FUNCTION: &'static str = "profile-writer";
     const MESSAGE: &'static str = "batch of interactions processed";
@@ -292,6 +350,12 @@ impl TelemetryEvent for OutcomeLearnerBatch {
     const FUNCTION: &'static str = "outcome-learner";
     const MESSAGE: &'static str = "batch of outcomes learned from";
     const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "JourneyAge", "OutcomeToLearned"];
+}
+
+impl TelemetryEvent for ContentTrendsBatch {
+    const FUNCTION: &'static str = "content-trends";
+    const MESSAGE: &'static str = "batch of interactions counted";
+    const MILLISECONDS: &'static [&'static str] = &["IteratorAge", "JourneyAge", "EventToCounted"];
 }
 
 impl TelemetryEvent for TimerSweep {

@@ -262,7 +262,12 @@ impl Faults {
             Some(Fault::LostAnswer) => Ok(Effect::whole(Answer::Lost)),
             Some(Fault::HangAfter) => Ok(Effect::whole(Answer::Never)),
             Some(Fault::CrashAfter) => Ok(Effect::whole(Answer::Crash)),
-            Some(Fault::Partial(left_over)) if matches!(operation, Operation::GetProfiles | Operation::GetModels | Operation::PutRecords) => {
+            Some(Fault::Partial(left_over))
+                if matches!(
+                    operation,
+                    Operation::GetProfiles | Operation::GetModels | Operation::PutRecords
+                ) =>
+            {
                 Ok(Effect {
                     left_over: left_over.into_iter().collect(),
                     answer: Answer::Given,

@@ -120,7 +120,9 @@ impl TrendTable for MemoryTrendTable {
             let mut bytes = 0;
             let of_bucket = items.range((partition.clone(), String::new())..);
             let of_bucket = of_bucket.take_while(|((of, _), _)| *of == partition);
-            for ((_, shard), item) in of_bucket.filter(|((_, shard), _)| after.is_none_or(|after| shard.as_str() > after)) {
+            for ((_, shard), item) in
+                of_bucket.filter(|((_, shard), _)| after.is_none_or(|after| shard.as_str() > after))
+            {
                 if bytes >= PAGE_BYTES_MAX {
                     page.next_after = page.items.last().map(|last| last.shard.clone());
                     break;
