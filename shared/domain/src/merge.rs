@@ -17,9 +17,10 @@
 //! | timer | the later start, with as many reminders done as there; from a step, the earlier start, as the step has |
 //! | put-off offer | the earlier one |
 //! | offers made | those of both |
+//! | open offers | those of both; of one and the same decision, what was rewarded in either |
 //! | membership | in where the latest coming in is after the latest leaving; who is out then keeps no timer and no put-off offer |
 //! | time zone | the latest |
-//! | outbox | its own: the other's is sent before |
+//! | outbox, of triggers and outcomes | its own: the other's is sent before |
 //!
 //! A merge that would make a chain of more than [`POINTERS_MAX`] pointers is not done ([`has_room_for_pointer`]): both stay
 //! users of their own, so that whoever follows pointers always arrives.
@@ -34,6 +35,7 @@ use crate::fold::{EventOutcome, follow_sessions};
 use crate::hash::hash_bytes;
 use crate::journey::{Journey, Limit, LimitPer, Moment, Rule, Since};
 use crate::limits::{ALIASES_MAX, OFFERS_MADE_MAX, POINTERS_MAX};
+use crate::offers::{self, Outcome};
 use crate::plan::{Stopped, plan_user};
 use crate::policy::is_in;
 use crate::profile::{Membership, OfferMade, Profile, PutOff, RuleState, TimerState, WithinLimit};
@@ -54,6 +56,7 @@ pub fn merge_profiles(journey: &Journey, into: &mut Profile, from: &Profile, fro
         merge_rule(journey, rule, state, other, &into.sessions);
     }
     merge_offers(&mut into.offers, &from.offers);
+    offers::merge(journey, &mut into.open_offers, &from.open_offers, from_key);
     into.membership = merged_membership(into.membership, from.membership);
     if !is_in(journey, into) {
         for state in &mut into.rules {
@@ -258,6 +261,8 @@ pub struct HouseholdStep {
     pub outcome: EventOutcome,
     /// What it fired.
     pub triggers: Vec<Trigger>,
+    /// What came of earlier offers.
+    pub outcomes: Vec<Outcome>,
     /// What became of the rules.
     pub rules: RuleCounts,
     /// Whether it made one profile of two.
@@ -269,6 +274,7 @@ impl HouseholdStep {
         HouseholdStep {
             outcome: EventOutcome::Ignored,
             triggers: Vec::new(),
+            outcomes: Vec::new(),
             rules: RuleCounts::default(),
             merged: false,
         }
@@ -381,6 +387,7 @@ impl Household {
             let plan = plan_user(journey, snapshots, *profile, [arrived]);
             *profile = plan.profile;
             step.triggers.append(&mut profile.outbox);
+            step.outcomes.append(&mut profile.outcomes);
             step.rules.add(&plan.rules);
             match (plan.outcomes.first(), plan.stopped) {
                 (Some(outcome), _) => {

@@ -1,4 +1,25 @@
 //! Open offers: what was offered and may still succeed, and what came of it.
+//!
+//! A decision opens an offer in the profile, also one that nobody is shown. What the journey rewards then counts for it
+//! when it happened after what caused the offer, and no later than its window: both by the event's own time (P11), so
+//! an event that comes late counts like one that comes at once, as long as it comes within [`OUTCOME_LATE_MS_MAX`] of the
+//! window's end. It must come after the offer was made, though: what was folded before, no offer had brought about. An
+//! event is no outcome of an offer that it causes itself.
+//!
+//! Each reward counts once for each offer. What one event brings to one offer is one [`Outcome`]; when the window runs
+//! out and nothing was told, that is told once, with a reward of 0, as of the window's end, by whichever record of the user
+//! comes next. That a late event comes *after* this was told makes two records of one, with the same sum: each
+//! tells the sum so far and the one before. So whoever adds up the differences has the same, whoever woke the user (P7).
+//!
+//! When there are more than [`OPEN_OFFERS_MAX`], the one whose window ends first leaves, and is told as if it
+//! had run out. An offer whose rule or content the journey no longer has is dropped and nothing more is told of it, as is
+//! every one when the journey has no outcomes any more; a reward that is gone is left out, and what it added before stays.
+
+mod life;
+mod merging;
+
+pub(crate) use life::{expire, next_expiry, note, open, open_offers_left_over, touched_max};
+pub(crate) use merging::merge;
 
 use crate::bandit::context::{Content, Context};
 use crate::time::Timestamp;
@@ -24,7 +45,7 @@ pub struct OpenOffer {
     pub rewarded: u16,
     /// The sum of those rewards as it was told.
     pub reward: f64,
-    /// Whether its window ran out, with whatever was rewarded.
+    /// Whether its window ran out with nothing, as was told.
     pub expired: bool,
     /// Whether anything was told of it.
     pub told: bool,
@@ -34,6 +55,8 @@ pub struct OpenOffer {
     pub propensity: f64,
     /// What the learner saw, where it chose.
     pub seen: Option<SeenByLearner>,
+    /// The user whose profile decided it, where that was merged into this one since.
+    pub decided_for: Option<String>,
 }
 
 /// What a learner saw when it chose.
@@ -58,6 +81,8 @@ pub struct Outcome {
     pub trigger: TriggerId,
     /// The user whose profile it is.
     pub user: String,
+    /// The user that the decision names, where that is another: one who turned out to be this one since.
+    pub decided_for: Option<String>,
     /// The rule that fired.
     pub rule: String,
     /// Where it was shown.
@@ -80,7 +105,7 @@ pub struct Outcome {
     pub decided_at: Timestamp,
     /// When it came, by event time; or when the window ran out.
     pub at: Timestamp,
-    /// The profile's *now* when it was made, for how old it is.
+    /// The arrival of the record that made it, for how old it is.
     pub made_at: Timestamp,
     /// How likely the offer was to be made.
     pub propensity: f64,
@@ -93,3 +118,6 @@ pub struct Outcome {
     /// The journey's version.
     pub journey_version: String,
 }
+
+#[cfg(test)]
+mod tests;

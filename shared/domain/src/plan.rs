@@ -5,6 +5,7 @@ use crate::fold::{self, EventOutcome};
 use crate::hash::hash_bytes;
 use crate::journey::{Dispatch, Journey, QuietAction};
 use crate::limits::OUTBOX_TRIGGERS_MAX;
+use crate::offers;
 use crate::policy;
 use crate::profile::Profile;
 use crate::rules::{self, RuleCounts};
@@ -118,8 +119,8 @@ struct Planning<'j> {
     puts_off: bool,
     /// The latest arrival of a record that woke the user.
     woken_at: Option<Timestamp>,
-    /// When something is due next, as far as that was worked out since anything changed it.
-    next_due: Option<Option<Timestamp>>,
+    /// When rules look at something that is due next, as far as that was worked out since anything changed it.
+    next_look: Option<Option<Timestamp>>,
 }
 
 impl<'j> Planning<'j> {
@@ -136,7 +137,7 @@ impl<'j> Planning<'j> {
             goes_by_local_time: journey.goes_by_local_time(),
             puts_off: (journey.policy.quiet_hours.as_ref()).is_some_and(|quiet| quiet.then == QuietAction::Defer),
             woken_at: None,
-            next_due: None,
+            next_look: None,
             profile,
         }
     }
@@ -145,17 +146,18 @@ impl<'j> Planning<'j> {
         if let Some(alias) = unmerged_alias(&self.profile, arrived) {
             return Applied::Not(Stopped::AliasToMerge(alias.to_owned()));
         }
-        if self.has_timers {
+        if self.waits() {
             // What was left over when the outbox was full was due by now.
             let before = arrived.event.at.min(arrived.arrived_at).max(self.profile.now);
             if let Err(stopped) = self.make_due(arrived, before) {
                 return Applied::Not(stopped);
             }
         }
-        if !self.has_room(dispatch.rules.len()) {
+        let journey = self.journey;
+        let touched = offers::touched_max(journey, dispatch, &self.profile, &arrived.event);
+        if !self.has_room(dispatch.rules.len(), touched) {
             return Applied::Not(Stopped::OutboxIsFull);
         }
-        let journey = self.journey;
         let profile = &mut self.profile;
         let folded = fold::apply(journey, dispatch, profile, arrived);
         self.changed = true;
@@ -170,11 +172,13 @@ impl<'j> Planning<'j> {
             changes_dues |= folded.did_a_step();
             changes_dues |= timers::arm(journey, dispatch, profile, &arrived.event, &folded, &mut self.rules);
         }
+        // Before the rules look: an event is no outcome of the offer that it causes.
+        offers::note(journey, profile, arrived, &folded);
         rules::run(journey, self.snapshots, dispatch, profile, arrived, &mut self.rules);
         if changes_dues || (self.puts_off && !dispatch.rules.is_empty()) {
-            self.next_due = None;
+            self.next_look = None;
         }
-        if self.has_timers {
+        if self.waits() {
             let now = self.profile.now;
             if let Err(stopped) = self.make_due(arrived, now) {
                 return Applied::Partly(stopped);
@@ -196,9 +200,17 @@ impl<'j> Planning<'j> {
     /// *now* is made as of that, at once.
     fn make_due(&mut self, arrived: &ArrivedEvent<'_>, until: Timestamp) -> Result<(), Stopped> {
         while let Some(due) = self.next_due().filter(|due| *due <= until) {
+            if offers::next_expiry(&self.profile) == Some(due) {
+                if !self.has_room(0, self.profile.open_offers.len()) {
+                    return Err(Stopped::OutboxIsFull);
+                }
+                offers::expire(self.journey, &mut self.profile, arrived, due);
+                self.changed = true;
+                continue;
+            }
             let moment = due.max(self.profile.now);
             let looks = timers::looks(self.journey, &self.profile, moment);
-            if !self.has_room(looks.len()) {
+            if !self.has_room(looks.len(), 0) {
                 return Err(Stopped::OutboxIsFull);
             }
             rules::run_due(
@@ -210,22 +222,32 @@ impl<'j> Planning<'j> {
                 arrived,
                 &mut self.rules,
             );
-            self.next_due = None;
+            self.next_look = None;
             self.changed = true;
         }
         Ok(())
     }
 
-    fn next_due(&mut self) -> Option<Timestamp> {
-        let (journey, profile) = (self.journey, &self.profile);
-        *self.next_due.get_or_insert_with(|| timers::next_due(journey, profile))
+    /// Whether anything of this user may be due.
+    fn waits(&self) -> bool {
+        self.has_timers || !self.profile.open_offers.is_empty()
     }
 
-    /// Whether the outbox can take whatever so many rules may fire. An empty one can: what one moment fires is sent
-    /// together.
-    fn has_room(&self, looks: usize) -> bool {
-        let held = self.profile.outbox.len();
-        held == 0 || held + looks <= OUTBOX_TRIGGERS_MAX
+    fn next_due(&mut self) -> Option<Timestamp> {
+        let (journey, profile) = (self.journey, &self.profile);
+        let next_look = match self.has_timers {
+            true => *(self.next_look).get_or_insert_with(|| timers::next_look(journey, profile)),
+            false => None,
+        };
+        [next_look, offers::next_expiry(profile)].into_iter().flatten().min()
+    }
+
+    /// Whether the outbox can take whatever so many rules may fire, and so many outcomes besides those of offers that have
+    /// to leave for the new ones. An empty one can: what one moment makes is sent together.
+    fn has_room(&self, looks: usize, outcomes: usize) -> bool {
+        let held = self.profile.outbox.len() + self.profile.outcomes.len();
+        let left_over = offers::open_offers_left_over(self.journey, &self.profile, looks);
+        held == 0 || held + looks + outcomes + left_over <= OUTBOX_TRIGGERS_MAX
     }
 
     /// Sets when the user is woken next, for a profile that is written. Where nothing else changed it is only written when
@@ -235,7 +257,7 @@ impl<'j> Planning<'j> {
             return;
         }
         let as_of = self.woken_at.max(Some(self.profile.now)).unwrap_or_default();
-        let wake_at = match self.has_timers {
+        let wake_at = match self.waits() {
             true => {
                 let due = self.next_due();
                 timers::wake_at(&self.profile, due, as_of)

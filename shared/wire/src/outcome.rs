@@ -23,6 +23,8 @@ struct OutcomeLine<'a> {
     outcome_id: String,
     trigger_id: String,
     user_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_for: Option<&'a str>,
     rule: &'a str,
     slot: &'a str,
     offer: &'a str,
@@ -85,6 +87,7 @@ pub fn to_json(outcome: &Outcome) -> Vec<u8> {
         outcome_id: outcome.id.to_string(),
         trigger_id: outcome.trigger.to_string(),
         user_id: &outcome.user,
+        decided_for: outcome.decided_for.as_deref(),
         rule: &outcome.rule,
         slot: &outcome.slot,
         offer: &outcome.offer,
@@ -130,6 +133,9 @@ pub struct OutcomeRecord<'a> {
     /// The user whose profile it is.
     #[serde(borrow)]
     pub user_id: Cow<'a, str>,
+    /// The user that the decision names, where that is another: one who turned out to be this one since.
+    #[serde(borrow, default)]
+    pub decided_for: Option<Cow<'a, str>>,
     /// The rule that fired.
     #[serde(borrow)]
     pub rule: Cow<'a, str>,
@@ -212,6 +218,11 @@ impl<'a> OutcomeRecord<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<OutcomeRecord<'a>, serde_json::Error> {
         serde_json::from_slice(bytes)
     }
+
+    /// The user that the decision names: under whom it is in the decision log.
+    pub fn decided_for(&self) -> &str {
+        self.decided_for.as_deref().unwrap_or(&self.user_id)
+    }
 }
 
 impl OutcomeChoice<'_> {
@@ -242,6 +253,7 @@ mod tests {
             id: TriggerId(0xabc),
             trigger: TriggerId(0x1234),
             user: "ann".to_owned(),
+            decided_for: None,
             rule: "stalled".to_owned(),
             slot: "email".to_owned(),
             offer: "tour".to_owned(),
@@ -295,7 +307,7 @@ mod tests {
             )
         );
         let record = OutcomeRecord::parse(text.as_bytes()).expect("an outcome");
-        assert_eq!(record.kind, OUTCOME_KIND);
+        assert_eq!((record.kind.as_ref(), record.decided_for()), (OUTCOME_KIND, "ann"));
         assert_eq!((record.reward, record.previous_reward), (6.0, Some(5.0)));
         assert_eq!(record.rewards_so_far, ["click", "step_completed"]);
         assert_eq!(record.choice.map(|choice| choice.seen()), outcome().seen);
@@ -314,6 +326,7 @@ mod tests {
             expired: true,
             held_out: true,
             seen: None,
+            decided_for: Some("anon-1".to_owned()),
             ..outcome()
         };
         let text = json(&expired);
@@ -322,11 +335,13 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("choice"), "{text}");
+        assert!(text.contains(r#""user_id":"ann","decided_for":"anon-1","#), "{text}");
         let record = OutcomeRecord::parse(text.as_bytes()).expect("an outcome");
         assert_eq!(
             (record.expired, record.held_out, record.previous_reward),
             (true, true, None)
         );
+        assert_eq!(record.decided_for(), "anon-1");
     }
 
     /// P10: whatever is on the stream.

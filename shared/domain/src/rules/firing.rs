@@ -7,6 +7,7 @@ use crate::event::TIMER_EVENT;
 use crate::hash::hash_bytes;
 use crate::journey::{Due, EventTypes, Journey, LimitPer, Moment, Rule, Since, Timer};
 use crate::limits::{CONDITION_SHOWN_BYTES_MAX, PASSED_OVER_BYTES_MAX, REASON_RULES_MAX};
+use crate::offers;
 use crate::policy;
 use crate::profile::{OfferMade, Profile, PutOff, WithinLimit};
 use crate::sequence_number::SequenceNumber;
@@ -44,7 +45,7 @@ pub(super) fn fire(
         None => (cause(occasion, look), saw(journey, profile, occasion, rule)),
     };
     let user = occasion.event.user.as_ref();
-    profile.outbox.push(Trigger {
+    let trigger = Trigger {
         id: TriggerId::of(user, &rule.id, &cause.event_id),
         user: user.to_owned(),
         rule: rule.id.clone(),
@@ -65,7 +66,9 @@ pub(super) fn fire(
         },
         propensity: FIXED_OFFER_PROPENSITY,
         choice: None,
-    });
+    };
+    offers::open(journey, profile, &trigger, content.fingerprint, rule.fingerprint);
+    profile.outbox.push(trigger);
     let now = occasion.now;
     let within_limit = within_limit(journey, profile, occasion, index);
     let state = &mut profile.rules[index];
