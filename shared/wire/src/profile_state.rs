@@ -9,6 +9,8 @@
 
 mod feature_state;
 mod offers;
+mod open_offers;
+mod outcome_state;
 mod rule_state;
 mod trigger_state;
 
@@ -28,6 +30,8 @@ use usher_domain::value::Scalar;
 
 use feature_state::{StoredState, load_state, store_state};
 use offers::{StoredOffers, load_offers, store_offers};
+use open_offers::{StoredOpenOffer, load_open_offers, store_open_offers};
+use outcome_state::{StoredOutcome, load_outcome, store_outcomes};
 use rule_state::{StoredRule, load_rule, store_rule};
 use trigger_state::{StoredTrigger, load_trigger, store_trigger};
 
@@ -147,6 +151,10 @@ struct StoredProfile {
     aliases: Option<Vec<u8>>,
     #[n(15)]
     pointer_depth: Option<u8>,
+    #[n(16)]
+    open_offers: Option<Vec<StoredOpenOffer>>,
+    #[n(17)]
+    outcomes: Option<Vec<StoredOutcome>>,
 }
 
 /// Milliseconds before now.
@@ -372,6 +380,8 @@ impl StoredProfile {
             timezone: profile.timezone.as_ref().map(|dated| times.store_dated(dated)),
             aliases: (!aliases.is_empty()).then_some(aliases),
             pointer_depth: (profile.pointer_depth > 0).then_some(profile.pointer_depth),
+            open_offers: store_open_offers(&profile.open_offers, journey, times),
+            outcomes: store_outcomes(&profile.outcomes, times),
         }
     }
 
@@ -463,6 +473,10 @@ impl StoredProfile {
             profile.aliases = hashes[hashes.len().saturating_sub(ALIASES_MAX)..].to_vec();
         }
         profile.pointer_depth = self.pointer_depth.unwrap_or(0);
+        profile.open_offers = load_open_offers(self.open_offers.unwrap_or_default(), journey, times)?;
+        let outcomes = self.outcomes.unwrap_or_default().into_iter();
+        let outcomes = outcomes.map(|stored| load_outcome(stored, user, times));
+        profile.outcomes = outcomes.collect::<Option<_>>()?;
         Some(profile)
     }
 }

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use usher_domain::bandit::context::{Content, Context};
-use usher_domain::journey::{Due, Limit, LimitPer, Moment, Since, Timer};
-use usher_domain::limits::{CANDIDATES_SHOWN_MAX, OFFERS_MADE_MAX, REMINDERS_MAX};
-use usher_domain::offers::SeenByLearner;
+use usher_domain::journey::{Due, Limit, LimitPer, Moment, Outcomes, Reward, RewardOn, Since, Timer};
+use usher_domain::limits::{CANDIDATES_SHOWN_MAX, OFFERS_MADE_MAX, OPEN_OFFERS_MAX, REMINDERS_MAX};
+use usher_domain::offers::{OpenOffer, Outcome, SeenByLearner};
 use usher_domain::profile::{OfferMade, PutOff, RuleState, TimerState, WithinLimit};
 use usher_domain::trigger::{Cause, Choice, ChosenFrom, Fallback, PassedOver, Reason, SeenValue, Trigger, TriggerId};
 
@@ -21,6 +21,8 @@ triggers:
   - { id: enters, on: click, when: steps.a.done, offer: c, slot: s }
   - { id: plain, on: click, offer: c, slot: s }
 ";
+/// The rewards of its outcomes.
+const REWARDS: [&str; 3] = ["click", "bought", "came_back"];
 
 /// A journey with a rule of each kind.
 fn journey() -> Journey {
@@ -35,7 +37,20 @@ fn journey() -> Journey {
     });
     let condition = journey.rules[2].when.take().expect("a condition");
     journey.rules[2].moment = Moment::Enters(condition);
+    journey.outcomes = Some(Outcomes {
+        within_ms: 1000,
+        rewards: REWARDS.map(reward).into(),
+    });
     journey
+}
+
+fn reward(name: &str) -> Reward {
+    Reward {
+        name: name.to_owned(),
+        on: RewardOn::Step(None),
+        when: None,
+        reward: 1.0,
+    }
 }
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -105,22 +120,116 @@ fn passed_over() -> impl Strategy<Value = PassedOver> {
     })
 }
 
+fn units() -> impl Strategy<Value = Vec<i64>> {
+    prop::collection::vec(-(1i64 << 30)..(1i64 << 30), 0..32)
+}
+
+fn seen_by_learner() -> impl Strategy<Value = SeenByLearner> {
+    (any::<u32>(), units(), units(), prop::option::of(any::<u64>())).prop_map(
+        |(layout, context, content, model_version)| SeenByLearner {
+            layout,
+            context: Context::from_units(context),
+            content: Content::from_units(content),
+            model_version,
+        },
+    )
+}
+
+fn propensity() -> impl Strategy<Value = f64> {
+    prop_oneof![Just(1.0), 0.0..1.0]
+}
+
+/// An offer of a rule and a content that the journey has.
+fn open_offer() -> impl Strategy<Value = OpenOffer> {
+    let journey = journey();
+    let rules: Vec<u32> = journey.rules.iter().map(|rule| rule.fingerprint).collect();
+    let content = journey.contents[0].fingerprint;
+    (
+        (any::<u128>(), prop::sample::select(rules), 0u16..1 << REWARDS.len()),
+        (time(), time(), time()),
+        any::<[bool; 3]>(),
+        (prop_oneof![Just(0.0), -9.0..9.0], propensity()),
+        prop::option::of(seen_by_learner()),
+        prop::option::of("[a-z]{1,9}"),
+    )
+        .prop_map(
+            move |(
+                (trigger, rule, rewarded),
+                (decided_at, since, until),
+                [expired, told, held_out],
+                (reward, propensity),
+                seen,
+                decided_for,
+            )| OpenOffer {
+                trigger: TriggerId(trigger),
+                rule,
+                content,
+                decided_at,
+                since,
+                until,
+                rewarded,
+                reward,
+                expired,
+                told,
+                held_out,
+                propensity,
+                seen,
+                decided_for,
+            },
+        )
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let names = || prop::sample::subsequence(&REWARDS[..], 0..=REWARDS.len());
+    (
+        (any::<u128>(), any::<u128>(), prop::option::of("[a-z]{1,9}")),
+        (names(), names(), -9.0..9.0, prop::option::of(-9.0..9.0)),
+        any::<[bool; 2]>(),
+        (time(), time(), time()),
+        (propensity(), prop::option::of(seen_by_learner()), cause()),
+    )
+        .prop_map(
+            |(
+                (id, trigger, decided_for),
+                (rewards, so_far, reward, previous_reward),
+                [expired, held_out],
+                (decided_at, at, made_at),
+                (propensity, seen, cause),
+            )| Outcome {
+                id: TriggerId(id),
+                trigger: TriggerId(trigger),
+                user: "u1".to_owned(),
+                decided_for,
+                rule: "timer".to_owned(),
+                slot: "s".to_owned(),
+                offer: "c".to_owned(),
+                rewards: rewards.into_iter().map(str::to_owned).collect(),
+                rewards_so_far: so_far.into_iter().map(str::to_owned).collect(),
+                reward,
+                previous_reward,
+                expired,
+                held_out,
+                decided_at,
+                at,
+                made_at,
+                propensity,
+                seen,
+                cause,
+                journey: "kept".to_owned(),
+                journey_version: "1".to_owned(),
+            },
+        )
+}
+
 fn choice() -> impl Strategy<Value = Choice> {
-    let units = || prop::collection::vec(-(1i64 << 30)..(1i64 << 30), 0..32);
     let fallback = prop::option::of(prop_oneof![Just(Fallback::Missing), Just(Fallback::Unreadable)]);
     let candidate = ("[a-z]{1,8}", 0.0..1.0, -9.0..9.0, 0.0..9.0, seen());
     let candidates = prop::collection::vec(candidate, 1..4);
-    let seen_by_learner = (any::<u32>(), units(), units(), prop::option::of(any::<u64>()));
-    (seen_by_learner, fallback, seen(), candidates, 0usize..300).prop_map(
-        |((layout, context_units, content_units, model_version), fallback, context, candidates, left_out)| Choice {
+    (seen_by_learner(), fallback, seen(), candidates, 0usize..300).prop_map(
+        |(seen, fallback, context, candidates, left_out)| Choice {
             learner: "linear_thompson".to_owned(),
             fallback,
-            seen: SeenByLearner {
-                layout,
-                context: Context::from_units(context_units),
-                content: Content::from_units(content_units),
-                model_version,
-            },
+            seen,
             context,
             candidates: candidates
                 .into_iter()
@@ -141,7 +250,7 @@ fn outbox() -> impl Strategy<Value = Vec<Trigger>> {
     let arms = prop::collection::vec(("[a-z_]{1,8}", "[a-z]{1,8}"), 0..3);
     let passed_over = prop::collection::vec(passed_over(), 0..3);
     let decided = (any::<u128>(), time(), prop::option::of(time()), any::<bool>());
-    let chosen = (prop_oneof![Just(1.0), 0.0..1.0], prop::option::of(choice()));
+    let chosen = (propensity(), prop::option::of(choice()));
     let trigger = (decided, arms, cause(), seen(), passed_over, chosen).prop_map(
         |((id, decided_at, due_at, held_out), arms, cause, saw, passed_over, (propensity, choice))| Trigger {
             id: TriggerId(id),
@@ -189,10 +298,14 @@ fn profile() -> impl Strategy<Value = Profile> {
         membership,
         prop::option::of(timezone),
         prop::collection::vec(any::<u64>(), 0..=ALIASES_MAX),
-        outbox(),
+        (
+            outbox(),
+            prop::collection::vec(outcome(), 0..3),
+            prop::collection::vec(open_offer(), 0..5),
+        ),
     )
         .prop_map(
-            |(now, mut rules, offers, (entered_at, left_at), timezone, aliases, outbox)| {
+            |(now, mut rules, offers, (entered_at, left_at), timezone, aliases, (outbox, outcomes, open_offers))| {
                 for (index, rule) in rules.iter_mut().enumerate() {
                     rule.timer = rule.timer.filter(|_| index == 0);
                     rule.within_limit = rule.within_limit.filter(|_| index == 1);
@@ -206,6 +319,8 @@ fn profile() -> impl Strategy<Value = Profile> {
                     timezone,
                     aliases,
                     outbox,
+                    outcomes,
+                    open_offers,
                     ..Profile::new(&journey())
                 }
             },
@@ -238,6 +353,18 @@ proptest! {
         }
         prop_assert_eq!(&read.offers, &profile.offers, "they count for caps all the same");
         prop_assert_eq!((&read.outbox, &read.membership, &read.aliases), (&profile.outbox, &profile.membership, &profile.aliases));
+        prop_assert_eq!((&read.outcomes, read.open_offers.len()), (&profile.outcomes, 0), "it has no outcomes");
+
+        // The rewards change their places, one is gone, one is new, and so is a rule.
+        let mut other = journey();
+        other.rules.remove(3);
+        other.outcomes = Some(Outcomes { within_ms: 5, rewards: ["came_back", "new", "click"].map(reward).into() });
+        let read = decode(&bytes, 0, "u1", &other).expect("a profile");
+        let gone = journey().rules[3].fingerprint;
+        let kept: Vec<OpenOffer> = profile.open_offers.iter().filter(|offer| offer.rule != gone).cloned().map(|offer| {
+            OpenOffer { rewarded: offer.rewarded >> 2 & 1 | (offer.rewarded & 1) << 2, ..offer }
+        }).collect();
+        prop_assert_eq!(read.open_offers, kept);
     }
 
     #[test]
@@ -258,6 +385,7 @@ proptest! {
         }
         if let Ok(profile) = decode(&flipped, 1, "u1", &journey) {
             prop_assert!(!encode(&profile, &journey).is_empty());
+            prop_assert!(profile.open_offers.len() <= 2 * OPEN_OFFERS_MAX);
             prop_assert!(profile.offers.len() <= OFFERS_MADE_MAX && profile.aliases.len() <= ALIASES_MAX);
             for choice in profile.outbox.iter().filter_map(|trigger| trigger.choice.as_ref()) {
                 prop_assert!(choice.candidates.len() <= CANDIDATES_SHOWN_MAX);
