@@ -23,7 +23,7 @@ fn moment(text: &str) -> Timestamp {
 }
 
 /// The record with this number: `ARRIVAL TYPE` and what else it has: `at=MOMENT`, which is its arrival otherwise,
-/// `zone=TIME_ZONE`, `x=JSON` for a property, `user=USER`, `id=ID`. `wake` stands for a timer event.
+/// `zone=TIME_ZONE`, `content=ID`, `x=JSON` for a property, `user=USER`, `id=ID`. `wake` stands for a timer event.
 pub(crate) fn record(number: u64, text: &str) -> ArrivedEvent<'static> {
     let mut words = text.split_whitespace();
     let arrived_at = moment(words.next().expect("an arrival"));
@@ -37,6 +37,7 @@ pub(crate) fn record(number: u64, text: &str) -> ArrivedEvent<'static> {
         match key {
             "at" => event.at = moment(value),
             "zone" => event.location.timezone = Some(value.to_owned().into()),
+            "content" => event.content_id = Some(value.to_owned().into()),
             "user" => event.user = value.to_owned().into(),
             "id" => {
                 event.id = value.to_owned().into();
