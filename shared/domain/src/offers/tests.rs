@@ -14,10 +14,15 @@ use crate::profile::Profile;
 use crate::rules::tests::{record, records};
 use crate::snapshots::Snapshots;
 use crate::testing::{MINUTE_MS, arrived, event, journey, time};
-use crate::timers::next_due;
+use crate::timers;
 use crate::trigger::Trigger;
 
 const HOUR_MS: i64 = 60 * MINUTE_MS;
+
+fn next_due(journey: &Journey, profile: &Profile) -> Option<Timestamp> {
+    let dues = [timers::next_due(journey, profile), next_expiry(profile)];
+    dues.into_iter().flatten().min()
+}
 
 /// Plans batches one after the other, with the outbox sent between plans.
 fn run<'b>(
@@ -394,7 +399,7 @@ features: { clicks_1h: { count: click, within: 1h } }
 contents: [{ id: c }, { id: d }]
 policy: { quiet_hours: { from: "01:00", to: "03:30", slots: [q] } }
 triggers:
-  - { id: stalled, after: [15m, 1h, 3h], since: steps.clicked, unless: steps.viewed.done, offer: [c, d], slot: s }
+  - { id: stalled, after: [15m, 1h, 3h], since: steps.clicked, unless: steps.viewed.done, offer: [c, d, c], slot: s }
   - { id: gone, after: 40m, since: any, offer: d, slot: t, priority: 2 }
   - { id: cold, leaves: features.clicks_1h >= 1, offer: c, slot: u }
   - { id: event, on: click, offer: c, slot: q }
