@@ -318,7 +318,11 @@ where
             why,
             "a stored tile can't be read, so events are left out of the trends"
         );
-        written.outcomes = Ok(work.events.iter().map(|(index, _)| (*index, Outcome::LeftOut)).collect());
+        written.outcomes = Ok(work
+            .events
+            .iter()
+            .map(|(index, _)| (*index, Outcome::LeftOut))
+            .collect());
         written
     }
 

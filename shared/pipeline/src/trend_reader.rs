@@ -88,9 +88,10 @@ pub struct Refreshed {
     pub unreadable: u64,
 }
 
-/// The tiles of one minute.
+/// Tiles of one minute.
 #[derive(Debug, Default)]
 struct MinuteRead {
+    minute: i64,
     items: Vec<TrendItem>,
     queries: u64,
     read_units: f64,
@@ -162,24 +163,24 @@ impl TrendReader {
         let oldest = oldest_minute(self.within_ms, now);
         let to_read = self.minutes_to_read(oldest, now);
         let deadline = Instant::now() + REFRESH_TIMEOUT;
-        let reads = to_read
-            .iter()
-            .flat_map(|minute| (0..TREND_BUCKETS).map(move |bucket| (*minute, bucket)))
-            .map(|(minute, bucket)| async move {
-                let read = read_bucket(table, minute, bucket, deadline).await?;
-                Ok::<_, Failure>((minute, read))
-            });
-        let reads: Vec<(i64, MinuteRead)> = futures::stream::iter(reads)
+        let of_each_bucket = |minute: i64| (0..TREND_BUCKETS).map(move |bucket| (minute, bucket));
+        let places: Vec<(i64, u32)> = to_read.iter().copied().flat_map(of_each_bucket).collect();
+        // Gathered before they run: a stream of borrowing closures would not be `Send`, as far as the compiler can tell.
+        let reads: Vec<_> = places
+            .into_iter()
+            .map(|(minute, bucket)| read_bucket(table, minute, bucket, deadline))
+            .collect();
+        let reads: Vec<MinuteRead> = futures::stream::iter(reads)
             .buffer_unordered(QUERIES_AT_ONCE)
             .try_collect()
             .await?;
 
         let mut items: BTreeMap<i64, Vec<TrendItem>> = to_read.iter().map(|minute| (*minute, Vec::new())).collect();
-        for (minute, read) in reads {
+        for read in reads {
             refreshed.queries += read.queries;
             refreshed.read_units += read.read_units;
             refreshed.unreadable += read.unreadable;
-            items.entry(minute).or_default().extend(read.items);
+            items.entry(read.minute).or_default().extend(read.items);
         }
         let counts_max = self.counts_max();
         let mut has_changed = false;
@@ -213,7 +214,11 @@ impl TrendReader {
         // Of the older ones, the next in turn: backwards from the latest, because little is very late.
         if first > oldest {
             let next = self.turn.saturating_sub(1);
-            self.turn = if (oldest..first).contains(&next) { next } else { first - 1 };
+            self.turn = if (oldest..first).contains(&next) {
+                next
+            } else {
+                first - 1
+            };
             minutes.push(self.turn);
         }
         minutes
@@ -262,7 +267,8 @@ impl Minute {
         }
         minute.counts = sums.into_iter().collect();
         if minute.counts.len() > counts_max {
-            let by_count = |left: &(TrendKey, u64), right: &(TrendKey, u64)| right.1.cmp(&left.1).then(left.0.cmp(&right.0));
+            let by_count =
+                |left: &(TrendKey, u64), right: &(TrendKey, u64)| right.1.cmp(&left.1).then(left.0.cmp(&right.0));
             let (_, largest_left_out, _) = minute.counts.select_nth_unstable_by(counts_max, by_count);
             minute.error = minute.error.saturating_add(largest_left_out.1);
             minute.counts.truncate(counts_max);
@@ -279,7 +285,10 @@ async fn read_bucket<T: TrendTable>(
     bucket: u32,
     deadline: Instant,
 ) -> Result<MinuteRead, Failure> {
-    let mut read = MinuteRead::default();
+    let mut read = MinuteRead {
+        minute,
+        ..MinuteRead::default()
+    };
     let mut after: Option<String> = None;
     loop {
         let page = until_answered(deadline, ATTEMPTS_MAX, || table.page(minute, bucket, after.as_deref())).await?;

@@ -134,7 +134,10 @@ async fn events_are_counted_by_content_and_category_in_the_minute_of_their_time(
     let (retried, told) = world.run(0, &records).await;
     assert_eq!(retried, None);
     assert_eq!((told.counted, told.not_counted, told.unusable), (5, 1, 1));
-    assert_eq!((told.batch_tiles, told.conditional_writes, told.write_units), (2, 2, 2.0));
+    assert_eq!(
+        (told.batch_tiles, told.conditional_writes, told.write_units),
+        (2, 2, 2.0)
+    );
     let expected = [
         (0, key("click", TrendBy::Content, "a"), 2),
         (0, key("click", TrendBy::Category, "all"), 2),
@@ -154,14 +157,20 @@ async fn events_are_counted_by_content_and_category_in_the_minute_of_their_time(
 #[tokio::test]
 async fn p2_what_is_delivered_again_counts_once_in_whatever_container() {
     let mut world = World::new();
-    let records: Vec<TestRecord> = (1..=9).map(|number| record(number, "click", number as i64 * 10, "a")).collect();
+    let records: Vec<TestRecord> = (1..=9)
+        .map(|number| record(number, "click", number as i64 * 10, "a"))
+        .collect();
     for (range, counted, redelivered) in [(0..4, 4, 0), (0..4, 0, 4), (2..9, 5, 2), (0..9, 0, 9), (8..9, 0, 1)] {
         for restarts in [false, true] {
             if restarts {
                 world.restart();
             }
             let (_, told) = world.run(0, &records[range.clone()]).await;
-            let again = if restarts { (0, range.len() as u64) } else { (counted, redelivered) };
+            let again = if restarts {
+                (0, range.len() as u64)
+            } else {
+                (counted, redelivered)
+            };
             assert_eq!((told.counted, told.redelivered), again, "{range:?} {restarts}");
         }
     }
@@ -205,7 +214,9 @@ async fn p11_late_events_count_in_their_own_minute_until_it_is_of_no_use() {
 /// Whatever a call does, the batch that comes again counts what is not counted.
 #[tokio::test]
 async fn p6_a_failed_tile_comes_again_and_no_other_counts_twice() {
-    let records: Vec<TestRecord> = (0..12).map(|number| record(number, "click", number as i64 * 20, "a")).collect();
+    let records: Vec<TestRecord> = (0..12)
+        .map(|number| record(number, "click", number as i64 * 20, "a"))
+        .collect();
     for fault in [
         Fault::Throttle,
         Fault::LostAnswer,
@@ -251,15 +262,24 @@ async fn p6_a_failed_tile_comes_again_and_no_other_counts_twice() {
 #[tokio::test]
 async fn p4_a_tile_that_another_container_wrote_is_counted_on() {
     let world = World::new();
-    let records: Vec<TestRecord> = (0..6).map(|number| record(number, "click", number as i64, "a")).collect();
+    let records: Vec<TestRecord> = (0..6)
+        .map(|number| record(number, "click", number as i64, "a"))
+        .collect();
     let (_, told) = world.run(0, &records[..2]).await;
     assert_eq!(told.conflicts, 0);
     let other = flow(&world.trends, &MemorySink::default());
     let others = of_shard(0, &records[..4]);
     other.run(invocation(&others, LONG)).await.expect("a batch");
     let (_, told) = world.run(0, &records).await;
-    assert_eq!((told.counted, told.redelivered, told.conflicts, told.conditional_writes), (2, 4, 1, 1));
-    assert_eq!(world.trends.faults().count(Operation::QueryTrends), 0, "a conflict costs no read");
+    assert_eq!(
+        (told.counted, told.redelivered, told.conflicts, told.conditional_writes),
+        (2, 4, 1, 1)
+    );
+    assert_eq!(
+        world.trends.faults().count(Operation::QueryTrends),
+        0,
+        "a conflict costs no read"
+    );
     assert_eq!(world.counts()[&(minute(0), key("click", TrendBy::Content, "a"))], 6);
 }
 
@@ -279,7 +299,9 @@ async fn a_tile_that_others_write_again_and_again_comes_again() {
         });
         None
     });
-    let (retried, told) = world.run(0, &[record(1, "like", 90, "a"), record(2, "click", 1, "a")]).await;
+    let (retried, told) = world
+        .run(0, &[record(1, "like", 90, "a"), record(2, "click", 1, "a")])
+        .await;
     assert_eq!(retried, Some(1));
     assert_eq!(told.conflicts, u64::from(CONFLICTS_MAX) + 1);
 }
@@ -297,7 +319,11 @@ async fn p6_a_tile_that_cannot_be_read_stops_nothing() {
     let world = World::new();
     world.trends.insert_unreadable(minute(0), shard, "odd");
     world.trends.insert(newer.clone());
-    let records = [record(1, "click", 1, "a"), record(2, "click", 61, "a"), record(3, "click", 121, "a")];
+    let records = [
+        record(1, "click", 1, "a"),
+        record(2, "click", 61, "a"),
+        record(3, "click", 121, "a"),
+    ];
     let (retried, told) = world.run(0, &records).await;
     assert_eq!((retried, told.left_out, told.counted), (None, 2, 1));
     assert!(world.trends.items().contains(&newer), "it stays as it is");
@@ -333,7 +359,11 @@ async fn p2_random_deliveries_count_what_is_on_the_stream() {
             }
             let mut done = vec![0; shards.len()];
             let mut steps = 0;
-            while shards.iter().zip(&done).any(|((_, records), done)| *done < records.len()) {
+            while shards
+                .iter()
+                .zip(&done)
+                .any(|((_, records), done)| *done < records.len())
+            {
                 steps += 1;
                 let faulty = steps < 300;
                 let index = random.usize(0..shards.len());
@@ -345,12 +375,23 @@ async fn p2_random_deliveries_count_what_is_on_the_stream() {
                     world.restart();
                 }
                 if faulty && random.bool() {
-                    let faults = [Fault::Throttle, Fault::LostAnswer, Fault::Refuse, Fault::CrashBefore, Fault::CrashAfter];
-                    world.trends.faults().inject(faults[random.usize(0..faults.len())].clone());
+                    let faults = [
+                        Fault::Throttle,
+                        Fault::LostAnswer,
+                        Fault::Refuse,
+                        Fault::CrashBefore,
+                        Fault::CrashAfter,
+                    ];
+                    world
+                        .trends
+                        .faults()
+                        .inject(faults[random.usize(0..faults.len())].clone());
                 }
                 let batch = &records[start..end];
                 let payload = of_shard(*shard, batch);
-                let run = Container::default().run(world.flow.run(invocation(&payload, LONG))).await;
+                let run = Container::default()
+                    .run(world.flow.run(invocation(&payload, LONG)))
+                    .await;
                 match run {
                     Ok(response) => {
                         let response = response.expect("a batch");

@@ -90,12 +90,20 @@ async fn all_shards_and_minutes_add_up_and_what_changes_is_found_at_the_next_loo
     let trend = clicks(10);
     assert_eq!(trends.count(&trend, "a", at(0, 59)), 40 * 3);
     assert_eq!(trends.top(&trend, at(0, 59), 9), [("a", 120), ("b", 40)]);
-    assert_eq!(trends.event_types(TrendBy::Content).collect::<Vec<_>>(), ["click"], "what nobody reads is not kept");
+    assert_eq!(
+        trends.event_types(TrendBy::Content).collect::<Vec<_>>(),
+        ["click"],
+        "what nobody reads is not kept"
+    );
 
     put(&table, 0, 7, &[("a", 5), ("b", 1)]);
     put(&table, 1, 7, &[("b", 10)]);
     let trends = refreshed(&mut reader, &table, at(1, 5)).await.trends;
-    assert_eq!(trends.count(&trend, "a", at(1, 5)), 123, "the minute before is read again while it settles");
+    assert_eq!(
+        trends.count(&trend, "a", at(1, 5)),
+        123,
+        "the minute before is read again while it settles"
+    );
     assert_eq!(trends.count(&trend, "b", at(1, 5)), 50);
     assert_eq!(reader.events(), 40 * 4 + 3 + 40 * 2 + 11, "likes too");
     let trends = refreshed(&mut reader, &table, at(500, 0)).await.trends;
@@ -108,11 +116,11 @@ async fn only_what_may_have_changed_is_read_again() {
     let mut reader = TrendReader::for_trends(&[clicks(5)]);
     for (minute, second, expected) in [
         (0, 30, &[-5, -4, -3, -2, -1, 0][..]),
-        (0, 33, &[-1, 0]),  // the present one, and one in turn
+        (0, 33, &[-1, 0]), // the present one, and one in turn
         (0, 36, &[-2, 0]),
         (0, 39, &[-3, 0]),
-        (1, 2, &[-4, 0, 1]), // since the last look
-        (1, 5, &[-1, 0, 1]), // -4 has left; the turn begins anew
+        (1, 2, &[-4, 0, 1]),  // since the last look
+        (1, 5, &[-1, 0, 1]),  // -4 has left; the turn begins anew
         (1, 15, &[-2, 0, 1]), // the one before is not settled
         (1, 26, &[-3, 0, 1]),
         (1, 40, &[0, 1]),
@@ -123,7 +131,11 @@ async fn only_what_may_have_changed_is_read_again() {
         let asked = minutes_asked(&table, calls_before);
         assert_eq!(asked, expected, "{minute} {second}");
         assert_eq!(look.queries, u64::from(TREND_BUCKETS) * expected.len() as u64);
-        assert_eq!(look.read_units, 0.5 * look.queries as f64, "an empty query costs half a unit");
+        assert_eq!(
+            look.read_units,
+            0.5 * look.queries as f64,
+            "an empty query costs half a unit"
+        );
     }
 }
 
@@ -154,7 +166,11 @@ async fn a_failed_look_changes_nothing_and_the_next_one_finds_all() {
     assert_eq!(reader.trends().count(&clicks(10), "a", at(1, 30)), 1);
     table.faults().inject_at(Operation::QueryTrends, Fault::Throttle);
     let trends = refreshed(&mut reader, &table, at(1, 31)).await.trends;
-    assert_eq!(trends.count(&clicks(10), "a", at(1, 31)), 5, "throttling is tried again, at once");
+    assert_eq!(
+        trends.count(&clicks(10), "a", at(1, 31)),
+        5,
+        "throttling is tried again, at once"
+    );
 }
 
 #[tokio::test]
