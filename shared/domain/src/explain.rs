@@ -9,7 +9,7 @@ use crate::event::{Event, Location};
 use crate::journey::{Cap, EventTypes, Journey, Limit, Moment, Rule, Since, Timer};
 use crate::limits::EXPLAINED_TYPES_MAX;
 use crate::profile::{Membership, Profile, RuleState};
-use crate::rules::{RuleOutcome, consider, fired_within_limit};
+use crate::rules::{ChoiceStanding, RuleOutcome, choice, consider, fired_within_limit, offered};
 use crate::snapshots::Snapshots;
 use crate::time::Timestamp;
 use crate::trigger::SeenValue;
@@ -59,12 +59,14 @@ pub struct RuleStanding {
     /// What would become of it now: for each event type that it looks at, those that come out the same together. For a
     /// timer, one: as if its next reminder were due now.
     pub looks: Vec<LookStanding>,
-    /// Its conditions and those of what it offers next.
+    /// Its conditions and those of what it offers next, or may choose.
     pub conditions: Vec<ConditionStanding>,
     /// How far its timer is.
     pub timer: Option<TimerStanding>,
-    /// The offer that was put off: until when, and what.
-    pub put_off: Option<(Timestamp, String)>,
+    /// How its learner would choose now, where one does.
+    pub choice: Option<ChoiceStanding>,
+    /// The offer that was put off: until when, and what, unless that is chosen then.
+    pub put_off: Option<(Timestamp, Option<String>)>,
     /// How often it fired.
     pub fired: u64,
     /// When it fired last.
@@ -218,9 +220,11 @@ fn standing(
     let cooldown_ends = rule.cooldown_ms.zip(state.last_fired_at);
     let cooling_until = cooldown_ends.map(|(cooldown_ms, last)| last.plus_ms(cooldown_ms));
     let put_off = state.put_off.as_ref().map(|put_off| {
-        let content = journey.contents.get(rule.offer(put_off.reminder as usize));
-        let content = content.map_or_else(String::new, |content| content.id.clone());
-        (put_off.until, content)
+        let content = match rule.learner {
+            Some(_) => None,
+            None => journey.contents.get(rule.offer(put_off.reminder as usize)),
+        };
+        (put_off.until, content.map(|content| content.id.clone()))
     });
     let group = rule.group.and_then(|group| journey.policy.groups.get(group));
     let excluded_by = policy::excluded_by(journey, profile, index, now, &[]);
@@ -230,6 +234,7 @@ fn standing(
         looks,
         conditions: conditions(rule, state, &scope),
         timer: timer(journey, profile, index),
+        choice: choice(&scope, index),
         put_off,
         fired: state.fired,
         last_fired_at: state.last_fired_at,
@@ -330,17 +335,15 @@ fn looks(
 /// reads an event.
 fn needs_event(rule: &Rule, state: &RuleState, scope: &Scope<'_>, outcome: Option<RuleOutcome>) -> bool {
     let reminder = state.timer.map_or(0, |timer| timer.done);
-    let content = scope.journey.contents.get(rule.offer(reminder as usize));
-    let (when, unless) = match outcome {
-        Some(RuleOutcome::ConditionFailed) => (rule.when.as_ref(), rule.unless.as_ref()),
-        Some(RuleOutcome::ContentIneligible) => (
-            content.and_then(|content| content.when.as_ref()),
-            content.and_then(|content| content.unless.as_ref()),
-        ),
-        _ => return false,
-    };
     let lacks = |condition: &Condition| condition.reads_of_event().is_some() && condition.is_met(scope).is_err();
-    [when, unless].into_iter().flatten().any(lacks)
+    match outcome {
+        Some(RuleOutcome::ConditionFailed) => [&rule.when, &rule.unless].into_iter().flatten().any(lacks),
+        Some(RuleOutcome::ContentIneligible) => offered(scope.journey, rule, reminder)
+            .flat_map(|content| [&content.when, &content.unless])
+            .flatten()
+            .any(lacks),
+        _ => false,
+    }
 }
 
 fn conditions(rule: &Rule, state: &RuleState, scope: &Scope<'_>) -> Vec<ConditionStanding> {
@@ -363,7 +366,7 @@ fn conditions(rule: &Rule, state: &RuleState, scope: &Scope<'_>) -> Vec<Conditio
     add(ConditionRole::When, rule.when.as_ref());
     add(ConditionRole::Unless, rule.unless.as_ref());
     let reminder = state.timer.map_or(0, |timer| timer.done);
-    if let Some(content) = scope.journey.contents.get(rule.offer(reminder as usize)) {
+    for content in offered(scope.journey, rule, reminder) {
         add(ConditionRole::ContentWhen(content.id.clone()), content.when.as_ref());
         add(
             ConditionRole::ContentUnless(content.id.clone()),

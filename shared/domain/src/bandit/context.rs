@@ -6,6 +6,8 @@
 //! (see [`crate::bandit::statistics`]), so here a number is only kept within [`SPREADS_MAX`] standard deviations of the mean so
 //! far, lest one wrong value spoil both for good.
 
+use std::borrow::Cow;
+
 use crate::bandit::fixed_point::{ONE, clamped, units, value};
 use crate::bandit::limits::{BANDIT_DIMENSION_MAX, BANDIT_TEXT_BUCKETS_MAX, BANDIT_VALUE_MAX};
 use crate::bandit::statistics::Statistics;
@@ -69,6 +71,9 @@ pub enum LayoutError {
         name: String,
     },
 }
+
+/// Contents' numbers are as they are: each has the same ones in every decision.
+static NO_STANDARDS: Standards = Standards { places: Vec::new() };
 
 /// Places that the contents' features may take of those of the shared model.
 const CONTENT_DIMENSION_MAX: usize = BANDIT_DIMENSION_MAX / 2;
@@ -207,20 +212,26 @@ impl Places {
         Ok(places)
     }
 
-    fn encode<'v>(&self, value_of: impl Fn(&str) -> Value<'v>, standards: &Standards) -> Vec<i64> {
+    /// `value_of` is given the index and the name of each feature, in order.
+    fn encode<'r, 'v: 'r>(
+        &self,
+        value_of: impl Fn(usize, &str) -> Cow<'r, Value<'v>>,
+        standards: &Standards,
+    ) -> Vec<i64> {
         let mut numbers = vec![0; self.dimension];
-        for (feature, values, first, len) in &self.features {
-            let value = value_of(&feature.name);
+        for (index, (feature, values, first, len)) in self.features.iter().enumerate() {
+            let value = value_of(index, &feature.name);
+            let value = value.as_ref();
             match &feature.kind {
-                FeatureKind::Number => numbers[*first] = number(&value, standards.places.get(*first).copied()),
-                FeatureKind::Bool => numbers[*first] = if value == Value::Bool(true) { ONE } else { 0 },
+                FeatureKind::Number => numbers[*first] = number(value, standards.places.get(*first).copied()),
+                FeatureKind::Bool => numbers[*first] = if *value == Value::Bool(true) { ONE } else { 0 },
                 FeatureKind::OneOf(_) => {
-                    let hash = text_hash(&value);
+                    let hash = text_hash(value);
                     let known = values.iter().position(|known| Some(*known) == hash);
                     numbers[first + known.unwrap_or(values.len())] = ONE;
                 }
                 FeatureKind::Text => {
-                    if let Some(hash) = text_hash(&value) {
+                    if let Some(hash) = text_hash(value) {
                         numbers[first + (hash % *len as u64) as usize] = ONE;
                     }
                 }
@@ -232,6 +243,14 @@ impl Places {
     fn described(&self) -> String {
         let parts = self.features.iter().map(|(feature, ..)| format!("{feature:?};"));
         parts.collect()
+    }
+}
+
+/// The value with an index; a null where it is missing.
+fn in_order<'r, 'v>(values: &'r [Option<Value<'v>>], index: usize) -> Cow<'r, Value<'v>> {
+    match values.get(index) {
+        Some(Some(value)) => Cow::Borrowed(value),
+        _ => Cow::Owned(Value::Null),
     }
 }
 
@@ -325,12 +344,23 @@ impl Layout {
     /// The context with these values. `standards` are those of the model snapshot
     /// ([`crate::bandit::snapshot::ModelSnapshot::standards`]).
     pub fn context<'v>(&self, value_of: impl Fn(&str) -> Value<'v>, standards: &Standards) -> Context {
-        Context(self.context.encode(value_of, standards))
+        Context(self.context.encode(|_, name| Cow::Owned(value_of(name)), standards))
+    }
+
+    /// The context with these values, in the order of its features; what is not there is missing.
+    pub fn context_of(&self, values: &[Option<Value<'_>>], standards: &Standards) -> Context {
+        Context(self.context.encode(|index, _| in_order(values, index), standards))
     }
 
     /// A content with these values.
     pub fn content<'v>(&self, value_of: impl Fn(&str) -> Value<'v>) -> Content {
-        let encode = |places: &Places| places.encode(value_of, &Standards::default());
+        let encode = |places: &Places| places.encode(|_, name| Cow::Owned(value_of(name)), &NO_STANDARDS);
+        Content(self.content.as_ref().map(encode).unwrap_or_default())
+    }
+
+    /// A content with these values, in the order of its features; what is not there is missing.
+    pub fn content_of(&self, values: &[Option<Value<'_>>]) -> Content {
+        let encode = |places: &Places| places.encode(|index, _| in_order(values, index), &NO_STANDARDS);
         Content(self.content.as_ref().map(encode).unwrap_or_default())
     }
 

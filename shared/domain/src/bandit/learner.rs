@@ -81,6 +81,11 @@ impl Learner {
         }
     }
 
+    /// Whether what came of offers makes a difference to it.
+    pub fn learns(&self) -> bool {
+        !matches!(self.algorithm, Algorithm::FixedSplit(_) | Algorithm::Scores)
+    }
+
     /// Whether the models are to look at the context.
     pub(super) fn uses_context(&self) -> bool {
         !matches!(

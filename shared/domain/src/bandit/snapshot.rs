@@ -54,6 +54,8 @@ pub struct ModelSnapshot {
     learner: Learner,
     layout: Layout,
     version: u64,
+    /// The layout that its state was learned under.
+    learned_layout: u32,
     standards: Standards,
     models: Models,
     arms: HashMap<String, usize>,
@@ -97,6 +99,7 @@ impl ModelSnapshot {
             learner: learner.clone(),
             layout: layout.clone(),
             version: state.version(),
+            learned_layout: state.layout(),
             standards: Standards::of(&total),
             models,
             arms: names
@@ -110,6 +113,11 @@ impl ModelSnapshot {
     /// Which state it was made of, to be logged with each decision.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether it can choose for this layout by what was learned under it.
+    pub fn is_of(&self, layout: &Layout) -> bool {
+        self.layout.fingerprint() == layout.fingerprint() && self.learned_layout == layout.fingerprint()
     }
 
     /// For [`Layout::context`].

@@ -396,7 +396,7 @@ impl Expression {
 
 /// A value as JSON. Of a long one the front, as text, and how long it is: a reason is stored with the profile (P8), and
 /// tells people what was seen, not all that an event carried.
-fn shown(value: Option<&Value<'_>>) -> String {
+pub(crate) fn shown(value: Option<&Value<'_>>) -> String {
     let Some(value) = value else { return "null".to_owned() };
     let json = value.to_string();
     if json.len() <= STORED_TEXT_BYTES_MAX {

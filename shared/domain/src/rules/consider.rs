@@ -1,5 +1,6 @@
 //! How one rule comes out as of a moment, and what tells why.
 
+use super::choose::{self, ChoiceStanding};
 use super::{Look, LookAt, RuleOutcome};
 use crate::condition::{Condition, EvaluationError, Scope};
 use crate::journey::{Content, Journey, Limit, LimitPer, Moment, QuietAction, Rule};
@@ -34,32 +35,55 @@ pub fn consider(scope: &Scope<'_>, rule: usize) -> Considered {
             saw: Vec::new(),
         };
     };
-    let reminder = state.timer.map_or(0, |timer| timer.done);
-    let look_at = match of_journey.moment {
-        Moment::Timer(_) => LookAt::Reminder(reminder),
-        Moment::Event | Moment::Enters(_) | Moment::Leaves(_) => LookAt::Event,
-    };
+    let look = look_now(of_journey, rule, state);
     let turned = match &of_journey.moment {
         Moment::Enters(condition) => condition.is_met(scope) == Ok(true) && !state.holds,
         Moment::Leaves(condition) => condition.is_met(scope) != Ok(true) && state.holds,
         Moment::Event | Moment::Timer(_) => true,
     };
-    let look = Look::new(rule, look_at);
     let outcome = match policy::is_in(journey, scope.profile) {
         true => judge(scope, look, turned, &[]),
         false => Some(RuleOutcome::NotInJourney),
     };
-    let content = journey.contents.get(of_journey.offer(reminder as usize));
-    let of_content = content.map(|content| [content.when.as_ref(), content.unless.as_ref()]);
-    let of_content = of_content.into_iter().flatten().flatten();
+    let contents = offered(journey, of_journey, look.reminder());
+    let of_contents = contents.flat_map(|content| [content.when.as_ref(), content.unless.as_ref()]);
+    let of_contents = of_contents.flatten();
     Considered {
         outcome,
         detail: match outcome {
             Some(outcome) => detail(scope, look, outcome, &[]),
             None => unchanged(of_journey, state),
         },
-        saw: seen(scope, conditions(of_journey).chain(of_content)),
+        saw: seen(scope, conditions(of_journey).chain(of_contents)),
     }
+}
+
+/// How the learner of a rule would choose as of a moment, whatever else stands in the rule's way; nothing where it has none.
+/// The scope is as for [`consider`].
+pub fn choice(scope: &Scope<'_>, rule: usize) -> Option<ChoiceStanding> {
+    let (of_journey, state) = (scope.journey.rules.get(rule)?, scope.profile.rules.get(rule)?);
+    choose::standing(scope, look_now(of_journey, rule, state), of_journey)
+}
+
+/// The look of a rule that looks now.
+fn look_now(rule: &Rule, index: usize, state: &RuleState) -> Look {
+    let at = match rule.moment {
+        Moment::Timer(_) => LookAt::Reminder(state.timer.map_or(0, |timer| timer.done)),
+        Moment::Event | Moment::Enters(_) | Moment::Leaves(_) => LookAt::Event,
+    };
+    Look::new(index, at)
+}
+
+/// What a rule may offer: one content, or for a learner to choose from, all of them.
+pub(crate) fn offered<'j>(journey: &'j Journey, rule: &'j Rule, reminder: u32) -> impl Iterator<Item = &'j Content> {
+    let all = rule.offers.iter();
+    let (skipped, taken) = match rule.learner {
+        Some(_) => (0, rule.offers.len()),
+        None => ((reminder as usize).min(rule.offers.len().saturating_sub(1)), 1),
+    };
+    all.skip(skipped)
+        .take(taken)
+        .filter_map(|index| journey.contents.get(*index))
 }
 
 /// How a look of a rule comes out whose user is in the journey: the first check that stops it. `turned` says whether what a transition looks for has just come
@@ -88,17 +112,12 @@ pub(super) fn judge(scope: &Scope<'_>, look: Look, turned: bool, fired: &[usize]
         Ok(false) => return Some(RuleOutcome::ConditionFalse),
         Err(_) => return Some(RuleOutcome::ConditionFailed),
     }
-    let content_index = rule.offer(look.reminder() as usize);
-    let content = journey.contents.get(content_index);
-    let eligible = content.is_some_and(|content| {
-        let (when, unless) = checked_conditions_of_content(content, look);
-        allowed(scope, when, unless) == Ok(true)
-    });
-    if !eligible {
-        return Some(RuleOutcome::ContentIneligible);
-    }
-    if !profile.offers.is_empty() && policy::content_cooling_until(journey, profile, content_index, now).is_some() {
-        return Some(RuleOutcome::ContentCoolingDown);
+    let refusal = match rule.learner {
+        None => choose::refusal(scope, look, &[rule.offer(look.reminder() as usize)]),
+        Some(_) => choose::refusal(scope, look, &rule.offers),
+    };
+    if refusal.is_some() {
+        return refusal;
     }
     if rule.group.is_some() && policy::excluded_by(journey, profile, look.rule, now, fired).is_some() {
         return Some(RuleOutcome::Excluded);
@@ -166,7 +185,7 @@ fn checked_conditions(rule: &Rule, look: Look) -> (Option<&Condition>, Option<&C
 }
 
 /// The same of what it offers.
-fn checked_conditions_of_content(content: &Content, look: Look) -> (Option<&Condition>, Option<&Condition>) {
+pub(super) fn checked_conditions_of_content(content: &Content, look: Look) -> (Option<&Condition>, Option<&Condition>) {
     let when = content.when.as_ref().filter(|when| is_checked(when, look));
     let unless = content.unless.as_ref().filter(|unless| is_checked(unless, look));
     (when, unless)
@@ -174,7 +193,11 @@ fn checked_conditions_of_content(content: &Content, look: Look) -> (Option<&Cond
 
 /// Whether `when` holds and `unless` doesn't. An `unless` that can't be evaluated doesn't hold: what it excludes is
 /// not known to be there.
-fn allowed(scope: &Scope<'_>, when: Option<&Condition>, unless: Option<&Condition>) -> Result<bool, EvaluationError> {
+pub(super) fn allowed(
+    scope: &Scope<'_>,
+    when: Option<&Condition>,
+    unless: Option<&Condition>,
+) -> Result<bool, EvaluationError> {
     if let Some(when) = when
         && !when.is_met(scope)?
     {
@@ -217,14 +240,12 @@ pub(super) fn seen_by_loser(scope: &Scope<'_>, look: Look, outcome: RuleOutcome)
         }
         RuleOutcome::ConditionFalse | RuleOutcome::ConditionFailed => seen(scope, conditions(rule)),
         RuleOutcome::ContentIneligible => {
-            let content = scope.journey.contents.get(rule.offer(look.reminder() as usize));
-            let of_content = content.map(|content| checked_conditions_of_content(content, look));
-            seen(
-                scope,
-                of_content
-                    .into_iter()
-                    .flat_map(|(when, unless)| when.into_iter().chain(unless)),
-            )
+            let contents = offered(scope.journey, rule, look.reminder());
+            let of_contents = contents.flat_map(|content| {
+                let (when, unless) = checked_conditions_of_content(content, look);
+                when.into_iter().chain(unless)
+            });
+            seen(scope, of_contents)
         }
         _ => Vec::new(),
     }
@@ -246,7 +267,8 @@ pub(super) fn detail(scope: &Scope<'_>, look: Look, outcome: RuleOutcome, fired:
     } = *scope;
     let rule = &journey.rules[look.rule];
     let state = &profile.rules[look.rule];
-    let content_index = rule.offer(look.reminder() as usize);
+    // A learner's candidates stand for each other: of why they are not eligible, the first one tells.
+    let content_index = rule.offer(rule.learner.map_or(look.reminder() as usize, |_| 0));
     let content = journey.contents.get(content_index);
     let content_id = content.map_or("", |content| content.id.as_str());
     let until = |until: Option<Timestamp>| until.map_or_else(String::new, |until| format!(" until {}", short(until)));
@@ -275,7 +297,29 @@ pub(super) fn detail(scope: &Scope<'_>, look: Look, outcome: RuleOutcome, fired:
         }
         RuleOutcome::ContentIneligible => {
             let (when, unless) = content.map_or((None, None), |content| checked_conditions_of_content(content, look));
-            format!("{content_id} is not eligible: {}", why_not(scope, when, unless))
+            let why = why_not(scope, when, unless);
+            match (rule.learner, rule.offers.len()) {
+                (Some(_), 2..) => format!(
+                    "none of {} candidates is eligible; {content_id}: {why}",
+                    rule.offers.len()
+                ),
+                _ => format!("{content_id} is not eligible: {why}"),
+            }
+        }
+        RuleOutcome::ContentCoolingDown if rule.learner.is_some() => {
+            let eligible = rule.offers.iter().filter(|index| {
+                let content = journey.contents.get(**index);
+                content.is_some_and(|content| choose::is_eligible(scope, look, content))
+            });
+            let cooling = eligible.map(|index| policy::content_cooling_until(journey, profile, *index, now));
+            let first = cooling.clone().flatten().min();
+            match cooling.count() {
+                1 => format!("the one candidate that is eligible is cooling down{}", until(first)),
+                count => format!(
+                    "all {count} candidates that are eligible are cooling down, the first{}",
+                    until(first)
+                ),
+            }
         }
         RuleOutcome::ContentCoolingDown => {
             let cooling = policy::content_cooling_until(journey, profile, content_index, now);

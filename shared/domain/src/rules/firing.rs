@@ -1,5 +1,6 @@
 //! What firing leaves behind: the trigger, and what the profile remembers of it.
 
+use super::choose;
 use super::consider::{bounded, conditions, detail, duration, seen, seen_by_loser};
 use super::{Look, Occasion, RuleOutcome};
 use crate::condition::Scope;
@@ -28,9 +29,6 @@ pub(super) fn fire(
 ) {
     let index = look.rule;
     let rule = &journey.rules[index];
-    let Some(content) = journey.contents.get(rule.offer(look.reminder() as usize)) else {
-        return;
-    };
     let (cause, saw) = match put_off {
         // What time caused has no record of its own: it is that of whoever wakes the user.
         Some(put_off) if put_off.cause.event_type == TIMER_EVENT => {
@@ -45,8 +43,28 @@ pub(super) fn fire(
         None => (cause(occasion, look), saw(journey, profile, occasion, rule)),
     };
     let user = occasion.event.user.as_ref();
+    let id = TriggerId::of(user, &rule.id, &cause.event_id);
+    let (content, propensity, choice) = match choose::learner_of(journey, rule) {
+        None => (rule.offer(look.reminder() as usize), FIXED_OFFER_PROPENSITY, None),
+        Some(learner) => {
+            let scope = Scope {
+                journey,
+                event: occasion.event,
+                profile,
+                snapshots: occasion.snapshots,
+                now: occasion.now,
+            };
+            match choose::choose(&scope, look, rule, learner, id) {
+                Some(offered) => (offered.content, offered.propensity, Some(offered.choice)),
+                None => return,
+            }
+        }
+    };
+    let Some(content) = journey.contents.get(content) else {
+        return;
+    };
     let trigger = Trigger {
-        id: TriggerId::of(user, &rule.id, &cause.event_id),
+        id,
         user: user.to_owned(),
         rule: rule.id.clone(),
         slot: rule.slot.clone(),
@@ -64,8 +82,8 @@ pub(super) fn fire(
             won_over: Vec::new(),
             passed_over: Vec::new(),
         },
-        propensity: FIXED_OFFER_PROPENSITY,
-        choice: None,
+        propensity,
+        choice,
     };
     offers::open(journey, profile, &trigger, content.fingerprint, rule.fingerprint);
     profile.outbox.push(trigger);

@@ -4,12 +4,14 @@
 //! of their priorities, and each look comes out in one way: [`RuleOutcome`]. [`consider`] evaluates a rule without changing
 //! anything, for whoever asks why.
 
+mod choose;
 mod consider;
 mod firing;
 mod outcome;
 
-pub(crate) use consider::fired_within_limit;
-pub use consider::{Considered, consider, duration};
+pub use choose::{CandidateStanding, ChoiceStanding, Refused};
+pub use consider::{Considered, choice, consider, duration};
+pub(crate) use consider::{fired_within_limit, offered};
 pub use outcome::{RuleCounts, RuleOutcome};
 
 use crate::condition::Scope;
