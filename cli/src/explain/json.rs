@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use usher_domain::explain::{ConditionRole, ConditionStanding, LookStanding, RuleStanding};
-use usher_domain::journey::LimitPer;
+use usher_domain::journey::{Journey, LimitPer};
+use usher_domain::rules::{ChoiceStanding, Refused};
 use usher_domain::time::Timestamp;
 
 use super::{Decision, Told};
@@ -76,6 +77,7 @@ fn rule(told: &Told<'_>, standing: &RuleStanding) -> Value {
         "offers": offers.map(|content| content.id.as_str()).collect::<Vec<_>>(),
         "looks": standing.looks.iter().map(look).collect::<Vec<_>>(),
         "conditions": standing.conditions.iter().map(condition).collect::<Vec<_>>(),
+        "choice": standing.choice.as_ref().map(|chosen| choice(journey, chosen)),
         "timer": timer,
         "put_off": put_off.map(|(until, offer)| json!({ "until": until.to_string(), "offer": offer })),
         "fired": standing.fired,
@@ -85,6 +87,35 @@ fn rule(told: &Told<'_>, standing: &RuleStanding) -> Value {
         "quiet_until": time(standing.quiet_until),
         "group": group.map(|(name, excluded_by)| json!({ "name": name, "excluded_by": excluded_by })),
         "held_out": standing.is_held_out,
+    })
+}
+
+/// How its learner would choose now.
+fn choice(journey: &Journey, choice: &ChoiceStanding) -> Value {
+    let context = choice.context.iter().map(|seen| {
+        let value = serde_json::from_str::<Value>(&seen.json).unwrap_or_default();
+        (seen.name.clone(), value)
+    });
+    let candidates = choice.candidates.iter().map(|candidate| {
+        let cooling_until = match candidate.refused {
+            Some(Refused::CoolingUntil(until)) => Some(until),
+            Some(Refused::Ineligible) | None => None,
+        };
+        json!({
+            "content": journey.contents.get(candidate.content).map(|content| content.id.as_str()),
+            "eligible": candidate.refused != Some(Refused::Ineligible),
+            "cooling_until": time(cooling_until),
+            "probability": candidate.score.map(|score| score.probability),
+            "mean": candidate.score.map(|score| score.mean),
+            "spread": candidate.score.map(|score| score.spread),
+        })
+    });
+    json!({
+        "learner": choice.learner,
+        "model_version": choice.model_version.map(|version| format!("{version:016x}")),
+        "fallback": choice.fallback.map(|fallback| fallback.name()),
+        "context": context.collect::<serde_json::Map<_, _>>(),
+        "candidates": candidates.collect::<Vec<_>>(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! `usher explain`: why a user was offered what they were, and what stands in the way of the rest.
 
+mod choice;
 mod events;
 mod json;
 mod tables;

@@ -11,7 +11,7 @@ use usher_domain::time::Timestamp;
 use usher_pipeline::ports::DecisionStatus;
 use usher_wire::trigger::{CauseDetails, PassedOverDetails};
 
-use super::{Decision, Found, Timeline, Told};
+use super::{Decision, Found, Timeline, Told, choice};
 use crate::people::{counted, table};
 
 const MINUTES_PER_HOUR: u16 = 60;
@@ -160,6 +160,9 @@ fn entry(text: &mut String, journey: &Journey, decision: &Decision, only: Option
                 .iter()
                 .map(|(name, json)| (name.as_str(), shown_raw(journey, name, json))),
         );
+        if let Some(chosen) = &details.choice {
+            choice::decision(text, &details.offer, details.propensity, chosen);
+        }
     }
     if details.journey.version != journey.version {
         let _ = writeln!(
@@ -298,9 +301,12 @@ fn rule(text: &mut String, told: &Told<'_>, standing: &RuleStanding) {
         .collect();
     let _ = writeln!(
         text,
-        "{}: offers {} in {} {}",
+        "{}: {} in {} {}",
         rule.id,
-        offers.join(", then "),
+        match rule.learner {
+            Some(_) => format!("chooses from {}", shortened(&offers)),
+            None => format!("offers {}", offers.join(", then ")),
+        },
         rule.slot,
         moment(journey, rule)
     );
@@ -317,6 +323,7 @@ fn rule(text: &mut String, told: &Told<'_>, standing: &RuleStanding) {
         row("timer", "not started".to_owned());
     }
     if let Some((until, content)) = &standing.put_off {
+        let content = content.as_deref().unwrap_or("what is chosen then,");
         row("put off", format!("{content} until {}", short(*until)));
     }
     let last = standing
@@ -354,6 +361,18 @@ fn rule(text: &mut String, told: &Told<'_>, standing: &RuleStanding) {
     text.push_str(&table(&rows));
     for condition in &standing.conditions {
         condition_text(text, journey, condition);
+    }
+    if let Some(chosen) = &standing.choice {
+        choice::standing(text, journey, chosen);
+    }
+}
+
+/// Names, of which the first are told where there are many.
+fn shortened(names: &[&str]) -> String {
+    const NAMES_MAX: usize = 6;
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..NAMES_MAX].join(", ")),
     }
 }
 
@@ -463,7 +482,7 @@ fn condition_text(text: &mut String, journey: &Journey, condition: &ConditionSta
 
 // ---- parts
 
-fn values<'n>(text: &mut String, indent: usize, values: impl Iterator<Item = (&'n str, String)>) {
+pub(super) fn values<'n>(text: &mut String, indent: usize, values: impl Iterator<Item = (&'n str, String)>) {
     for (name, value) in values {
         let _ = writeln!(text, "{:indent$}{name} = {value}", "");
     }
@@ -498,7 +517,7 @@ fn clock(minute: u16) -> String {
     format!("{:02}:{:02}", minute / MINUTES_PER_HOUR, minute % MINUTES_PER_HOUR)
 }
 
-fn short(time: Timestamp) -> String {
+pub(super) fn short(time: Timestamp) -> String {
     short_text(&time.to_string())
 }
 

@@ -76,7 +76,9 @@ struct TimerLine {
 #[derive(Serialize)]
 struct PutOffLine<'p> {
     until: String,
-    offer: &'p str,
+    /// Nothing where a learner chooses it then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offer: Option<&'p str>,
 }
 
 #[derive(Serialize)]
@@ -191,10 +193,14 @@ fn rules<'p>(profile: &'p Profile, journey: &'p Journey) -> Members<'p, RuleLine
             return None;
         }
         let put_off = state.put_off.as_ref().map(|put_off| {
-            let content = journey.contents.get(rule.offer(put_off.reminder as usize));
+            // What a learner chooses is chosen when it is made.
+            let content = match rule.learner {
+                Some(_) => None,
+                None => journey.contents.get(rule.offer(put_off.reminder as usize)),
+            };
             PutOffLine {
                 until: put_off.until.to_string(),
-                offer: content.map_or("", |content| content.id.as_str()),
+                offer: content.map(|content| content.id.as_str()),
             }
         });
         let line = RuleLine {
