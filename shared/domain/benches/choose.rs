@@ -1,17 +1,26 @@
 //! What a decision costs: 50 candidates, 32 numbers of context, by each learner; and what a snapshot costs, which is made in
 //! the background and serves until the next one. A decision includes turning typed values into numbers (`context`).
+//! `decide` is the whole way of an event on which a rule fires, with its decision as it is stored: by a rule that offers one
+//! content, and by rules that choose.
 //!
 //! `cargo bench -p usher-domain --bench choose`
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use divan::{Bencher, black_box};
 use usher_domain::bandit::context::{Content, Context, Feature, FeatureKind, Layout};
 use usher_domain::bandit::learner::{Algorithm, Learner, Scope};
 use usher_domain::bandit::snapshot::{Candidate, ModelSnapshot};
 use usher_domain::bandit::state::{Outcome, SlotState};
+use usher_domain::event::{ArrivedEvent, Event, Shard};
+use usher_domain::guard::ShardKey;
 use usher_domain::hash::hash_parts;
+use usher_domain::journey::Journey;
+use usher_domain::plan::plan_user;
+use usher_domain::profile::Profile;
+use usher_domain::sequence_number::Position;
+use usher_domain::snapshots::{Models, SlotModel, Snapshots};
 use usher_domain::time::Timestamp;
 use usher_domain::value::Value;
 
@@ -187,4 +196,131 @@ fn learn(bencher: Bencher<'_, '_>) {
             },
         )
     });
+}
+
+// ---- through a rule
+
+const DECIDING: [&str; 7] = [
+    "offer",
+    "linucb",
+    "linear_thompson",
+    "linear_thompson shared",
+    "thompson",
+    "epsilon_greedy",
+    "fixed_split",
+];
+
+/// A journey with one rule, which offers, or chooses by a learner that sees 32 features and two of each content.
+fn journey(deciding: &str) -> Journey {
+    let (learner, shared) = match deciding.split_once(' ') {
+        Some((learner, _)) => (learner, "    shared: true\n"),
+        None if matches!(deciding, "thompson" | "fixed_split") => (deciding, ""),
+        None => (deciding, "    shared: false\n"),
+    };
+    let list = |line: &dyn Fn(u64) -> String, count: u64| (0..count).map(line).collect::<String>();
+    let features = list(&|number| format!("  f{number}: {{ count: click }}\n"), NUMBERS);
+    let context = list(&|number| format!("      f{number}: features.f{number}\n"), NUMBERS);
+    let contents = list(
+        &|number| {
+            let price = 10.0 * chance(&[number, 1]);
+            format!(
+                "  - {{ id: content-{number}, attributes: {{ price: {price:.2}, is_new: {} }} }}\n",
+                number % 3 == 0
+            )
+        },
+        CANDIDATES,
+    );
+    let (slots, what) = match deciding {
+        "offer" => (String::new(), "offer: content-0"),
+        _ => (
+            format!(
+                "slots:\n  s:\n    learner: {learner}\n{shared}    context:\n{context}    contents:\n      price: content.price\n      is_new: content.is_new\n"
+            ),
+            "choose: all",
+        ),
+    };
+    let text = format!(
+        "journey: j\nfeatures:\n{features}{slots}contents:\n{contents}triggers: [{{ id: r, on: click, {what}, slot: s }}]\n"
+    );
+    Journey::parse(&text).unwrap_or_else(|errors| panic!("{}", errors.render("journey.yaml", &text)))
+}
+
+/// What is known of all users: a model of the slot that saw 20,000 outcomes.
+fn snapshots(journey: &Journey) -> Snapshots {
+    let Some(learner) = journey.learners.first() else {
+        return Snapshots::default();
+    };
+    let mut state = SlotState::new(&learner.layout, None);
+    for outcome in 0..OUTCOMES {
+        let arm = outcome % CANDIDATES;
+        let values: Vec<_> = (0..NUMBERS)
+            .map(|number| Some(Value::Int((100.0 * chance(&[outcome, number, 3])) as i64)))
+            .collect();
+        let own = [
+            Some(Value::Float(10.0 * chance(&[arm, 1]))),
+            Some(Value::Bool(arm.is_multiple_of(3))),
+        ];
+        let rate = if outcome % 3 == arm % 3 { 0.3 } else { 0.2 };
+        state.learn(
+            &learner.layout,
+            &Outcome {
+                arm: &format!("content-{arm}"),
+                context: &learner.layout.context_of(&values, learner.prior.standards()),
+                content: &learner.layout.content_of(&own),
+                reward: f64::from(u8::from(chance(&[outcome, 2]) < rate)),
+                previous: None,
+                at: Timestamp::from_epoch_ms(0),
+            },
+        );
+    }
+    let model = ModelSnapshot::new(&state, &learner.layout, &learner.learner);
+    Snapshots {
+        models: Arc::new(Models::new([("s".to_owned(), SlotModel::Ready(Arc::new(model)))])),
+        ..Snapshots::default()
+    }
+}
+
+#[divan::bench(args = DECIDING)]
+fn decide(bencher: Bencher<'_, '_>, deciding: &str) {
+    let journey = journey(deciding);
+    let snapshots = snapshots(&journey);
+    let shard = Shard {
+        key: ShardKey::of("interactions", "shardId-000000000000"),
+        id: "shardId-000000000000".to_owned(),
+    };
+    let click = |number: u64| {
+        let (id, at) = (
+            format!("e{number}"),
+            Timestamp::from_epoch_ms(1_767_607_200_000 + number as i64 * 1000),
+        );
+        ArrivedEvent {
+            event: Event {
+                id_hash: number + 1,
+                id: id.into(),
+                event_type: "click".into(),
+                at,
+                user: "u".into(),
+                ..Event::default()
+            },
+            arrived_at: at,
+            shard: &shard,
+            position: Position {
+                sequence_number: (number + 1).into(),
+                sub_sequence_number: 0,
+            },
+        }
+    };
+    // A user of whom something is known.
+    let mut profile = Profile::new(&journey);
+    for number in 0..40 {
+        profile = plan_user(&journey, &snapshots, profile, [&click(number)]).profile;
+        profile.outbox.clear();
+    }
+    let mut number = 40;
+    bencher
+        .with_inputs(|| {
+            number += 1;
+            (profile.clone(), click(number))
+        })
+        .bench_local_values(|(profile, click)| plan_user(&journey, &snapshots, profile, [&click]));
 }

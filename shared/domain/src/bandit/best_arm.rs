@@ -3,40 +3,50 @@
 //! Each arm's mean reward is normal, independent of the others', so arm a is the best with probability ∫ f_a(t) ∏_{b≠a} F_b(t) dt.
 //! It is summed over a grid: in each interval, the mass that a has there times the share of every other that is below the
 //! interval's middle. Since the choice is then drawn from these very numbers, the logged propensity is exactly the one that was
-//! used, whatever the grid leaves out; the finer the grid, the closer it is to Thompson's. The grid is bounded: at most
+//! used, whatever the grid leaves out; the finer the grid, the closer it is to Thompson's. The grid is bounded:
 //! [`NODES_MAX`] nodes, so that the cost per arm is, too.
 
-use std::sync::LazyLock;
-
 /// Nodes spread evenly over where the best may be.
-const EVEN_NODES: usize = 15;
+const EVEN_NODES: usize = 16;
 /// Nodes around each of the best arms, in standard deviations.
-const NODES_AROUND: [f64; 7] = [-1.8, -1.0, -0.4, 0.0, 0.4, 1.0, 1.8];
+const NODES_AROUND: [f32; 7] = [-1.8, -1.0, -0.4, 0.0, 0.4, 1.0, 1.8];
 /// Arms that have nodes around them: those of the highest means.
 const ARMS_WITH_NODES: usize = 2;
-/// The length of the interval for the mass of an arm without doubt, as a share of the grid's.
-const STEP_SHARE: f64 = 1e-6;
-/// Nodes of the grid.
-pub const NODES_MAX: usize = EVEN_NODES + ARMS_WITH_NODES * (NODES_AROUND.len() + 1);
+/// The length of the interval for the mass of an arm without doubt, as a share of the grid's; and the doubt up to which it
+/// counts as none.
+const STEP_SHARE: f32 = 1e-6;
+/// Intervals of the grid.
+const INTERVALS: usize = EVEN_NODES + ARMS_WITH_NODES * (NODES_AROUND.len() + 1);
+/// Nodes of the grid; the last one stands there twice where that takes another.
+pub const NODES_MAX: usize = INTERVALS + 1;
 /// Standard deviations beyond which a normal has no mass.
 const REACH: f64 = 4.0;
-/// Steps of the table of the normal distribution function in a standard deviation.
-const TABLE_STEPS: f64 = 64.0;
-const TABLE_LEN: usize = 2 * (REACH as usize + 1) * TABLE_STEPS as usize + 2;
+/// Numbers that are summed up side by side.
+const LANES: usize = 4;
 
-static NORMAL: LazyLock<Vec<f64>> = LazyLock::new(|| {
-    let from = -(TABLE_LEN as f64 / 2.0 - 1.0) / TABLE_STEPS;
-    (0..TABLE_LEN)
-        .map(|step| 0.5 * libm::erfc(-(from + step as f64 / TABLE_STEPS) / std::f64::consts::SQRT_2))
-        .collect()
-});
+/// Something for each interval.
+type OfIntervals = [f32; INTERVALS];
 
-/// The normal distribution function, right to four digits.
-fn normal(table: &[f64], deviations: f64) -> f64 {
-    let at = (deviations.clamp(-REACH, REACH)) * TABLE_STEPS + (TABLE_LEN as f64 / 2.0 - 1.0);
-    let step = at as usize;
-    let part = at - step as f64;
-    table[step] * (1.0 - part) + table[step + 1] * part
+/// The normal distribution function to six digits, by the error function's approximation 7.1.28 of Abramowitz and Stegun. It
+/// is made of nothing but sums and products, so a processor works on several at once, and each gives the same.
+fn normal(deviations: f32) -> f32 {
+    const COEFFICIENTS: [f32; 6] = [
+        0.070_523_08,
+        0.042_282_01,
+        0.009_270_527,
+        0.000_152_014_3,
+        0.000_276_567_2,
+        0.000_043_063_8,
+    ];
+    let reach = REACH as f32;
+    let x = deviations.clamp(-reach, reach).abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let [a, b, c, d, e, f] = COEFFICIENTS;
+    let sum = 1.0 + x * (a + x * (b + x * (c + x * (d + x * (e + x * f)))));
+    let to_2 = sum * sum;
+    let to_4 = to_2 * to_2;
+    let to_8 = to_4 * to_4;
+    let tail = 0.5 / (to_8 * to_8);
+    if deviations < 0.0 { tail } else { 1.0 - tail }
 }
 
 /// How likely each arm, with this mean and standard deviation, is to be the best. They are at least 0 and sum to 1.
@@ -55,48 +65,55 @@ pub(super) fn probabilities(arms: &[(f64, f64)]) -> Vec<f64> {
     if high - low <= (highest.abs() + 1.0) * f64::EPSILON {
         return even_over(arms, |(mean, _)| *mean >= highest);
     }
-    let nodes = nodes(arms, low, high);
-    let table = NORMAL.as_slice();
-    let least = (high - low) * f64::EPSILON;
-
-    // By arm: which arms can be the best at all, and below which share of them each node is.
-    let running: Vec<usize> = (0..arms.len())
-        .filter(|index| arms[*index].0 + REACH * arms[*index].1 >= low)
+    // The arms that can be the best at all, with the grid from 0 to 1.
+    let length = high - low;
+    let is_running = |(mean, spread): &(f64, f64)| mean + REACH * spread >= low;
+    let running: Vec<(f32, f32)> = arms
+        .iter()
+        .filter(|arm| is_running(arm))
+        .map(|(mean, spread)| (((mean - low) / length) as f32, (spread / length) as f32))
         .collect();
-    let mut below = vec![0.0; running.len() * nodes.len()];
-    for (index, row) in running.iter().zip(below.chunks_exact_mut(nodes.len())) {
-        let (mean, spread) = arms[*index];
-        let per_unit = 1.0 / spread.max(least);
-        for (share, node) in row.iter_mut().zip(&nodes) {
-            *share = match spread > least {
-                true => normal(table, (node - mean) * per_unit),
-                // Without doubt it is a step, which belongs to the interval that begins there.
-                false => f64::from(u8::from(*node > mean)),
-            };
-        }
-        // What is beyond the grid belongs to its ends.
-        row[0] = 0.0;
-        row[nodes.len() - 1] = 1.0;
-    }
-    let mut all_below = vec![1.0; nodes.len() - 1];
-    for row in below.chunks_exact(nodes.len()) {
-        for (product, ends) in all_below.iter_mut().zip(row.windows(2)) {
-            *product *= 0.5 * (ends[0] + ends[1]);
-        }
-    }
-    let mut probabilities = vec![0.0; arms.len()];
-    let mut total = 0.0;
-    for (index, row) in running.iter().zip(below.chunks_exact(nodes.len())) {
-        let mut sum = 0.0;
-        for (product, ends) in all_below.iter().zip(row.windows(2)) {
-            let mass = ends[1] - ends[0];
-            if mass > 0.0 {
-                sum += mass * product / (0.5 * (ends[0] + ends[1]));
+    let nodes = nodes(&running);
+
+    // By arm and interval: its mass there, over the share of it that is below the interval's middle.
+    let mut shares: Vec<OfIntervals> = Vec::with_capacity(running.len());
+    let mut all_below: OfIntervals = [1.0; INTERVALS];
+    for (mean, spread) in &running {
+        let mut below = [0.0; NODES_MAX];
+        if *spread > STEP_SHARE {
+            let per_unit = 1.0 / spread;
+            for (share, node) in below.iter_mut().zip(&nodes) {
+                *share = normal((node - mean) * per_unit);
+            }
+        } else {
+            // Without doubt it is a step, which belongs to the interval that begins there.
+            for (share, node) in below.iter_mut().zip(&nodes) {
+                *share = if node > mean { 1.0 } else { 0.0 };
             }
         }
-        probabilities[*index] = sum;
-        total += sum;
+        // What is beyond the grid belongs to its ends.
+        below[0] = 0.0;
+        below[NODES_MAX - 1] = 1.0;
+        let mut of_arm: OfIntervals = [0.0; INTERVALS];
+        for interval in 0..INTERVALS {
+            let (from, to) = (below[interval], below[interval + 1]);
+            let middle = 0.5 * (from + to);
+            all_below[interval] *= middle;
+            of_arm[interval] = (to - from) / middle.max(f32::MIN_POSITIVE);
+        }
+        shares.push(of_arm);
     }
+    let mut of_running = shares
+        .iter()
+        .map(|shares| f64::from(sum_of_products(shares, &all_below)));
+    let mut probabilities: Vec<f64> = arms
+        .iter()
+        .map(|arm| match is_running(arm) {
+            true => of_running.next().unwrap_or(0.0).max(0.0),
+            false => 0.0,
+        })
+        .collect();
+    let total: f64 = probabilities.iter().sum();
     if !(total > 0.0 && total.is_finite()) {
         return even_over(arms, |(mean, _)| *mean >= highest);
     }
@@ -106,22 +123,41 @@ pub(super) fn probabilities(arms: &[(f64, f64)]) -> Vec<f64> {
     probabilities
 }
 
-fn nodes(arms: &[(f64, f64)], low: f64, high: f64) -> Vec<f64> {
-    let mut nodes = Vec::with_capacity(NODES_MAX);
-    nodes.extend((0..EVEN_NODES).map(|step| low + (high - low) * step as f64 / (EVEN_NODES - 1) as f64));
+fn sum_of_products(one: &OfIntervals, other: &OfIntervals) -> f32 {
+    let mut sums = [0.0; LANES];
+    for (one, other) in one.as_chunks::<LANES>().0.iter().zip(other.as_chunks::<LANES>().0) {
+        for lane in 0..LANES {
+            sums[lane] += one[lane] * other[lane];
+        }
+    }
+    sums.iter().sum()
+}
+
+const _: () = assert!(INTERVALS.is_multiple_of(LANES), "no interval is left out of a sum");
+
+/// The grid from 0 to 1, in order.
+fn nodes(arms: &[(f32, f32)]) -> [f32; NODES_MAX] {
+    let mut nodes = [1.0; NODES_MAX];
+    for (step, node) in nodes.iter_mut().take(EVEN_NODES).enumerate() {
+        *node = step as f32 / (EVEN_NODES - 1) as f32;
+    }
     let mut first: Option<usize> = None;
+    let mut rest = nodes[EVEN_NODES..].iter_mut();
     for _ in 0..ARMS_WITH_NODES {
         let others = (0..arms.len()).filter(|index| Some(*index) != first);
         let Some(best) = others.max_by(|a, b| arms[*a].0.total_cmp(&arms[*b].0)) else {
             break;
         };
         let (mean, spread) = arms[best];
-        nodes.extend(NODES_AROUND.iter().map(|at| (mean + at * spread).clamp(low, high)));
+        let around = NODES_AROUND.iter().map(|at| (mean + at * spread).clamp(0.0, 1.0));
         // An arm without doubt has all of its mass in the interval that begins at its mean: a short one.
-        nodes.push((mean + (high - low) * STEP_SHARE).min(high));
+        let step = (mean + STEP_SHARE).clamp(0.0, 1.0);
+        for (node, at) in rest.by_ref().zip(around.chain([step])) {
+            *node = at;
+        }
         first = Some(best);
     }
-    nodes.sort_unstable_by(f64::total_cmp);
+    nodes.sort_unstable_by(f32::total_cmp);
     nodes
 }
 

@@ -400,6 +400,25 @@ impl Layout {
         }
     }
 
+    /// What a unit of each of a content's numbers adds to a context and a content seen together: joint numbers are the
+    /// constant and the sum of these, each times the content's number. Each starts with the place of the constant.
+    pub(super) fn directions(&self, factors: &[f64]) -> Vec<Vec<f64>> {
+        let (own, dimension) = (
+            self.content.as_ref().map_or(0, |places| places.dimension),
+            self.shared_dimension().unwrap_or(0),
+        );
+        let direction = |place: usize| {
+            let mut numbers = vec![0.0; dimension + 1];
+            numbers[place + 1] = 1.0;
+            let crosses = &self.crosses[place * self.context.dimension..];
+            for (factor, (cross, sign)) in factors.iter().zip(crosses) {
+                numbers[cross + 1] += sign * factor;
+            }
+            numbers
+        };
+        (0..own).map(direction).collect()
+    }
+
     fn crossed(&self, place: usize, number: i64) -> f64 {
         let number = value(number);
         match self.is_number(place) {

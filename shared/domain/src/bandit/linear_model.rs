@@ -6,6 +6,7 @@
 //! those under which the data are likeliest (evidence, or type II maximum likelihood: MacKay 1992; Bishop 2006, section
 //! 3.5), in doubt the one that keeps more of the context. So a context that tells nothing is shrunk away by itself, and the learner becomes one without context.
 
+use crate::bandit::limits::BANDIT_DIMENSION_MAX;
 use crate::bandit::matrix::{Triangle, dot};
 use crate::bandit::statistics::{Statistics, packed};
 
@@ -32,8 +33,32 @@ const NOISE_VARIANCE: f64 = 0.25;
 pub(super) struct LinearModel {
     /// The constant first.
     weights: Vec<f64>,
-    /// Columns of a lower triangle W, such that the variance of the mean for (1, x) is |W·(1, x)|².
+    /// Columns of a lower triangle W such that the variance of the mean for (1, x) is |W·(1, x)|², [`TOGETHER`] at a time: each
+    /// of those from the same row on ([`first_row`]) to the last one of [`Self::rows`].
     columns: Vec<f32>,
+    /// Rows, with those that fill the last registers.
+    rows: usize,
+}
+
+/// Columns that are gone through together: each sum is loaded and stored once for them all.
+const TOGETHER: usize = 4;
+/// Rows that are worked on side by side: columns are filled up to a multiple of this.
+const ABREAST: usize = 8;
+/// The most rows of a triangle.
+const ROWS_MAX: usize = (BANDIT_DIMENSION_MAX + 1).next_multiple_of(ABREAST);
+
+/// A context, the constant first, as doubt is computed from it: doubt needs no more than seven digits, and half the width is
+/// half the time. What is beyond its numbers is 0.
+pub(super) type Narrowed = [f32; ROWS_MAX];
+
+/// [`Narrowed`] of these numbers.
+pub(super) fn narrowed(context: &[f64]) -> Narrowed {
+    std::array::from_fn(|place| context.get(place).copied().unwrap_or(0.0) as f32)
+}
+
+/// The row from which columns are kept: above the diagonal there is nothing.
+fn first_row(column: usize) -> usize {
+    column / ABREAST * ABREAST
 }
 
 /// What arms have in common, and how the context is standardised.
@@ -314,20 +339,30 @@ impl LinearModel {
             weights[place + 1] = weight;
             weights[0] -= weight * scales.means[place];
         }
-        let mut columns = Vec::with_capacity(inverse.entries.len());
-        for column in 0..=used {
-            for row in column..=used {
-                let entries = inverse.row(row);
-                let entry = match column.checked_sub(1) {
-                    Some(place) => entries[column] * scales.inverses[place],
-                    None => (0..row).fold(entries[0], |sum, place| {
-                        sum - entries[place + 1] * scales.means[place] * scales.inverses[place]
-                    }),
-                };
-                columns.push((sigma * entry) as f32);
+        let entry = |row: usize, column: usize| {
+            if row > used || column > row {
+                return 0.0;
             }
-        }
-        LinearModel { weights, columns }
+            let entries = inverse.row(row);
+            let entry = match column.checked_sub(1) {
+                Some(place) => entries[column] * scales.inverses[place],
+                None => (0..row).fold(entries[0], |sum, place| {
+                    sum - entries[place + 1] * scales.means[place] * scales.inverses[place]
+                }),
+            };
+            (sigma * entry) as f32
+        };
+        let rows = (used + 1).next_multiple_of(ABREAST);
+        let columns = (0..(used + 1).next_multiple_of(TOGETHER))
+            .flat_map(|column| (first_row(column)..rows).map(move |row| (row, column)))
+            .map(|(row, column)| entry(row, column))
+            .collect();
+        LinearModel { weights, columns, rows }
+    }
+
+    /// The mean where every number is 0.
+    pub fn constant(&self) -> f64 {
+        self.weights.first().copied().unwrap_or(0.0)
     }
 
     /// The mean for a context, the constant first.
@@ -336,22 +371,35 @@ impl LinearModel {
     }
 
     /// The standard deviation of that mean.
-    pub fn spread(&self, context: &[f32], scratch: &mut Vec<f32>) -> f64 {
-        let rows = self.weights.len();
-        scratch.clear();
-        scratch.resize(rows, 0.0);
-        let mut start = 0;
-        for (column, value) in context.iter().enumerate().take(rows) {
-            let len = rows - column;
-            if *value != 0.0 {
-                let entries = &self.columns[start..start + len];
-                for (sum, entry) in scratch[column..].iter_mut().zip(entries) {
-                    *sum += entry * value;
-                }
+    pub fn spread(&self, context: &Narrowed) -> f64 {
+        let mut sums = [0.0; TOGETHER];
+        for parts in self.doubt(context).as_chunks::<TOGETHER>().0 {
+            for (sum, part) in sums.iter_mut().zip(parts) {
+                *sum += f64::from(*part) * f64::from(*part);
             }
-            start += len;
         }
-        let variance: f64 = scratch.iter().map(|part| f64::from(*part) * f64::from(*part)).sum();
-        variance.sqrt()
+        sums.iter().sum::<f64>().sqrt()
+    }
+
+    /// W·(1, x), of which the length is the spread; it is linear in the context.
+    pub fn doubt(&self, context: &Narrowed) -> Narrowed {
+        let mut doubt = [0.0; ROWS_MAX];
+        let mut columns = self.columns.as_slice();
+        for (index, numbers) in context.as_chunks::<TOGETHER>().0.iter().enumerate() {
+            let first = first_row(index * TOGETHER);
+            let len = self.rows.saturating_sub(first);
+            let Some((here, rest)) = columns.split_at_checked(TOGETHER * len) else {
+                break;
+            };
+            columns = rest;
+            let (one, here) = here.split_at(len);
+            let (two, here) = here.split_at(len);
+            let (three, four) = here.split_at(len);
+            let sums = doubt[first..].iter_mut().zip(one).zip(two).zip(three).zip(four);
+            for ((((sum, one), two), three), four) in sums {
+                *sum += (one * numbers[0] + two * numbers[1]) + (three * numbers[2] + four * numbers[3]);
+            }
+        }
+        doubt
     }
 }

@@ -95,6 +95,17 @@ impl Triangle {
     }
 }
 
+/// The sum of the products, in four sums side by side: one alone waits for each addition before the next.
 pub(super) fn dot(one: &[f64], other: &[f64]) -> f64 {
-    one.iter().zip(other).map(|(a, b)| a * b).sum()
+    const LANES: usize = 4;
+    let len = one.len().min(other.len());
+    let ((one, one_rest), (other, other_rest)) = (one[..len].as_chunks::<LANES>(), other[..len].as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    for (one, other) in one.iter().zip(other) {
+        for lane in 0..LANES {
+            sums[lane] += one[lane] * other[lane];
+        }
+    }
+    let rest: f64 = one_rest.iter().zip(other_rest).map(|(a, b)| a * b).sum();
+    (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest
 }

@@ -1,13 +1,14 @@
 //! A model as decisions read it: everything that can be computed before a decision comes is.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use crate::bandit::best_arm;
 use crate::bandit::context::{Content, Context, Layout, Standards};
 use crate::bandit::fixed_point::value;
 use crate::bandit::learner::{Algorithm, Learner, Scope};
 use crate::bandit::limits::{CANDIDATES_MAX, EXPLORATION_MAX};
-use crate::bandit::linear_model::{Models, fit};
+use crate::bandit::linear_model::{LinearModel, Models, fit, narrowed};
+use crate::bandit::matrix::dot;
 use crate::bandit::state::SlotState;
 use crate::bandit::statistics::Statistics;
 use crate::hash::hash_parts;
@@ -177,37 +178,12 @@ impl ModelSnapshot {
             let scores = candidates.iter().map(score_of);
             return scores.map(|score| (score.unwrap_or(0.0), 0.0)).collect();
         }
-        let mut scratch = Vec::new();
-        let contrast = self.learner.scope() == Scope::Shared && self.layout.shared_dimension().is_some();
-        if contrast {
-            let factors = self.layout.factors(context);
-            let together = |candidate: &Candidate<'_>| {
-                let mut numbers = Vec::new();
-                self.layout.joint(&factors, candidate.content, &mut numbers);
-                numbers
-            };
-            let joint: Vec<Vec<f64>> = candidates.iter().map(together).collect();
-            // What all candidates have in common makes no difference between them, so neither does the doubt of it.
-            let mut middle = vec![0.0; joint[0].len()];
-            for numbers in &joint {
-                for (sum, number) in middle.iter_mut().zip(numbers) {
-                    *sum += number / joint.len() as f64;
-                }
-            }
-            let model = self.models.arms.first().unwrap_or(&self.models.unknown);
-            let mut contrast: Vec<f32> = Vec::with_capacity(middle.len());
-            return joint
-                .iter()
-                .map(|numbers| {
-                    contrast.clear();
-                    contrast.extend(numbers.iter().zip(&middle).map(|(one, other)| (one - other) as f32));
-                    bounded(model.mean(numbers), model.spread(&contrast, &mut scratch))
-                })
-                .collect();
+        if self.learner.scope() == Scope::Shared && self.layout.shared_dimension().is_some() {
+            return self.shared_means_and_spreads(context, candidates);
         }
         let mut numbers = with_constant(context.units());
         numbers.resize(self.layout.dimension() + 1, 0.0);
-        let narrowed = narrow(&numbers);
+        let narrowed = narrowed(&numbers);
         candidates
             .iter()
             .map(|candidate| {
@@ -216,7 +192,40 @@ impl ModelSnapshot {
                     .get(candidate.arm)
                     .and_then(|index| self.models.arms.get(*index));
                 let model = known.unwrap_or(&self.models.unknown);
-                bounded(model.mean(&numbers), model.spread(&narrowed, &mut scratch))
+                bounded(model.mean(&numbers), model.spread(&narrowed))
+            })
+            .collect()
+    }
+
+    /// Of the shared model. A candidate's mean and doubt are linear in its own numbers, so what a unit of each comes to in this
+    /// context is worked out once, and a candidate costs no more than it has numbers of its own.
+    fn shared_means_and_spreads(&self, context: &Context, candidates: &[Candidate<'_>]) -> Vec<(f64, f64)> {
+        let model = self.models.arms.first().unwrap_or(&self.models.unknown);
+        let directions = self.layout.directions(&self.layout.factors(context));
+        let worth: Vec<f64> = directions.iter().map(|direction| model.mean(direction)).collect();
+        let products = products_of_doubt(model, &directions);
+        let own = |candidate: &Candidate<'_>, place: usize| {
+            candidate.content.units().get(place).map_or(0.0, |units| value(*units))
+        };
+        let count = directions.len();
+        let numbers: Vec<f64> = candidates
+            .iter()
+            .flat_map(|candidate| (0..count).map(move |place| own(candidate, place)))
+            .collect();
+        // What all candidates have in common makes no difference between them, so neither does the doubt of it.
+        let middle: Vec<f64> = (0..count)
+            .map(|place| numbers.iter().skip(place).step_by(count).sum::<f64>() / candidates.len() as f64)
+            .collect();
+        let mut contrast = vec![0.0; count];
+        (0..candidates.len())
+            .map(|candidate| {
+                let own = &numbers[candidate * count..][..count];
+                for (contrast, (own, middle)) in contrast.iter_mut().zip(own.iter().zip(&middle)) {
+                    *contrast = own - middle;
+                }
+                let rows = products.chunks_exact(count).zip(&contrast);
+                let variance: f64 = rows.map(|(row, number)| number * dot(row, &contrast)).sum();
+                bounded(model.constant() + dot(&worth, own), variance.max(0.0).sqrt())
             })
             .collect()
     }
@@ -311,9 +320,18 @@ fn with_constant(units: &[i64]) -> Vec<f64> {
         .collect()
 }
 
-/// Doubt needs no more than seven digits, and half the width is half the time.
-fn narrow(numbers: &[f64]) -> Vec<f32> {
-    numbers.iter().map(|number| *number as f32).collect()
+/// The products of the doubts of each two directions, by rows: doubt is a length, so they tell that of any sum of the
+/// directions.
+fn products_of_doubt(model: &LinearModel, directions: &[Vec<f64>]) -> Vec<f64> {
+    let doubt = |direction: &Vec<f64>| {
+        let doubt = model.doubt(&narrowed(direction));
+        doubt.iter().map(|part| f64::from(*part)).collect::<Vec<f64>>()
+    };
+    let doubts: Vec<Vec<f64>> = directions.iter().map(doubt).collect();
+    doubts
+        .iter()
+        .flat_map(|one| doubts.iter().map(move |other| dot(one, other)))
+        .collect()
 }
 
 /// Draws by the probabilities. The seed is mixed first, since the same one may have drawn a holdout or an experiment's arm.
