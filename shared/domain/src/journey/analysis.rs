@@ -7,9 +7,10 @@ use hashbrown::HashMap;
 
 use super::read::Places;
 use super::{
-    Content, Diagnostic, Diagnostics, Due, EventTypes, Journey, LimitPer, Moment, Rule, Since, did_you_mean, read,
+    Content, Diagnostic, Diagnostics, Due, EventTypes, Journey, LimitPer, Moment, RewardOn, Rule, Since, did_you_mean,
+    read,
 };
-use crate::condition::{Asked, Condition, Facts, Impossible, Slot, impossible};
+use crate::condition::{Asked, Condition, Facts, Impossible, Slot, TrendOf, impossible};
 use crate::feature::Computation;
 
 /// How bad a finding is.
@@ -78,20 +79,23 @@ impl Checked {
     pub fn compare_with_sample(&self, counts: &HashMap<String, u64>) -> Vec<Finding> {
         let mut found = Vec::new();
         let mut told: Vec<&str> = Vec::new();
-        for (path, event_type) in named_types(&self.journey) {
+        let named = named_types(&self.journey);
+        // `ignore` names types too.
+        let is_named = |name: &str| {
+            self.journey.by_type.contains_key(name) || named.iter().any(|(_, event_type)| *event_type == name)
+        };
+        for (path, event_type) in &named {
+            let event_type = *event_type;
             if counts.contains_key(event_type) || told.contains(&event_type) {
                 continue;
             }
             told.push(event_type);
-            let unnamed = counts.keys().filter(|name| !self.journey.by_type.contains_key(*name));
+            let unnamed = counts.keys().filter(|name| !is_named(name));
             let suggestion = did_you_mean(event_type, &mut unnamed.map(String::as_str));
             let message = format!("the sample has no event of the type `{event_type}`");
-            found.push(finding(&self.places, Severity::Warning, &path, message, suggestion));
+            found.push(finding(&self.places, Severity::Warning, path, message, suggestion));
         }
-        let mut others: Vec<(&String, &u64)> = counts
-            .iter()
-            .filter(|(name, _)| !self.journey.by_type.contains_key(*name))
-            .collect();
+        let mut others: Vec<(&String, &u64)> = counts.iter().filter(|(name, _)| !is_named(name)).collect();
         others.sort_unstable_by_key(|(name, count)| (std::cmp::Reverse(**count), name.as_str()));
         for (name, count) in others {
             let message = format!("the journey never names `{name}`, of which the sample has {count}");
@@ -135,12 +139,18 @@ fn named_types(journey: &Journey) -> Vec<(String, &str)> {
         };
         (format!("triggers.{}.{key}", rule.id), &rule.on)
     });
-    let all = steps.chain(features).chain(rules);
-    all.flat_map(|(path, on)| match on {
-        EventTypes::Any => Vec::new(),
-        EventTypes::These(types) => types.iter().map(|name| (path.clone(), name.as_str())).collect(),
-    })
-    .collect()
+    let rewards = journey.outcomes.iter().flat_map(|outcomes| &outcomes.rewards);
+    let rewards = rewards.filter_map(|reward| match &reward.on {
+        RewardOn::Event { on, .. } => Some((format!("outcomes.reward.{}", reward.name), on)),
+        RewardOn::Step(_) => None,
+    });
+    let all = steps.chain(features).chain(rules).chain(rewards);
+    let all = all.map(|(path, on)| (path, types_of(on).unwrap_or_default()));
+    let trends = journey.trends.iter();
+    let trends = trends.map(|trend| (format!("trends.{}", trend.name), trend.event_types.as_slice()));
+    all.chain(trends)
+        .flat_map(|(path, types)| types.iter().map(move |name| (path.clone(), name.as_str())))
+        .collect()
 }
 
 /// The front of the types that Usher keeps for events of its own.
@@ -160,6 +170,7 @@ fn findings(journey: &Journey, places: &Places) -> Vec<Finding> {
     }
     analysis.shadowed_rules();
     analysis.policy();
+    analysis.learning();
     analysis.own_types();
     analysis.unused();
     for (path, source) in journey.interpreted_conditions() {
@@ -170,11 +181,11 @@ fn findings(journey: &Journey, places: &Places) -> Vec<Finding> {
     in_order(analysis.found)
 }
 
-struct Analysis<'j> {
-    journey: &'j Journey,
+pub(super) struct Analysis<'j> {
+    pub(super) journey: &'j Journey,
     places: &'j Places,
     /// The steps that nobody can complete.
-    never_done: Vec<bool>,
+    pub(super) never_done: Vec<bool>,
     found: Vec<Finding>,
 }
 
@@ -182,7 +193,7 @@ struct Analysis<'j> {
 type Claims<'j> = Vec<(&'j Condition, Asked, String)>;
 
 impl<'j> Analysis<'j> {
-    fn tell(&mut self, severity: Severity, path: &str, message: String) {
+    pub(super) fn tell(&mut self, severity: Severity, path: &str, message: String) {
         self.found.push(finding(self.places, severity, path, message, None));
     }
 
@@ -227,7 +238,7 @@ impl<'j> Analysis<'j> {
     }
 
     /// Whether all events of these types are dropped.
-    fn are_ignored(&self, on: &EventTypes) -> bool {
+    pub(super) fn are_ignored(&self, on: &EventTypes) -> bool {
         match on {
             EventTypes::Any => false,
             EventTypes::These(types) => {
@@ -237,7 +248,7 @@ impl<'j> Analysis<'j> {
     }
 
     /// What is known when an event of these types is looked at.
-    fn facts(&self, event_types: Option<&'j [String]>) -> Facts<'j> {
+    pub(super) fn facts(&self, event_types: Option<&'j [String]>) -> Facts<'j> {
         let mut facts = Facts::none(self.journey);
         facts.event_types = event_types;
         for (known, never_done) in facts.steps.iter_mut().zip(&self.never_done) {
@@ -303,7 +314,7 @@ impl<'j> Analysis<'j> {
     }
 
     /// Tells where conditions can't be as they are asked to be, and whether that is so.
-    fn never(&mut self, claims: &[(&Condition, Asked, String)], facts: &Facts<'_>, what: &str) -> bool {
+    pub(super) fn never(&mut self, claims: &[(&Condition, Asked, String)], facts: &Facts<'_>, what: &str) -> bool {
         // The fewest from the front that exclude each other: the last of them is where it goes wrong.
         for count in 1..=claims.len() {
             let asked: Vec<(&Condition, Asked)> = claims[..count]
@@ -351,7 +362,7 @@ impl<'j> Analysis<'j> {
     }
 
     /// Tells of a condition that asks for nothing.
-    fn always(&mut self, condition: &Condition, path: &str) {
+    pub(super) fn always(&mut self, condition: &Condition, path: &str) {
         let mut facts = self.facts(None);
         facts.in_session = true;
         if !is_switch(condition) && impossible(&[(condition, Asked::NotTrue)], &facts).is_some() {
@@ -440,6 +451,7 @@ impl<'j> Analysis<'j> {
             self.never_excludes(unless, &format!("{path}.unless"), &facts);
         }
         let mut offered: Vec<usize> = Vec::new();
+        let mut never_offered = Vec::new();
         for offer in &rule.offers {
             let content = &self.journey.contents[*offer];
             let of_content = claims_of_content(content);
@@ -458,9 +470,19 @@ impl<'j> Analysis<'j> {
                     content.id,
                     because(&reason)
                 );
-                self.tell(Severity::Error, &format!("{path}.offer"), message);
+                never_offered.push(message);
             }
             offered.push(*offer);
+        }
+        // Where others can be chosen it is a candidate too many, or one of all.
+        let (key, severity) = match rule.learner {
+            None => ("offer", Severity::Error),
+            Some(_) if never_offered.len() == rule.offers.len() => ("choose", Severity::Error),
+            Some(_) if rule.offers.len() == self.journey.contents.len() => ("choose", Severity::Info),
+            Some(_) => ("choose", Severity::Warning),
+        };
+        for message in never_offered {
+            self.tell(severity, &format!("{path}.{key}"), message);
         }
         self.chain(rule, &path);
     }
@@ -525,7 +547,9 @@ impl<'j> Analysis<'j> {
             let message = "it is longer than the time from one reminder to the next, and silences that".to_owned();
             self.tell(Severity::Warning, &format!("{path}.cooldown"), message);
         }
-        for (index, gap) in gaps.iter().enumerate() {
+        // A learner chooses another one while one is cooling down.
+        let gaps = gaps.iter().filter(|_| rule.learner.is_none());
+        for (index, gap) in gaps.enumerate() {
             let content_index = rule.offer(index);
             let content = &self.journey.contents[content_index];
             let cooldown_ms = content.cooldown_ms.or(self.journey.policy.content_cooldown_ms);
@@ -566,19 +590,22 @@ impl<'j> Analysis<'j> {
 
     /// Whether nothing stops a rule that would not stop every other one for its slot as well.
     fn always_fires(&self, rule: &Rule) -> bool {
-        let content = &self.journey.contents[rule.offer(0)];
+        let is_always_eligible = |index: usize| {
+            let content = &self.journey.contents[index];
+            let cooldown_ms = content.cooldown_ms.or(self.journey.policy.content_cooldown_ms);
+            content.when.is_none() && content.unless.is_none() && cooldown_ms.is_none()
+        };
+        let always_has_an_offer = match rule.learner {
+            Some(_) => rule.offers.iter().any(|index| is_always_eligible(*index)),
+            None => is_always_eligible(rule.offer(0)),
+        };
         matches!(rule.moment, Moment::Event)
             && rule.when.is_none()
             && rule.unless.is_none()
             && rule.cooldown_ms.is_none()
             && rule.limit.is_none()
             && rule.group.is_none()
-            && content.when.is_none()
-            && content.unless.is_none()
-            && content
-                .cooldown_ms
-                .or(self.journey.policy.content_cooldown_ms)
-                .is_none()
+            && always_has_an_offer
     }
 
     // ---- the rest
@@ -629,10 +656,18 @@ impl<'j> Analysis<'j> {
     fn unused(&mut self) {
         let journey = self.journey;
         let conditions = journey.conditions();
-        let read: Vec<&Slot> = conditions
+        let of_conditions = conditions
             .iter()
-            .flat_map(|(_, condition)| condition.reads().iter().map(|(_, slot)| slot))
-            .collect();
+            .flat_map(|(_, condition)| condition.reads().iter().map(|(_, slot)| slot));
+        let of_contexts = journey
+            .learners
+            .iter()
+            .flat_map(|learner| learner.context.iter().map(|value| &value.slot));
+        let keys = of_contexts.clone().filter_map(|slot| match slot {
+            Slot::Trend(_, TrendOf::Read(key)) => Some(&**key),
+            _ => None,
+        });
+        let read: Vec<&Slot> = of_conditions.chain(of_contexts).chain(keys).collect();
         let of_expressions: Vec<usize> = journey
             .features
             .iter()
@@ -646,7 +681,7 @@ impl<'j> Analysis<'j> {
         let unread: Vec<String> = unread.map(|(_, feature)| feature.name.clone()).collect();
         if !unread.is_empty() {
             let message = format!(
-                "no condition reads {}: kept for those who read profiles",
+                "no condition and no learner reads {}: kept for those who read profiles",
                 quoted(&unread)
             );
             self.tell(Severity::Info, "features", message);
@@ -659,7 +694,9 @@ impl<'j> Analysis<'j> {
         }
         for (index, experiment) in journey.experiments.iter().enumerate() {
             if !read.contains(&&Slot::Arm(index)) {
-                let message = "no condition reads it: its arms differ in nothing but what decisions record".to_owned();
+                let message =
+                    "no condition and no learner reads it: its arms differ in nothing but what decisions record"
+                        .to_owned();
                 self.tell(Severity::Info, &format!("experiments.{}", experiment.id), message);
             }
         }
@@ -677,7 +714,7 @@ fn claims_of_content(content: &Content) -> Claims<'_> {
     when.into_iter().chain(unless).collect()
 }
 
-fn types_of(on: &EventTypes) -> Option<&[String]> {
+pub(super) fn types_of(on: &EventTypes) -> Option<&[String]> {
     match on {
         EventTypes::Any => None,
         EventTypes::These(types) => Some(types),
@@ -706,7 +743,7 @@ fn because(reason: &Impossible) -> String {
     }
 }
 
-fn quoted(texts: &[String]) -> String {
+pub(super) fn quoted(texts: &[String]) -> String {
     let quoted: Vec<String> = texts.iter().map(|text| format!("`{text}`")).collect();
     match quoted.split_last() {
         Some((last, front)) if !front.is_empty() => format!("{} and {last}", front.join(", ")),

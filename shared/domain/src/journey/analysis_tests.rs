@@ -94,9 +94,9 @@ fn what_cannot_work_is_told_with_its_place_and_why() {
         (format!("{}policy: {{ holdout: 100% }}\n", rule("on: click, offer: a")), Warning, "policy.holdout", "everybody is held out"),
         (format!("{}policy: {{ groups: {{ g: {{}} }} }}\n", rule("on: click, group: g, offer: a")), Warning, "policy.groups.g", "only one trigger"),
         // What nobody uses.
-        (String::new(), Info, "features", "no condition reads `recent` and `last`"),
+        (String::new(), Info, "features", "no condition and no learner reads `recent` and `last`"),
         (String::new(), Info, "contents.a", "no trigger offers it"),
-        (String::new(), Info, "experiments.copy", "no condition reads it"),
+        (String::new(), Info, "experiments.copy", "no condition and no learner reads it"),
     ] {
         let has_own = ["steps:", "features:", "contents:"].iter().any(|key| text.starts_with(key));
         let file = if has_own {
@@ -109,6 +109,171 @@ fn what_cannot_work_is_told_with_its_place_and_why() {
             .iter()
             .any(|(of, place, said)| (*of, place.as_str()) == (severity, path) && said.contains(message));
         assert!(is_there, "{file}\nexpected {severity:?} {path}: {message}\nfound {all:#?}");
+    }
+}
+
+/// The same for what is learned. A row: what stands below, how bad it is, where, and a part of what is said.
+#[test]
+fn what_cannot_be_chosen_or_learned_is_told_with_its_place_and_why() {
+    use Severity::{Error, Info, Warning};
+    const OUTCOMES: &str = "outcomes: { within: 1d, reward: { click: 1 } }\n";
+    let choose = |text: &str| format!("triggers:\n  - {{ id: r, {text}, slot: s }}\n{OUTCOMES}");
+    let slot = |text: &str| format!("{}slots: {{ s: {{ {text} }} }}\n", choose("on: click, choose: [a, b]"));
+    let reward = |text: &str| {
+        format!(
+            "triggers: [{{ id: r, on: click, offer: a, slot: s }}]\noutcomes: {{ within: 1d, reward: {{ {text} }} }}\n"
+        )
+    };
+    for (text, severity, path, message) in [
+        (
+            choose("on: click, choose: [a]"),
+            Warning,
+            "triggers.r.choose",
+            "there is nothing to choose: `a` is the only candidate",
+        ),
+        (
+            choose("on: click, when: steps.paid.done, choose: [a, unpaid]"),
+            Warning,
+            "triggers.r.choose",
+            "`unpaid` is never eligible when this trigger would offer it",
+        ),
+        (
+            choose("on: click, when: steps.paid.done, choose: all"),
+            Info,
+            "triggers.r.choose",
+            "`unpaid` is never eligible when this trigger would offer it",
+        ),
+        (
+            choose("on: click, when: steps.paid.done && features.clicks > 5, choose: [unpaid, new]"),
+            Error,
+            "triggers.r.choose",
+            "`new` is never eligible when this trigger would offer it",
+        ),
+        (
+            "triggers: [{ id: r, on: click, choose: [a, b], slot: s }]\n".to_owned(),
+            Warning,
+            "triggers.r.choose",
+            "nothing is learned, so all candidates stay alike: there are no `outcomes`",
+        ),
+        (
+            format!("{}slots: {{ s: {{ half_life: 7d }} }}\n", choose("on: click, offer: a")),
+            Warning,
+            "slots.s",
+            "no trigger chooses for this slot",
+        ),
+        (
+            slot("learner: fixed_split, weights: { a: 1, new: 2 }"),
+            Warning,
+            "slots.s.weights",
+            "no trigger chooses `new` for this slot",
+        ),
+        (
+            slot("learner: fixed_split, weights: { a: 0, b: 0 }"),
+            Warning,
+            "slots.s.weights",
+            "so all are chosen alike",
+        ),
+        (
+            slot("learner: thompson, context: { clicks: features.clicks }"),
+            Info,
+            "slots.s.context",
+            "`thompson` doesn't look at it",
+        ),
+        (
+            slot("learner: linucb, shared: false, contents: { score: score }"),
+            Info,
+            "slots.s.contents",
+            "only a shared model looks at them",
+        ),
+        (
+            slot("contents: { kind: { value: content.kind, one_of: [video, audio] } }"),
+            Info,
+            "slots.s.contents.kind",
+            "`b` has no attribute `kind`",
+        ),
+        (
+            slot("contents: { kind: { value: content.kind, one_of: [video, audio] } }"),
+            Info,
+            "slots.s.contents.kind",
+            "no candidate has `audio`",
+        ),
+        (
+            slot("contents: { kind: { value: content.kind, one_of: [text, audio] } }"),
+            Warning,
+            "slots.s.contents.kind",
+            "`video` is none of `one_of`",
+        ),
+        (
+            reward("noise: 1"),
+            Error,
+            "outcomes.reward.noise",
+            "this reward never comes: `ignore` drops its events",
+        ),
+        (
+            reward("never: { on: click, when: features.clicks < 0, reward: 1 }"),
+            Error,
+            "outcomes.reward.never.when",
+            "this reward never comes: `features.clicks < 0` never holds",
+        ),
+        (
+            reward("always: { on: click, when: features.clicks >= 0, reward: 1 }"),
+            Warning,
+            "outcomes.reward.always.when",
+            "it always holds",
+        ),
+        (reward("click: 0"), Warning, "outcomes.reward", "every reward is 0"),
+        (
+            reward("usher.timer: 1"),
+            Error,
+            "outcomes.reward.usher.timer",
+            "an event of Usher's own",
+        ),
+        (
+            "trends: { t: { count: noise, within: 1h } }\n".to_owned(),
+            Error,
+            "trends.t",
+            "it stays 0: `ignore` drops its events",
+        ),
+        (
+            "trends: { t: { count: click, within: 1h } }\n".to_owned(),
+            Info,
+            "trends.t",
+            "no condition and no learner reads it",
+        ),
+    ] {
+        let file = format!("{TOP}{text}").replace("{ id: a }", "{ id: a, attributes: { kind: video } }");
+        let all = found(&file);
+        let is_there = all
+            .iter()
+            .any(|(of, place, said)| (*of, place.as_str()) == (severity, path) && said.contains(message));
+        assert!(
+            is_there,
+            "{file}\nexpected {severity:?} {path}: {message}\nfound {all:#?}"
+        );
+    }
+    for text in [
+        choose("on: click, choose: [a, b], holdout: 10%"),
+        choose("after: [1d, 2d], since: any, choose: [a, b]"),
+        slot(
+            "context: { clicks: features.clicks, copy: arms.copy, recent: features.recent, last: { value: features.last, as: text } }",
+        ),
+        slot("contents: { score: score }"),
+        slot("learner: scores"),
+        format!(
+            "{}trends: {{ t: {{ count: click, within: 1h }} }}\n",
+            choose("on: click, when: 'trends.t[event.content_id] > 1', choose: [a, b]")
+        ),
+    ] {
+        let file = format!("{TOP}{text}");
+        let all = found(&file);
+        assert!(all.iter().all(|(severity, ..)| *severity == Info), "{file}\n{all:#?}");
+        assert!(all.iter().all(|(_, path, _)| path != "trends.t"), "{file}\n{all:#?}");
+        let reads = text.contains("last: {");
+        assert_ne!(
+            all.iter().any(|(_, path, _)| path == "features"),
+            reads,
+            "{file}\n{all:#?}"
+        );
     }
 }
 

@@ -237,7 +237,7 @@ pub(super) static SLOT: Mapping = Mapping::of(&[
     key(
         "reward_scale",
         Shape::Number(REWARD_SCALE_MIN, REWARD_VALUE_MAX),
-        "About the largest reward that one offer brings; 1 unless it says otherwise.",
+        "About the largest reward that one offer brings; the largest of outcomes.reward unless it says otherwise.",
     ),
     key(
         "half_life",

@@ -1,7 +1,7 @@
 //! Learning: what is counted over all users, how each slot's learner works, and what counts as success.
 
 use super::EventTypes;
-use crate::bandit::context::Layout;
+use crate::bandit::context::{FeatureKind, Layout};
 use crate::bandit::learner::Learner;
 use crate::bandit::snapshot::ModelSnapshot;
 use crate::condition::{Condition, Slot};
@@ -57,6 +57,8 @@ pub struct ContextValue {
     pub source: String,
     /// The same.
     pub slot: Slot,
+    /// How it becomes numbers.
+    pub kind: FeatureKind,
 }
 
 /// A value of a candidate.
@@ -68,6 +70,8 @@ pub struct ContentValue {
     pub source: String,
     /// The same.
     pub of: ContentSource,
+    /// How it becomes numbers.
+    pub kind: FeatureKind,
 }
 
 /// Where a candidate's value comes from.

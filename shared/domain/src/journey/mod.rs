@@ -1,6 +1,7 @@
 //! The journey: what an operator asks for, from one YAML file, checked before anything runs.
 
 mod analysis;
+mod analysis_learning;
 mod diagnostic;
 mod keys;
 mod learning;

@@ -279,19 +279,20 @@ impl Reader {
             None => Policy::default(),
         };
         self.membership(&top, &mut policy);
+        let outcomes = get("outcomes").and_then(|node| self.outcomes(node));
         let known = Learned {
             features: &features,
             contents: &contents,
             content_ids: &content_ids,
             trends: &trends,
             rules: &rules,
+            outcomes: outcomes.as_ref(),
         };
         let learners = self.learners(&slots, &known);
         // Rules find their learners, and those their contents, by indices, which one that can't be read would shift.
         if learners.len() == self.learner_slots.len() && contents.len() == content_ids.len() {
             self.scored(&slots, &learners, &rules, &mut contents);
         }
-        let outcomes = get("outcomes").and_then(|node| self.outcomes(node));
         let journey = Journey {
             name,
             version,

@@ -87,6 +87,21 @@ pub(super) struct Learned<'k> {
     pub(super) content_ids: &'k [String],
     pub(super) trends: &'k [Trend],
     pub(super) rules: &'k [Rule],
+    pub(super) outcomes: Option<&'k Outcomes>,
+}
+
+impl Learned<'_> {
+    /// The largest reward that one thing brings: what a learner takes the largest of an offer to be about, unless the file
+    /// says otherwise.
+    fn reward_scale(&self) -> f64 {
+        let rewards = self.outcomes.iter().flat_map(|outcomes| &outcomes.rewards);
+        let largest = rewards.map(|reward| reward.reward.abs()).fold(0.0, f64::max);
+        if largest > 0.0 {
+            largest.max(keys::REWARD_SCALE_MIN)
+        } else {
+            1.0
+        }
+    }
 }
 
 impl Reader {
@@ -183,7 +198,8 @@ impl Reader {
             learners.extend(self.learner(slot, path, node, known));
         }
         let without: Vec<String> = self.learner_slots.iter().skip(nodes.len()).cloned().collect();
-        learners.extend(without.iter().filter_map(|slot| default_learner(slot)));
+        let scale = known.reward_scale();
+        learners.extend(without.iter().filter_map(|slot| default_learner(slot, scale)));
         learners
     }
 
@@ -253,7 +269,7 @@ impl Reader {
             "reward_scale",
             keys::REWARD_SCALE_MIN,
             REWARD_VALUE_MAX,
-            learner.reward_scale,
+            known.reward_scale(),
         )?;
         let half_life_ms = match get("half_life") {
             Some(value) => {
@@ -365,6 +381,7 @@ impl Reader {
                 name: name.clone(),
                 source,
                 slot,
+                kind: kind.clone(),
             },
             LearnerFeature { name, kind },
         ))
@@ -452,6 +469,7 @@ impl Reader {
                 name: name.clone(),
                 source,
                 of,
+                kind: kind.clone(),
             },
             LearnerFeature { name, kind },
         ))
@@ -792,9 +810,12 @@ fn learner_with(
 }
 
 /// The learner of a slot that the file says nothing of.
-fn default_learner(slot: &str) -> Option<SlotLearner> {
+fn default_learner(slot: &str, reward_scale: f64) -> Option<SlotLearner> {
     // Nothing always has a layout.
     let layout = Layout::new(Vec::new(), Vec::new()).ok()?;
-    let learner = Learner::new(Algorithm::Thompson);
+    let learner = Learner {
+        reward_scale,
+        ..Learner::new(Algorithm::Thompson)
+    };
     Some(learner_with(slot, learner, layout, Vec::new(), Vec::new(), None))
 }
