@@ -1,11 +1,16 @@
 //! How large a profile gets under a journey, and what a write of it costs, before any event came.
 
+use std::collections::BTreeSet;
+
+use crate::bandit::context::FeatureKind;
+use crate::bandit::limits::BANDIT_TEXT_BUCKETS_MAX;
+use crate::bandit::statistics::Statistics;
 use crate::condition::Condition;
 use crate::feature::ItemBytes;
-use crate::journey::{Journey, LimitPer, Moment, QuietAction, Rule};
+use crate::journey::{Journey, LimitPer, Moment, Outcomes, QuietAction, Rule, SlotLearner};
 use crate::limits::{
-    ALIASES_MAX, EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX, GUARD_SHARDS_MAX, OFFERS_MADE_MAX, OPEN_SESSIONS_MAX,
-    REASON_VALUES_MAX, STORED_TEXT_BYTES_MAX,
+    ALIASES_MAX, EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX, GUARD_SHARDS_MAX, IDENTIFIER_BYTES_MAX, OFFERS_MADE_MAX,
+    OPEN_OFFERS_MAX, OPEN_SESSIONS_MAX, REASON_VALUES_MAX, STORED_TEXT_BYTES_MAX,
 };
 use crate::policy;
 
@@ -41,6 +46,15 @@ const WITHIN_LIMIT: ItemBytes = ItemBytes::new(9, 20);
 /// An offer that is remembered for caps, cool-downs and groups, and how many a user got in the time that they look back.
 const OFFER_MADE: ItemBytes = ItemBytes::new(17, 21);
 const OFFERS_TYPICAL: usize = 2;
+/// An offer whose outcome is open: its decision, rule, content, times and flags; at worst with all that was rewarded but for
+/// the rewards' names, its probability, and the user whose it was before a merge.
+const OPEN_OFFER: ItemBytes = ItemBytes::new(45, 90 + IDENTIFIER_BYTES_MAX);
+/// The name of something that was rewarded, which a typical offer has not.
+const REWARDED_BYTES: usize = 5;
+/// What the learner saw where it chose: the probability, the layout, the model's version; beside the numbers.
+const SEEN_BY_LEARNER: ItemBytes = ItemBytes::new(28, 28);
+/// A number that the learner saw: most are 0, or a root of a small count.
+const SEEN_NUMBER: ItemBytes = ItemBytes::new(2, 6);
 const MEMBERSHIP: ItemBytes = ItemBytes::new(7, 22);
 /// Where the user's clock is.
 const TIME_ZONE: ItemBytes = ItemBytes::new(25, 22 + STORED_TEXT_BYTES_MAX);
@@ -128,6 +142,10 @@ pub fn estimated_bytes(journey: &Journey) -> ItemEstimate {
             when(policy::has_membership(journey), MEMBERSHIP),
         ),
         ("policy: time zone", when(journey.goes_by_local_time(), TIME_ZONE)),
+        (
+            "outcomes: open offers",
+            (journey.outcomes.as_ref()).map_or(ItemBytes::default(), |outcomes| open_offers(journey, outcomes)),
+        ),
         ("next_due_at", when(writes_index, DUE_ATTRIBUTES)),
     ];
     let named = |(name, bytes): (&str, ItemBytes)| (name.to_owned(), bytes);
@@ -144,6 +162,67 @@ pub fn estimated_bytes(journey: &Journey) -> ItemEstimate {
         bytes: parts.iter().map(|part| part.bytes).sum(),
         parts,
         writes_index,
+    }
+}
+
+/// A number of a model's sums, after a million outcomes.
+const MODEL_SUM_BYTES: usize = 9;
+/// What a model keeps beside its sums: what it was made for, the positions of some shards; and beside each arm's, its name.
+const MODEL_HEAD_BYTES: usize = 100;
+const MODEL_ARM_BYTES: usize = 8;
+
+/// What the learner of a slot sees and keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotEstimate {
+    /// The slot.
+    pub slot: String,
+    /// The learner's name, such as `linear_thompson`.
+    pub learner: &'static str,
+    /// Numbers of its context.
+    pub context: usize,
+    /// What each value of the context takes of them; of a text at most.
+    pub context_values: Vec<(String, usize)>,
+    /// Numbers of a candidate's own features.
+    pub contents: usize,
+    /// What each value of a candidate takes of them.
+    pub content_values: Vec<(String, usize)>,
+    /// Contents that some trigger chooses from for this slot.
+    pub candidates: usize,
+    /// Bytes of its model after a million outcomes.
+    pub model_bytes: usize,
+}
+
+/// What the learners of a journey see and keep, in its order.
+pub fn estimated_slots(journey: &Journey) -> Vec<SlotEstimate> {
+    let slots = journey.learners.iter().enumerate();
+    slots
+        .map(|(index, learner)| estimated_slot(journey, index, learner))
+        .collect()
+}
+
+fn estimated_slot(journey: &Journey, index: usize, learner: &SlotLearner) -> SlotEstimate {
+    let choosing = journey.rules.iter().filter(|rule| rule.learner == Some(index));
+    let candidates: BTreeSet<usize> = choosing.flat_map(|rule| rule.offers.iter().copied()).collect();
+    let sums = |dimension: usize| Statistics::new(dimension).sums().len() * MODEL_SUM_BYTES;
+    let dimension = learner.layout.dimension();
+    let names = candidates.iter().filter_map(|index| journey.contents.get(*index));
+    let of_arms: usize = names
+        .map(|content| content.id.len() + MODEL_ARM_BYTES + sums(dimension))
+        .sum();
+    let of_shared = learner.layout.shared_dimension().map_or(0, sums);
+    SlotEstimate {
+        slot: learner.slot.clone(),
+        learner: learner.learner.algorithm.name(),
+        context: dimension,
+        context_values: (learner.context.iter())
+            .map(|value| (value.name.clone(), numbers_of(&value.kind)))
+            .collect(),
+        contents: content_numbers(learner),
+        content_values: (learner.contents.iter())
+            .map(|value| (value.name.clone(), numbers_of(&value.kind)))
+            .collect(),
+        candidates: candidates.len(),
+        model_bytes: MODEL_HEAD_BYTES + of_arms + of_shared,
     }
 }
 
@@ -199,6 +278,35 @@ fn put_off(journey: &Journey, rule: &Rule) -> ItemBytes {
     ItemBytes::new(0, PUT_OFF_BYTES + EVENT_ID_BYTES_MAX + EVENT_TYPE_BYTES_MAX + seen)
 }
 
+/// A user has as many open offers as were made in the time for which outcomes count.
+fn open_offers(journey: &Journey, outcomes: &Outcomes) -> ItemBytes {
+    let rewarded = ItemBytes::new(0, REWARDED_BYTES * outcomes.rewards.len());
+    let of_learner = |rule: &Rule| match rule.learner.and_then(|index| journey.learners.get(index)) {
+        Some(learner) => {
+            let numbers = learner.layout.dimension() + content_numbers(learner);
+            SEEN_BY_LEARNER + SEEN_NUMBER.times(numbers, numbers)
+        }
+        None => ItemBytes::default(),
+    };
+    let seen = journey.rules.iter().map(of_learner);
+    let seen = seen.max_by_key(|bytes| bytes.worst).unwrap_or_default();
+    (OPEN_OFFER + rewarded + seen).times(OFFERS_TYPICAL, OPEN_OFFERS_MAX) + ItemBytes::new(2, 4)
+}
+
+/// Numbers of a content's own features.
+fn content_numbers(learner: &SlotLearner) -> usize {
+    learner.contents.iter().map(|value| numbers_of(&value.kind)).sum()
+}
+
+/// Numbers that a feature of a learner takes, at most.
+fn numbers_of(kind: &FeatureKind) -> usize {
+    match kind {
+        FeatureKind::Number | FeatureKind::Bool => 1,
+        FeatureKind::OneOf(values) => values.len() + 1,
+        FeatureKind::Text => BANDIT_TEXT_BUCKETS_MAX,
+    }
+}
+
 fn may_be_put_off(journey: &Journey, rule: &Rule) -> bool {
     let quiet = journey.policy.quiet_hours.as_ref();
     quiet.is_some_and(|quiet| {
@@ -209,7 +317,9 @@ fn may_be_put_off(journey: &Journey, rule: &Rule) -> bool {
 /// Whether a user may have to be woken, so that the index of due users has an entry for them.
 fn writes_index(journey: &Journey) -> bool {
     let mut rules = journey.rules.iter();
-    rules.any(|rule| matches!(rule.moment, Moment::Timer(_)) || may_be_put_off(journey, rule))
+    // The window of an offer runs out without an event.
+    journey.outcomes.is_some() && !journey.rules.is_empty()
+        || rules.any(|rule| matches!(rule.moment, Moment::Timer(_)) || may_be_put_off(journey, rule))
 }
 
 #[cfg(test)]
@@ -275,5 +385,50 @@ policy: { cap: { offers: 1, within: 1d }, quiet_hours: { from: '22:00', to: '8:0
             assert_eq!(worst(name), expected, "{name}");
         }
         assert!(estimate.writes_index);
+    }
+
+    #[test]
+    fn p8_what_learners_see_and_keep_is_estimated() {
+        const FILE: &str = "journey: j
+features: { f: { count: a } }
+contents: [{ id: tour, attributes: { kind: video } }, { id: demo }, { id: other }]
+triggers:
+  - { id: r, on: a, choose: [tour, demo], slot: in_app }
+  - { id: q, on: b, choose: [demo, other], slot: in_app }
+  - { id: p, on: b, choose: [demo, other], slot: email }
+slots:
+  in_app:
+    context: { clicks: features.f, plan: { value: traits.plan, one_of: [free, team] } }
+    contents: { kind: { value: content.kind, one_of: [video] } }
+outcomes: { within: 1d, reward: { click: 1 } }
+";
+        let read = journey(FILE);
+        let slots = estimated_slots(&read);
+        let named = |name: &str, numbers: usize| vec![(name.to_owned(), numbers)];
+        assert_eq!(slots.len(), 2);
+        assert_eq!(slots[0].context_values, [named("clicks", 1), named("plan", 3)].concat());
+        assert_eq!(slots[0].content_values, named("kind", 2));
+        // 21 sums for each of three arms, and 78 for the 10 numbers of the shared model.
+        assert_eq!(slots[0].model_bytes, 100 + 13 + 3 * (8 + 21 * 9) + 78 * 9);
+        let shown = |slot: &SlotEstimate| {
+            (
+                slot.slot.clone(),
+                slot.learner,
+                slot.context,
+                slot.contents,
+                slot.candidates,
+            )
+        };
+        assert_eq!(shown(&slots[0]), ("in_app".to_owned(), "linear_thompson", 4, 2, 3));
+        assert_eq!(shown(&slots[1]), ("email".to_owned(), "thompson", 0, 0, 2));
+        let estimate = estimated_bytes(&read);
+        let part = estimate.parts.iter().find(|part| part.name == "outcomes: open offers");
+        let seen = 28 + 6 * 2;
+        let worst = 16 * (90 + 256 + 5 + 28 + 6 * 6) + 4;
+        assert_eq!(
+            part.map(|part| part.bytes),
+            Some(ItemBytes::new(2 * (45 + seen) + 2, worst))
+        );
+        assert!(estimate.writes_index, "a window runs out without an event");
     }
 }
