@@ -15,6 +15,7 @@ use crate::journey_source::{JourneyError, JourneyKeeper, JourneyNews};
 use crate::ports::{ProfileTable, RecordStream, TelemetrySink, WallClock};
 use crate::profile_writer::{ProfileWriter, ProfileWriterConfig, ProfileWriterPorts};
 use crate::response::BatchResponse;
+use crate::snapshots::SnapshotSource;
 use crate::telemetry::{ProfileWriterBatch, TelemetryEvent};
 
 /// The part of an invocation's time, as its divisor, that may go by until there is a journey at all.
@@ -29,6 +30,7 @@ pub struct FollowingProfileWriter<P, S, C, T> {
     journeys: JourneyKeeper,
     ports: ProfileWriterPorts<P, S, C, T>,
     config: ProfileWriterConfig,
+    snapshots: Option<SnapshotSource>,
     /// The flow for the running journey.
     current: Mutex<Current<P, S, C, T>>,
 }
@@ -51,7 +53,16 @@ where
             journeys,
             ports,
             config,
+            snapshots: None,
             current: Mutex::default(),
+        }
+    }
+
+    /// The same, deciding with what was learned from all users.
+    pub fn with_snapshots(self, source: SnapshotSource) -> FollowingProfileWriter<P, S, C, T> {
+        FollowingProfileWriter {
+            snapshots: Some(source),
+            ..self
         }
     }
 
@@ -82,6 +93,10 @@ where
                 Some(writer) if Arc::ptr_eq(writer.journey(), &journey) => Arc::clone(writer),
                 _ => {
                     let writer = ProfileWriter::new(journey, self.ports.clone(), self.config.clone());
+                    let writer = match &self.snapshots {
+                        Some(source) => writer.with_snapshots(source),
+                        None => writer,
+                    };
                     Arc::clone(current.insert(Arc::new(writer)))
                 }
             }

@@ -14,6 +14,7 @@ pub mod invocation;
 pub mod journey_source;
 pub mod memory;
 pub mod models;
+mod outbox;
 pub mod outcome_learner;
 pub mod ports;
 mod profile_cache;
@@ -22,6 +23,7 @@ pub mod put_records;
 pub mod redrive_user;
 pub mod response;
 pub mod retry;
+pub mod snapshots;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

@@ -11,6 +11,7 @@ use usher_domain::time::Timestamp;
 
 use crate::journey_source::JourneyNews;
 use crate::ports::TelemetrySink;
+use crate::snapshots::SnapshotNews;
 
 /// Values that one metric of one line may have: the limit of the format.
 const EMF_VALUES_MAX: usize = 100;
@@ -77,7 +78,11 @@ pub struct ProfileWriterBatch {
     pub merges_deferred: u64,
     /// Triggers put on the stream, those again that may have been put before included.
     pub triggers: u64,
-    /// Triggers of stored outboxes that were too old to be put again.
+    /// Outcomes put on the stream, those again that may have been put before included.
+    pub outcomes: u64,
+    /// Those of them that say that an offer's window ran out with nothing.
+    pub windows_run_out: u64,
+    /// Triggers and outcomes of stored outboxes that were too old to be put again.
     pub triggers_expired: u64,
     /// Whether another journey runs from this batch on.
     pub journey_changed: u64,
@@ -87,6 +92,20 @@ pub struct ProfileWriterBatch {
     pub journey_refresh_failed: u64,
     /// How long ago the journey's source was last read, in milliseconds.
     pub journey_age: u64,
+    /// How long ago what was learned from all users was read, in milliseconds.
+    pub snapshot_age: u64,
+    /// Whether nothing was known of others yet, though the journey asks for it.
+    pub snapshot_missing: u64,
+    /// Looks at what was learned that failed.
+    pub snapshot_refresh_failed: u64,
+    /// Read capacity units of those looks.
+    pub snapshot_read_units: f64,
+    /// Slots whose model can't be read.
+    pub models_unreadable: u64,
+    /// Tiles of trends that can't be read.
+    pub trend_tiles_unreadable: u64,
+    /// Decisions that a learner made with nothing learned, because its model is missing or can't be read.
+    pub model_fallbacks: u64,
     /// The age of the batch's last record, in milliseconds.
     pub iterator_age: u64,
     /// Arrival to stored profile of settled, applied records, in milliseconds: at most 100 values, spread evenly.
@@ -96,6 +115,12 @@ pub struct ProfileWriterBatch {
     /// From when a timer was due, or quiet hours ended, to the arrival of the record that let it be decided, of triggers of
     /// this batch, in milliseconds, likewise.
     pub timer_lateness: Vec<u64>,
+    /// From when an outcome came about, or an offer's window ran out, to the arrival of the record that told it, of outcomes of
+    /// this batch, in milliseconds, likewise.
+    pub outcome_lateness: Vec<u64>,
+    /// For each reward, in how many outcomes it was put on the stream.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub outcomes_by_reward: BTreeMap<String, u64>,
     /// For each rule, how often it came out how.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, BTreeMap<String, u64>>,
@@ -306,6 +331,16 @@ impl ProfileWriterBatch {
         self.journey_refresh_failed = news.refresh_failed;
         self.journey_age = news.age_ms;
     }
+
+    /// Takes in what the batch decides with.
+    pub fn note_snapshots(&mut self, news: SnapshotNews) {
+        self.snapshot_age = news.age_ms;
+        self.snapshot_missing = news.missing;
+        self.snapshot_refresh_failed = news.refresh_failed;
+        self.snapshot_read_units = news.read_units;
+        self.models_unreadable = news.models_unreadable;
+        self.trend_tiles_unreadable = news.tiles_unreadable;
+    }
 }
 
 impl ContentTrendsBatch {
@@ -324,9 +359,11 @@ impl TelemetryEvent for ProfileWriterBatch {
     const MILLISECONDS: &'static [&'static str] = &[
         "IteratorAge",
         "JourneyAge",
+        "SnapshotAge",
         "EventToApplied",
         "EventToTrigger",
         "TimerLateness",
+        "OutcomeLateness",
     ];
 }
 

@@ -26,16 +26,18 @@ use futures::StreamExt;
 use tokio::time::Instant;
 use usher_domain::batch::group_by_user;
 use usher_domain::journey::Journey;
+use usher_domain::snapshots::Snapshots;
 use usher_wire::batch::DecodedBatch;
 use usher_wire::envelope::Envelope;
-use usher_wire::trigger;
 
 use crate::invocation::{BatchError, Invocation};
 use crate::journey_source::JourneyNews;
+use crate::outbox::Unsent;
 use crate::ports::{ProfileTable, RecordStream, StreamRecord, TelemetrySink, WallClock};
 use crate::profile_cache::ProfileCache;
 use crate::put_records::{PutResult, put_all};
 use crate::response::{BatchResponse, RetryPoint};
+use crate::snapshots::{SnapshotKeeper, SnapshotSource};
 use crate::telemetry::TelemetryEvent;
 use budget::Budget;
 use identity::Namings;
@@ -76,6 +78,7 @@ pub struct ProfileWriter<P, S, C, T> {
     ports: ProfileWriterPorts<P, S, C, T>,
     config: ProfileWriterConfig,
     cache: ProfileCache,
+    snapshots: Option<SnapshotKeeper>,
 }
 
 impl<P, S, C, T> ProfileWriter<P, S, C, T>
@@ -96,6 +99,16 @@ where
             ports,
             config,
             cache: ProfileCache::new(),
+            snapshots: None,
+        }
+    }
+
+    /// The same, deciding with what was learned from all users, as far as the journey needs it. Without, it decides as if
+    /// nothing were known of others.
+    pub fn with_snapshots(self, source: &SnapshotSource) -> ProfileWriter<P, S, C, T> {
+        ProfileWriter {
+            snapshots: source.keeper(&self.journey),
+            ..self
         }
     }
 
@@ -144,8 +157,9 @@ where
         let groups = group_by_user(&events);
         tally.telemetry.request_id = invocation.request_id.to_owned();
         tally.telemetry.note_journey(news);
+        let snapshots = self.snapshots_for(&envelope, &mut tally).await;
         tally.telemetry.batch_users = groups.len() as u64;
-        let mut open = self.load(&groups, budget.read, &mut tally).await;
+        let mut open = self.load(&groups, &snapshots, budget.read, &mut tally).await;
         let mut failures = Failures::default();
         let mut parked = Vec::new();
         let mut namings = Namings::of(&events, &open);
@@ -247,6 +261,17 @@ where
         })
     }
 
+    /// What the batch decides with.
+    async fn snapshots_for(&self, envelope: &Envelope<'_>, tally: &mut Tally) -> Arc<Snapshots> {
+        let last = envelope.records.last();
+        let (Some(keeper), Some(last)) = (&self.snapshots, last) else {
+            return Arc::default();
+        };
+        let (snapshots, news) = keeper.for_batch(last.arrived_at).await;
+        tally.telemetry.note_snapshots(news);
+        Arc::new(snapshots)
+    }
+
     /// Puts everything that the users' outboxes hold on the stream (P5). What was put leaves the outbox, in memory: the
     /// stored one empties with the user's next write, and until then it is sent again by whoever reads the profile.
     async fn send_triggers(
@@ -260,25 +285,28 @@ where
     ) {
         let outboxes = users
             .iter()
-            .flat_map(|user| user.outbox().map(move |trigger| (user, trigger)));
-        let records: Vec<StreamRecord> = outboxes
-            .clone()
-            .map(|(_, trigger)| StreamRecord {
-                partition_key: trigger.user.clone(),
-                data: trigger::to_json(trigger),
-            })
-            .collect();
+            .flat_map(|user| user.outbox().map(move |unsent| (user, unsent)));
+        let records: Vec<StreamRecord> = outboxes.clone().map(|(_, unsent)| unsent.record()).collect();
         let results = if records.is_empty() {
             Vec::new()
         } else {
             put_all(&self.ports.triggers, &records, deadline).await
         };
         let sent_at = self.ports.clock.now();
-        for ((user, trigger), result) in outboxes.zip(&results) {
+        for ((user, unsent), result) in outboxes.zip(&results) {
             if result.is_stored() {
                 // What a profile's outbox held from long ago says nothing about how quick this batch was.
-                let is_new = user.has_caused(trigger);
+                let is_new = user.has_caused(unsent);
+                let trigger = match unsent {
+                    Unsent::Trigger(trigger) => trigger,
+                    Unsent::Outcome(outcome) => {
+                        tally.note_told(outcome, is_new);
+                        continue;
+                    }
+                };
                 tally.note_trigger(is_new.then(|| sent_at.ms_since(trigger.decided_at)));
+                let falls_back = trigger.choice.as_ref().is_some_and(|choice| choice.fallback.is_some());
+                tally.telemetry.model_fallbacks += u64::from(is_new && falls_back);
                 if is_new && let Some(due_at) = trigger.due_at {
                     tally.note_timer(trigger.decided_at.ms_since(due_at));
                 }

@@ -14,7 +14,6 @@ use usher_domain::fold::{self, EventOutcome};
 use usher_domain::journey::Journey;
 use usher_domain::plan::plan_user;
 use usher_domain::profile::Profile;
-use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
 use usher_wire::envelope::Envelope;
 use usher_wire::profile_state;
@@ -25,6 +24,7 @@ use super::records::rejected_record;
 use super::tally::Tally;
 use super::users::{CONFLICTS_MAX, UserFailure, UserWork, WRITE_ATTEMPTS_MAX};
 use super::{Failures, ProfileWriter};
+use crate::outbox;
 use crate::ports::{
     PROFILE_STATE_BYTES_MAX, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer, RecordStream, TelemetrySink,
     WallClock,
@@ -297,7 +297,7 @@ where
             return true;
         };
         // Nobody is parked before the outbox was sent: that is the next delivery's to do.
-        if !profile.outbox.is_empty() {
+        if !outbox::is_empty(&profile) {
             return false;
         }
         let mut open = (user.done..user.events.len()).filter_map(|position| user.events.arrived(position));
@@ -309,7 +309,7 @@ where
             // Whatever other profile it names was left alone when it did not fit.
             let mut arrived = arrived.into_owned();
             arrived.event.alias = None;
-            let plan = plan_user(&self.journey, Snapshots::none(), profile, [&arrived]);
+            let plan = plan_user(&self.journey, user.events.snapshots(), profile, [&arrived]);
             profile_state::encode(&plan.profile, &self.journey).len() > PROFILE_STATE_BYTES_MAX
         })
     }

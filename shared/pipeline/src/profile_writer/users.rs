@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use tokio::time::Instant;
@@ -13,14 +14,15 @@ use usher_domain::merge::{merge_nobody, merge_profiles, remember_alias};
 use usher_domain::plan::Stopped;
 use usher_domain::profile::Profile;
 use usher_domain::rules::RuleCounts;
+use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
-use usher_domain::trigger::Trigger;
 use usher_wire::profile_state;
 
 use super::ProfileWriter;
 use super::parking::Parking;
 use super::tally::Tally;
 use super::work_events::WorkEvents;
+use crate::outbox::{self, Unsent};
 use crate::ports::{
     CallError, GET_USERS_MAX, MergeAnswer, MergeSide, MergeWrite, PROFILE_STATE_BYTES_MAX, ParkTarget, ProfileItem,
     ProfileTable, PutAnswer, RecordStream, TelemetrySink, WallClock,
@@ -124,7 +126,7 @@ pub(super) struct UserWrite {
     pub from: usize,
     /// When it was written.
     pub written_at: Timestamp,
-    /// Triggers that were too old to be sent again.
+    /// Triggers and outcomes that were too old to be sent again.
     pub triggers_expired: u64,
     /// What became of the rules.
     pub rules: RuleCounts,
@@ -154,9 +156,9 @@ pub(super) enum UserFailure {
 
 impl<'g> UserWork<'g> {
     /// The events of one key, whose profile has to be looked up.
-    pub fn of(events: UserEvents<'g>) -> UserWork<'g> {
+    pub fn of(events: UserEvents<'g>, snapshots: &Arc<Snapshots>) -> UserWork<'g> {
         UserWork {
-            events: WorkEvents::of(events),
+            events: WorkEvents::of(events, snapshots),
             profile: None,
             state_bytes: 0,
             done: 0,
@@ -246,11 +248,12 @@ impl<'g> UserWork<'g> {
         self.events.index(self.done).unwrap_or_else(|| self.first_event())
     }
 
-    /// Whether a trigger was caused by a record of this batch, now or when the batch was delivered before. The others
+    /// Whether a trigger or an outcome was caused by a record of this batch, now or when the batch was delivered before. The others
     /// come from an outbox that was stored long ago.
-    pub fn has_caused(&self, trigger: &Trigger) -> bool {
+    pub fn has_caused(&self, unsent: Unsent<'_>) -> bool {
+        let cause = unsent.cause();
         self.events.first().is_some_and(|(_, first)| {
-            first.shard.id == trigger.cause.shard_id && first.position.sequence_number <= trigger.cause.sequence_number
+            first.shard.id == cause.shard_id && first.position.sequence_number <= cause.sequence_number
         })
     }
 
@@ -262,25 +265,21 @@ impl<'g> UserWork<'g> {
     fn expire_triggers(&mut self, profile: &mut Profile) -> u64 {
         let mut expired = 0;
         let others = self.meeting.other_mut();
-        for outbox in [Some(profile), others]
-            .into_iter()
-            .flatten()
-            .map(|profile| &mut profile.outbox)
-        {
-            if !outbox.is_empty()
+        for profile in [Some(profile), others].into_iter().flatten() {
+            if !outbox::is_empty(profile)
                 && let Some(first) = self.events.earliest_arrival()
             {
-                let held = outbox.len();
-                outbox.retain(|trigger| first.ms_since(trigger.decided_at) <= OUTBOX_RESEND_AGE_MS_MAX);
-                expired += held - outbox.len();
+                expired += outbox::retain(profile, |unsent| {
+                    first.ms_since(unsent.made_at()) <= OUTBOX_RESEND_AGE_MS_MAX
+                });
             }
         }
         expired as u64
     }
 
     /// What another profile holds that is about to become part of the user's: it is sent before.
-    fn others_outbox(&self) -> &[Trigger] {
-        self.meeting.other().map_or(&[], |profile| &profile.outbox)
+    fn others_outbox(&self) -> impl Iterator<Item = Unsent<'_>> + Clone {
+        self.meeting.other().into_iter().flat_map(outbox::unsent)
     }
 
     /// Another container wrote in between. That is planned on a bounded number of times.
@@ -298,9 +297,9 @@ impl<'g> UserWork<'g> {
         self.done >= self.events.len()
     }
 
-    /// The triggers that are stored and may not have been put on the stream.
-    pub fn outbox(&self) -> impl Iterator<Item = &Trigger> + Clone {
-        let own = self.profile.iter().flat_map(|profile| &profile.outbox);
+    /// The triggers and outcomes that are stored and may not have been put on the stream.
+    pub fn outbox(&self) -> impl Iterator<Item = Unsent<'_>> + Clone {
+        let own = self.profile.iter().flat_map(outbox::unsent);
         own.chain(self.others_outbox())
     }
 
@@ -309,7 +308,7 @@ impl<'g> UserWork<'g> {
         let mut unsent = None;
         let other = self.meeting.other_mut();
         for profile in [self.profile.as_mut(), other].into_iter().flatten() {
-            profile.outbox.retain(|_| match results.next() {
+            outbox::retain(profile, |_| match results.next() {
                 Some(PutResult::Stored { .. }) => false,
                 Some(PutResult::Failed { why }) => {
                     unsent = Some(why);
@@ -346,11 +345,12 @@ where
     pub(super) async fn load<'g>(
         &self,
         groups: &'g UserGroups<'_>,
+        snapshots: &Arc<Snapshots>,
         deadline: Instant,
         tally: &mut Tally,
     ) -> Vec<UserWork<'g>> {
-        self.look_up(groups.iter().map(UserWork::of).collect(), deadline, tally)
-            .await
+        let users = groups.iter().map(|events| UserWork::of(events, snapshots));
+        self.look_up(users.collect(), deadline, tally).await
     }
 
     /// Looks up the profiles of those who are unread: where it is a pointer, that of whom it points to. Whoever turn out
@@ -537,7 +537,7 @@ where
         let mut room = Room::default();
         loop {
             write.triggers_expired += user.expire_triggers(&mut profile);
-            if !profile.outbox.is_empty() || !user.others_outbox().is_empty() {
+            if !outbox::is_empty(&profile) || user.others_outbox().next().is_some() {
                 // What is stored unsent goes first, and this user's events in the next round: so the next write empties
                 // the stored outbox, and what can't be sent takes no room from what is to be planned.
                 user.profile = Some(profile);
@@ -584,7 +584,7 @@ where
                         continue;
                     }
                     // What the outbox of this version holds was sent before anything was planned.
-                    stored.outbox.clear();
+                    outbox::clear(&mut stored);
                     if plan.outcomes.len() <= 1 {
                         return Err(Parking::too_large(stored, item.state.len()).into());
                     }

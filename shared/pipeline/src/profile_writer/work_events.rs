@@ -1,6 +1,7 @@
 //! The events of a batch that go to one profile: those of its user, and those of keys that point to it by now.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use usher_domain::batch::UserEvents;
 use usher_domain::event::{ArrivedEvent, Shard};
@@ -14,6 +15,8 @@ use usher_domain::time::Timestamp;
 #[derive(Debug)]
 pub(super) struct WorkEvents<'g> {
     user: Cow<'g, str>,
+    /// What was learned from all users, the same for the whole batch.
+    snapshots: Arc<Snapshots>,
     /// All events of one key, as they came: nearly always.
     own: Option<UserEvents<'g>>,
     /// Otherwise: events of several keys, or such that are planned in another way than they came.
@@ -47,12 +50,18 @@ impl JoinedEvent<'_> {
 
 impl<'g> WorkEvents<'g> {
     /// Those of one key.
-    pub fn of(events: UserEvents<'g>) -> WorkEvents<'g> {
+    pub fn of(events: UserEvents<'g>, snapshots: &Arc<Snapshots>) -> WorkEvents<'g> {
         WorkEvents {
             user: Cow::Borrowed(events.user()),
+            snapshots: Arc::clone(snapshots),
             own: Some(events),
             joined: Vec::new(),
         }
+    }
+
+    /// What was learned from all users.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
     }
 
     /// Whose profile they go to.
@@ -129,7 +138,7 @@ impl<'g> WorkEvents<'g> {
                 let events_max = events_max.min(within.saturating_sub(from));
                 plan_user(
                     journey,
-                    Snapshots::none(),
+                    &self.snapshots,
                     profile,
                     events.events().skip(from).take(events_max),
                 )
@@ -138,7 +147,7 @@ impl<'g> WorkEvents<'g> {
                 let open = self.joined.iter().skip(from).take_while(|event| event.index < bound);
                 let made: Vec<ArrivedEvent<'_>> =
                     open.take(events_max).map(|event| event.made_for(&self.user)).collect();
-                plan_user(journey, Snapshots::none(), profile, &made)
+                plan_user(journey, &self.snapshots, profile, &made)
             }
         }
     }
