@@ -16,25 +16,28 @@ pub enum JudgedFormat {
 
 /// Judge a policy by what another one logged, before people see it
 ///
-/// Each logged decision says how likely its offer was; the policy says how likely it would have made the same. From their
-/// ratio follows what the policy would have earned: inverse propensity scoring (IPS), the same self-normalised (SNIPS), the
-/// same with weights clipped, and doubly robust (DR) with a model of the rewards. Intervals hold with weights however heavy
-/// and at any number of looks. Where the data can't tell, it says so.
+/// Each logged decision says how likely its offer was; the policy says how likely it
+/// would have made the same. From their ratio follows what the policy would have earned:
+/// inverse propensity scoring (IPS), the same self-normalised (SNIPS), the same with weights
+/// clipped, and doubly robust with a model of the rewards. Intervals hold with weights however
+/// heavy and at any number of looks. Where the data can't tell, it says so.
 ///
 /// Judged are decisions that were chosen among candidates, shown and settled. Policies:
 ///   logged           the policy that made the decisions
 ///   even             every candidate alike
 ///   fixed:CONTENT    that content wherever it is a candidate, else every candidate alike
-///   split:A=3,B=1    by weights; a content without one is never offered where another has one
-///   split:@FILE      the same from a JSON object, of contents or of slots that each have such an object
-///   FILE.yaml        the slots' learners of a journey; with --model, as of what they had learned, else with nothing learned
+///   split:A=3,B=1    by weights; what has none is never offered where another has one
+///   split:@FILE      the same from JSON: weights of contents, or of slots that have such
+///   FILE.yaml        the learners of a journey's slots, by the context that was logged;
+///                    with --train as of what they learn from another log, else with
+///                    nothing learned
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "Examples:
   usher evaluate --log decisions.jsonl --policy even
   usher evaluate --log decisions.jsonl --policy fixed:book-demo --slot in_app --json
-  usher evaluate --log decisions.jsonl --policy journey/new.yaml --model in_app.json
+  usher evaluate --log this-week.jsonl --policy journey/new.yaml --train last-week.jsonl
   usher evaluate --log obd/bts/all/all.csv.gz --format obd --policy even --reward-model smoothed:1/200
 
 Exit codes: 0 it is judged (be it that the data can't tell), 1 the log or the policy can't be read or nothing in the log can
@@ -47,9 +50,10 @@ pub struct EvaluateOptions {
     /// The policy to judge
     #[arg(long, value_name = "POLICY")]
     pub policy: String,
-    /// What a learner of the journey had learned, as `usher models export` writes it; may be given several times
+    /// A log that the journey's learners learn from first; may be given several times. It must be another one than --log: who has
+    /// seen the answers can't be judged by them
     #[arg(long, value_name = "FILE")]
-    pub model: Vec<PathBuf>,
+    pub train: Vec<PathBuf>,
     /// What the log is written in
     #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
     pub format: JudgedFormat,

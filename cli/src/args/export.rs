@@ -62,6 +62,7 @@ pub struct DecisionsTable {
   usher export decisions --output decisions.jsonl
   usher export decisions --endpoint-url http://127.0.0.1:4568 --since 7d --slot in_app | head
   usher export decisions --format parquet --output decisions.parquet
+  usher export decisions --log decisions.jsonl --format parquet --output decisions.parquet
   usher export decisions --format vw --slot in_app --output in_app.vw && vw --cb_explore_adf -d in_app.vw
 
 Exit codes: 0 everything was written, 1 the table can't be read or some of it was unreadable (the rest is written), 2 the
@@ -70,6 +71,9 @@ pub struct ExportDecisionsOptions {
     /// The table
     #[command(flatten)]
     pub table: DecisionsTable,
+    /// Take the decisions from a log that was exported before (JSON lines, plain or gzip), to write it in another format
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["decisions", "endpoint_url", "within", "journey"])]
+    pub log: Option<PathBuf>,
     /// How to write
     #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
     pub format: LogFormat,

@@ -251,7 +251,7 @@ mod tests {
             "usher export decisions --format vw --since 7d --slot a --slot b --rule r -o f.vw --within 24h",
             "usher export decisions --format parquet --output f --journey j.yaml --endpoint-url http://127.0.0.1:4568",
             "usher evaluate --log - --policy split:a=1,b=2 --reward-range -1..6 --clip 2 --confidence 99% --json",
-            "usher evaluate --log l --policy j.yaml --model a.json --model b.json --format jsonl",
+            "usher evaluate --log l --policy j.yaml --train a.jsonl --train b.jsonl --format jsonl",
             "usher evaluate --log l.csv --policy even --format obd --obd-items 80 --reward-model smoothed:1/200",
             "usher report",
             "usher report --log l.jsonl --svg l.svg --rule r --slot s --json --confidence 90 --reward-range 0..6",

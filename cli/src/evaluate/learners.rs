@@ -3,48 +3,63 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value as Json};
 use usher_domain::bandit::context::Content;
 use usher_domain::bandit::learner::Algorithm;
 use usher_domain::bandit::snapshot::{Candidate, ModelSnapshot};
+use usher_domain::bandit::state::{Outcome, SlotState};
 use usher_domain::journey::{ContentSource, Journey, SlotLearner};
 use usher_domain::value::Value;
 
 use super::policy::Chances;
+use crate::decision_log::read::LogFile;
 use crate::decision_log::{LoggedCandidate, LoggedDecision};
 use crate::journey_file;
+
+/// Outcomes after which a learner that is taught looks anew at what is usual of its numbers, for the first time; then each time
+/// they have doubled.
+const FIRST_LOOK_OUTCOMES: u64 = 32;
 
 /// The learners, and what they know.
 pub struct Learners {
     journey: Journey,
-    /// Of each of the journey's learners, where one was given.
+    /// Of each of the journey's learners, where it was taught.
     models: Vec<Option<ModelSnapshot>>,
 }
 
+/// A learner that is taught.
+struct Pupil {
+    state: SlotState,
+    snapshot: ModelSnapshot,
+    outcomes: u64,
+    next_look: u64,
+}
+
 impl Learners {
-    /// Those of a journey, as of these models.
+    /// Those of a journey, as of what they learn from these logs.
     ///
     /// # Errors
-    /// When a file can't be read, a model is of no slot of the journey, or the journey has no learner.
-    pub fn load(path: &Path, models: &[PathBuf]) -> Result<Learners> {
+    /// When a file can't be read, or the journey has no learner.
+    pub fn load(path: &Path, train: &[PathBuf]) -> Result<Learners> {
         let journey = journey_file::load(path)?;
         if journey.learners.is_empty() {
             bail!("the journey {} chooses nowhere: no rule has `choose`", path.display());
         }
-        let mut learners = Learners {
-            models: journey.learners.iter().map(|_| None).collect(),
-            journey,
-        };
-        for path in models {
-            learners.learn(path)?;
+        let mut pupils: Vec<Option<Pupil>> = journey.learners.iter().map(|_| None).collect();
+        for path in train {
+            let mut log = LogFile::open(path)?;
+            while let Some(decision) = log.next_decision()? {
+                teach(&journey, &mut pupils, &decision)?;
+            }
         }
-        Ok(learners)
-    }
-
-    /// Takes in what was learned.
-    fn learn(&mut self, path: &Path) -> Result<()> {
-        bail!("cannot read the model {}", path.display())
+        let models = pupils.into_iter().zip(&journey.learners).map(|(pupil, learner)| {
+            pupil.map(|pupil| ModelSnapshot::new(&pupil.state, &learner.layout, &learner.learner))
+        });
+        Ok(Learners {
+            models: models.collect(),
+            journey,
+        })
     }
 
     /// How likely each candidate would have been.
@@ -78,6 +93,57 @@ impl Learners {
         let scores = model.scores(&context, &candidates);
         Ok(Chances::Of(scores.iter().map(|score| score.probability).collect()))
     }
+}
+
+/// Lets the learner of the decision's slot learn from what came of it.
+fn teach(journey: &Journey, pupils: &mut [Option<Pupil>], decision: &LoggedDecision) -> Result<()> {
+    let Some(index) = journey
+        .learners
+        .iter()
+        .position(|learner| learner.slot == decision.slot)
+    else {
+        return Ok(());
+    };
+    let learner = &journey.learners[index];
+    let chosen = decision
+        .candidates
+        .iter()
+        .find(|candidate| candidate.content == decision.offer);
+    let reward = decision.reward.filter(|_| decision.settled && !decision.held_out);
+    let (Some(chosen), Some(reward)) = (chosen, reward) else {
+        return Ok(());
+    };
+    if reads_context(&learner.learner.algorithm) {
+        all_logged(learner, decision)?;
+    }
+    let pupil = pupils[index].get_or_insert_with(|| Pupil {
+        state: SlotState::new(&learner.layout, learner.half_life_ms),
+        snapshot: learner.prior.clone(),
+        outcomes: 0,
+        next_look: FIRST_LOOK_OUTCOMES,
+    });
+    let context = learner
+        .layout
+        .context(|name| value_of(&decision.context, name), pupil.snapshot.standards());
+    let content = learner.layout.content(|name| value_of(&chosen.features, name));
+    let at = decision.decided_at.parse();
+    pupil.state.learn(
+        &learner.layout,
+        &Outcome {
+            arm: &decision.offer,
+            context: &context,
+            content: &content,
+            reward,
+            previous: None,
+            at: at.with_context(|| format!("the decision {} has no time", decision.trigger_id))?,
+        },
+    );
+    pupil.outcomes += 1;
+    if pupil.outcomes >= pupil.next_look {
+        pupil.next_look = 2 * pupil.outcomes;
+        pupil.snapshot = ModelSnapshot::new(&pupil.state, &learner.layout, &learner.learner);
+    }
+    Ok(())
 }
 
 /// Whether what a learner chooses depends on what it sees.

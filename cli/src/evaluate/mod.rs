@@ -7,6 +7,8 @@ mod policy;
 mod reward_model;
 mod text;
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use usher_domain::off_policy::Settings;
 
@@ -29,7 +31,7 @@ const PERCENT: f64 = 100.0;
 /// # Errors
 /// When the log or the policy can't be read, or nothing in the log can be used.
 pub fn run(options: &EvaluateOptions) -> Result<Verdict> {
-    let policy = Policy::parse(&options.policy, &options.model)?;
+    let policy = policy_of(options)?;
     let reward_model = RewardModel::parse(&options.reward_model)?;
     let selection = Selection {
         slots: options.slot.clone(),
@@ -49,6 +51,18 @@ pub fn run(options: &EvaluateOptions) -> Result<Verdict> {
         false => text::table(options, &judged),
     })?;
     Ok(Verdict::AllWell)
+}
+
+/// The policy, which has learned what it is to.
+fn policy_of(options: &EvaluateOptions) -> Result<Policy> {
+    let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if let Some(path) = options.train.iter().find(|path| place(path) == place(&options.log)) {
+        bail!(
+            "--train is the log that judges, {}; give another one, such as that of the week before",
+            path.display()
+        );
+    }
+    Policy::parse(&options.policy, &options.train)
 }
 
 fn settings(options: &EvaluateOptions) -> Settings {

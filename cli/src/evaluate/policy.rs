@@ -52,13 +52,13 @@ impl Policy {
     ///
     /// # Errors
     /// When it is none, or its files can't be read.
-    pub fn parse(text: &str, models: &[PathBuf]) -> Result<Policy> {
+    pub fn parse(text: &str, train: &[PathBuf]) -> Result<Policy> {
         let is_journey = [".yaml", ".yml"].iter().any(|end| text.ends_with(end));
-        if !is_journey && !models.is_empty() {
-            bail!("--model is for a journey's learners: give --policy JOURNEY.yaml");
+        if !is_journey && !train.is_empty() {
+            bail!("--train is for a journey's learners: give --policy JOURNEY.yaml");
         }
         match text.split_once(':') {
-            _ if is_journey => Ok(Policy::Learners(Box::new(Learners::load(Path::new(text), models)?))),
+            _ if is_journey => Ok(Policy::Learners(Box::new(Learners::load(Path::new(text), train)?))),
             None if text == "logged" => Ok(Policy::Logged),
             None if text == "even" => Ok(Policy::Even),
             Some(("fixed", content)) if !content.is_empty() => Ok(Policy::Fixed(content.to_owned())),
@@ -188,8 +188,8 @@ mod tests {
 
     #[test]
     fn p10_what_is_no_policy_is_told() {
-        let model = [PathBuf::from("m.json")];
-        for (policy, models, told) in [
+        let log = [PathBuf::from("l.jsonl")];
+        for (policy, train, told) in [
             ("best", &[][..], "--policy is `best`, but it is one of"),
             ("fixed:", &[], "--policy is `fixed:`"),
             ("split:a", &[], "--policy split:a holds no weights"),
@@ -197,9 +197,9 @@ mod tests {
             ("split:a=-1", &[], "the weight of `a` is -1"),
             ("split:@/no/such", &[], "cannot read the weights /no/such"),
             ("/no/such.yaml", &[], "cannot read the journey /no/such.yaml"),
-            ("even", &model, "--model is for a journey's learners"),
+            ("even", &log, "--train is for a journey's learners"),
         ] {
-            let error = Policy::parse(policy, models).err().expect(policy).to_string();
+            let error = Policy::parse(policy, train).err().expect(policy).to_string();
             assert!(error.starts_with(told), "{error}");
         }
     }

@@ -27,7 +27,7 @@ fn options(line: &str) -> EvaluateOptions {
 fn judged(line: &str) -> Result<Value> {
     let options = options(line);
     let mut judging = Judging::new(
-        Policy::parse(&options.policy, &options.model)?,
+        policy_of(&options)?,
         RewardModel::parse(&options.reward_model)?,
         Selection {
             slots: options.slot.clone(),
@@ -289,4 +289,41 @@ fn a_journeys_learner_is_judged_by_the_logged_context() {
         error.contains("has no `plan` in its context, which the journey's learner of in_app reads"),
         "{error}"
     );
+}
+
+#[test]
+fn a_journeys_learner_learns_from_another_log_first() {
+    let journey = tempfile::Builder::new().suffix(".yaml").tempfile().expect("a file");
+    std::fs::write(journey.path(), JOURNEY).expect("to write");
+    // Teams click on `a`, others on `b`, which both were offered evenly.
+    let log = |from: u32| {
+        written((from..from + 800).map(|id| {
+            let mut one = decision(id);
+            let (is_team, is_a) = (id % 3 == 0, id % 2 == 0);
+            let plan = if is_team { "team" } else { "free" };
+            let context = serde_json::json!({ "clicks": id % 7, "plan": plan });
+            one.context = context.as_object().cloned().expect("an object");
+            one.offer = if is_a { "a" } else { "b" }.to_owned();
+            one.propensity = 0.5;
+            one.candidates
+                .iter_mut()
+                .for_each(|candidate| candidate.probability = Some(0.5));
+            one.reward = Some(f64::from(u8::from(is_team == is_a)));
+            one
+        }))
+    };
+    let (judges, teaches) = (log(0), log(10_000));
+    let line = |train: &NamedTempFile| {
+        format!(
+            "usher evaluate --log {} --policy {} --train {}",
+            judges.path().display(),
+            journey.path().display(),
+            train.path().display()
+        )
+    };
+    let found = judged(&line(&teaches)).expect("judged");
+    let snips = found["snips"]["value"].as_f64().expect("a number");
+    assert!(snips > 0.95 && found["verdict"] == "better", "{found}");
+    let error = judged(&line(&judges)).expect_err("it has seen the answers").to_string();
+    assert!(error.starts_with("--train is the log that judges"), "{error}");
 }

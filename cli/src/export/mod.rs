@@ -15,6 +15,7 @@ use usher_domain::time::Timestamp;
 
 use crate::args::{DecisionsTable, ExportCommand, ExportDecisionsOptions, ExportOptions, LogFormat};
 use crate::arrival_clock::wall_clock;
+use crate::decision_log::read::LogFile;
 use crate::decision_log::{LoggedDecision, Selection};
 use crate::people::counted;
 use crate::progress::Progress;
@@ -40,12 +41,18 @@ async fn decisions(options: ExportDecisionsOptions) -> Result<Verdict> {
         .as_deref()
         .map(|text| since(text, wall_clock()))
         .transpose()?;
-    let within_ms = within_ms(&options.table)?;
     let stop = environment::stop_signal()?;
-    let progress = Progress::spinner("");
-    let read = table::read(&options.table, within_ms, &stop, &progress).await;
-    progress.clear();
-    let read = read?;
+    let (source, unreadable) = match &options.log {
+        Some(path) => (Source::Log(LogFile::open(path)?), Vec::new()),
+        None => {
+            let within_ms = within_ms(&options.table)?;
+            let progress = Progress::spinner("");
+            let read = table::read(&options.table, within_ms, &stop, &progress).await;
+            progress.clear();
+            let read = read?;
+            (Source::Table(read.spool), read.unreadable)
+        }
+    };
     let selection = Selection {
         slots: options.slot.clone(),
         rules: options.rule.clone(),
@@ -54,7 +61,7 @@ async fn decisions(options: ExportDecisionsOptions) -> Result<Verdict> {
         selection.wants(decision) && since.is_none_or(|since| decided_at(decision) >= since)
     };
     let progress = Progress::spinner("writing");
-    let written = write(&options, read.spool, &wanted, &stop);
+    let written = write(&options, source, &wanted, &stop);
     progress.clear();
     let Written { rows, left_out } = written?;
     let place = match &options.output {
@@ -68,7 +75,7 @@ async fn decisions(options: ExportDecisionsOptions) -> Result<Verdict> {
             counted(left_out, "decision")
         );
     }
-    Ok(table::tell_unreadable(&read.unreadable, &options.table.decisions))
+    Ok(table::tell_unreadable(&unreadable, &options.table.decisions))
 }
 
 fn decided_at(decision: &LoggedDecision) -> Timestamp {
@@ -113,6 +120,27 @@ struct Written {
     left_out: usize,
 }
 
+/// Where decisions come from.
+enum Source {
+    Table(Spool),
+    Log(LogFile),
+}
+
+impl Source {
+    /// Gives them all: those of a table in order of time, those of a log in its own.
+    fn for_each(self, mut take: impl FnMut(LoggedDecision) -> Result<()>) -> Result<()> {
+        match self {
+            Source::Table(spool) => spool.for_each(take),
+            Source::Log(mut log) => {
+                while let Some(decision) = log.next_decision()? {
+                    take(decision)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Takes decisions one after the other.
 trait DecisionWriter {
     /// Writes one; false where the format has no place for it.
@@ -141,13 +169,13 @@ impl<W: Write> DecisionWriter for Lines<W> {
 /// Writes what is wanted, in order of time. A file takes its name when it is complete, so an interruption leaves none.
 fn write(
     options: &ExportDecisionsOptions,
-    spool: Spool,
+    source: Source,
     wanted: &dyn Fn(&LoggedDecision) -> bool,
     stop: &watch::Receiver<bool>,
 ) -> Result<Written> {
     let Some(path) = &options.output else {
         let out = BufWriter::new(std::io::stdout());
-        return match write_all(out, options.format, spool, wanted, stop) {
+        return match write_all(out, options.format, source, wanted, stop) {
             // Whoever listened may have gone (`| head`): that is an end, not an error.
             Err(error) if is_broken_pipe(&error) => Ok(Written::default()),
             other => other.context("cannot write to standard output"),
@@ -160,7 +188,7 @@ fn write(
     };
     let file = NamedTempFile::new_in(folder).with_context(unwritable)?;
     let out = BufWriter::new(file.as_file());
-    let written = write_all(out, options.format, spool, wanted, stop).with_context(unwritable)?;
+    let written = write_all(out, options.format, source, wanted, stop).with_context(unwritable)?;
     file.persist(path).with_context(unwritable)?;
     Ok(written)
 }
@@ -173,7 +201,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn write_all<W: Write + Send>(
     out: W,
     format: LogFormat,
-    spool: Spool,
+    source: Source,
     wanted: &dyn Fn(&LoggedDecision) -> bool,
     stop: &watch::Receiver<bool>,
 ) -> Result<Written> {
@@ -184,7 +212,7 @@ fn write_all<W: Write + Send>(
     };
     let mut written = Written::default();
     let mut seen = 0;
-    spool.for_each(|decision| {
+    source.for_each(|decision| {
         if seen % STOP_LOOK_ROWS == 0 && *stop.borrow() {
             bail!("interrupted");
         }
@@ -199,4 +227,94 @@ fn write_all<W: Write + Send>(
     })?;
     writer.finish()?;
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tempfile::NamedTempFile;
+
+    use super::*;
+    use crate::args::{Arguments, Command};
+    use crate::decision_log::tests::decision;
+
+    fn options(line: &str) -> ExportDecisionsOptions {
+        let arguments = Arguments::try_parse_from(line.split(' ')).expect(line);
+        match arguments.command {
+            Command::Export(ExportOptions {
+                command: ExportCommand::Decisions(options),
+            }) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn log() -> NamedTempFile {
+        let file = NamedTempFile::new().expect("a file");
+        let mut lines = Box::new(Lines(file.as_file()));
+        for id in 0..10 {
+            let mut one = decision(id);
+            one.settled = id < 8;
+            assert!(lines.add(&one).expect("written"));
+        }
+        lines.finish().expect("written");
+        file
+    }
+
+    fn written(line: &str, log: &NamedTempFile, is_stopped: bool) -> Result<Written> {
+        let options = options(line);
+        let source = Source::Log(LogFile::open(log.path()).expect("it is there"));
+        let (_stop, stopped) = watch::channel(is_stopped);
+        write(
+            &options,
+            source,
+            &|decision| decision.trigger_id.as_str() > "00000000000000000000000000000002",
+            &stopped,
+        )
+    }
+
+    #[test]
+    fn a_log_is_written_anew_in_each_format() {
+        let (log, folder) = (log(), tempfile::tempdir().expect("a folder"));
+        for (format, rows, left_out, begins) in [
+            ("jsonl", 7, 0, "{\"trigger_id\":\"00000000000000000000000000000003\""),
+            (
+                "vw",
+                5,
+                2,
+                "shared '00000000000000000000000000000003 |u\n0:-1:0.25 |a content=a\n",
+            ),
+            ("parquet", 7, 0, "PAR1"),
+        ] {
+            let path = folder.path().join(format);
+            let line = format!("usher export decisions --format {format} --output {}", path.display());
+            assert_eq!(written(&line, &log, false).expect(format), Written { rows, left_out });
+            let bytes = std::fs::read(&path).expect("it is there");
+            assert!(bytes.starts_with(begins.as_bytes()), "{format}");
+        }
+    }
+
+    #[test]
+    fn an_interruption_leaves_no_file_and_what_was_there_stays() {
+        let (log, folder) = (log(), tempfile::tempdir().expect("a folder"));
+        let path = folder.path().join("log");
+        std::fs::write(&path, "before").expect("to write");
+        let line = format!("usher export decisions --output {}", path.display());
+        let error = written(&line, &log, true).expect_err("it was stopped");
+        assert!(format!("{error:#}").ends_with("interrupted"), "{error:#}");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"before");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn since_is_a_time_or_how_long_ago() {
+        let now = "2026-01-05T10:00:00Z".parse().expect("a time");
+        for (text, expected) in [
+            ("2026-01-01T00:00:00Z", Some("2026-01-01T00:00:00.000Z")),
+            ("2h", Some("2026-01-05T08:00:00.000Z")),
+            ("yesterday", None),
+        ] {
+            let found = since(text, now).ok().map(|time| time.to_string());
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
+    }
 }

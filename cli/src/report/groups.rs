@@ -11,6 +11,8 @@ use crate::decision_log::{LoggedDecision, Selection};
 
 /// Users in a control group below which nothing should be read from it.
 pub const CONTROL_USERS_MIN: usize = 100;
+/// Standard errors by which the share of users who are held out may differ between a journey's rules by chance.
+const SHARE_ERRORS_MAX: f64 = 4.0;
 /// Looks at a journey's lift that are drawn.
 const LOOKS_DRAWN: usize = 40;
 
@@ -71,8 +73,11 @@ pub struct Compared {
 pub struct JourneyCompared {
     /// Its name.
     pub name: String,
-    /// All its rules together.
+    /// All its rules together that hold users out.
     pub whole: Group,
+    /// Whether those rules hold out different shares of their users: then the groups differ by their rules too, and the journey
+    /// has no lift.
+    pub has_mixed_shares: bool,
     /// Each rule.
     pub rules: Vec<(String, Group)>,
     /// Its lift as the log grew.
@@ -92,6 +97,19 @@ pub struct Group {
     pub control_mean: Option<f64>,
     /// What that tells.
     pub lift: Option<Lift>,
+}
+
+impl JourneyCompared {
+    /// Why the lift of the whole is to be read with care.
+    pub fn warning(&self) -> Option<&'static str> {
+        match self.has_mixed_shares {
+            true => Some(
+                "its rules hold out different shares of their users, so they can't be taken together: read the rules, or give the \
+                 policy one `holdout`",
+            ),
+            false => self.whole.warning(),
+        }
+    }
 }
 
 impl Group {
@@ -176,34 +194,43 @@ impl Decisions {
             None => (least.min(0.0), most.max(1.0)),
         };
         self.settled.sort_by_key(|settled| (settled.decided_at, settled.id));
-        let mut journeys: BTreeMap<usize, (Growing, BTreeMap<usize, Growing>)> = BTreeMap::new();
+        let mut journeys: BTreeMap<usize, BTreeMap<usize, Growing>> = BTreeMap::new();
         for settled in &self.settled {
-            let (whole, rules) = journeys
-                .entry(settled.journey)
-                .or_insert_with(|| (Growing::new(range), BTreeMap::new()));
-            whole.add(settled);
-            rules
-                .entry(settled.rule)
-                .or_insert_with(|| Growing::new(range))
-                .add(settled);
+            let rules = journeys.entry(settled.journey).or_default();
+            let rule = rules.entry(settled.rule).or_insert_with(|| Growing::new(range));
+            rule.add(settled);
         }
         let name = |index: usize| self.names.0[index].clone();
-        let mut compared: Vec<JourneyCompared> = journeys
-            .into_iter()
-            .map(|(journey, (whole, rules))| {
-                let mut rules: Vec<(String, Group)> = rules
-                    .into_iter()
-                    .map(|(rule, group)| (name(rule), group.told(confidence)))
-                    .collect();
-                rules.sort_by(|left, right| left.0.cmp(&right.0));
-                JourneyCompared {
-                    name: name(journey),
-                    whole: whole.told(confidence),
-                    rules,
-                    looks: whole.looks(range, confidence),
+        let mut compared = Vec::new();
+        for (journey, growing) in journeys {
+            // A rule that holds nobody out shows its offers to those whom others hold out, too.
+            let has_control = |rule: usize| growing.get(&rule).is_some_and(Growing::has_control);
+            let mut whole = Growing::new(range);
+            for settled in self.settled.iter().filter(|settled| settled.journey == journey) {
+                if has_control(settled.rule) {
+                    whole.add(settled);
                 }
-            })
-            .collect();
+            }
+            let has_mixed_shares = have_mixed_shares(growing.values().filter(|rule| rule.has_control()));
+            let mut told = whole.told(confidence);
+            let mut looks = Vec::new();
+            match has_mixed_shares {
+                true => told.lift = None,
+                false => looks = whole.looks(range, confidence),
+            }
+            let rules = growing
+                .iter()
+                .map(|(rule, group)| (name(*rule), group.told(confidence)));
+            let mut rules: Vec<(String, Group)> = rules.collect();
+            rules.sort_by(|left, right| left.0.cmp(&right.0));
+            compared.push(JourneyCompared {
+                name: name(journey),
+                whole: told,
+                has_mixed_shares,
+                rules,
+                looks,
+            });
+        }
         compared.sort_by(|left, right| left.name.cmp(&right.name));
         let at = |settled: Option<&Settled>| settled.map(|settled| settled.decided_at).unwrap_or_default();
         Ok(Compared {
@@ -215,6 +242,19 @@ impl Decisions {
             until: at(self.settled.last()),
         })
     }
+}
+
+/// Whether rules hold out shares of their users that differ by more than chance.
+fn have_mixed_shares<'g>(rules: impl Iterator<Item = &'g Growing>) -> bool {
+    let rows: Vec<(f64, f64)> = rules.map(Growing::rows).collect();
+    let treated: f64 = rows.iter().map(|(treated, _)| treated).sum();
+    let control: f64 = rows.iter().map(|(_, control)| control).sum();
+    let share = control / (treated + control);
+    rows.iter().any(|(treated, control)| {
+        let count = treated + control;
+        let error = (share * (1.0 - share) / count).sqrt();
+        (control / count - share).abs() > SHARE_ERRORS_MAX * error
+    })
 }
 
 /// The first decision of each user, one after the other.
@@ -243,6 +283,16 @@ impl Growing {
         {
             self.rows.push((settled.decided_at, !settled.held_out, settled.reward));
         }
+    }
+
+    /// Users who were treated, and who are the control.
+    fn rows(&self) -> (f64, f64) {
+        let (treated, control) = self.comparison.as_ref().map_or((0, 0), Comparison::rows);
+        (treated as f64, control as f64)
+    }
+
+    fn has_control(&self) -> bool {
+        self.rows().1 > 0.0
     }
 
     fn told(&self, confidence: f64) -> Group {

@@ -137,7 +137,7 @@ fn lifts(area: &Area<'_>, rows: &[(String, Group)], confidence: f64) -> Result<(
         let (_, y) = chart.backend_coord(&(low, index as f64 + 0.5));
         let style = (FONT, FONT_SIZE).into_font().color(&BLACK);
         let place = (MARGIN as i32, y - FONT_SIZE as i32 / 2);
-        let note = if group.lift.is_none() { " (no control)" } else { "" };
+        let note = if group.lift.is_none() { " (not comparable)" } else { "" };
         area.draw(&Text::new(format!("{label}{note}"), place, style))
             .map_err(failed)?;
     }

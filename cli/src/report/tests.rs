@@ -103,6 +103,28 @@ fn rules_are_told_apart_and_one_without_a_control_is_warned_of() {
 }
 
 #[test]
+fn rules_that_hold_out_different_shares_are_not_taken_together() {
+    let mut log = log();
+    for one in log.iter_mut().filter(|one| one.rule == "stalled") {
+        let user: u32 = one.user_id[1..].parse().expect("a number");
+        one.held_out = user % 2 == 0;
+    }
+    let (options, found) = compared("usher report", &log).expect("compared");
+    assert!(found.journeys[0].has_mixed_shares && found.journeys[0].whole.lift.is_none());
+    assert!(found.journeys[0].rules.iter().all(|(_, group)| group.lift.is_some()));
+    let text = text::table(&options, "the log", &found);
+    assert!(
+        text.contains("warning: trial: its rules hold out different shares"),
+        "{text}"
+    );
+    assert!(
+        plot::draw(&found, 95.0)
+            .expect("drawn")
+            .contains("trial (not comparable)")
+    );
+}
+
+#[test]
 fn the_drawing_has_every_journey_and_rule() {
     let (options, found) = compared("usher report", &log()).expect("compared");
     let svg = plot::draw(&found, options.confidence).expect("drawn");
@@ -111,7 +133,7 @@ fn the_drawing_has_every_journey_and_rule() {
         "trial",
         "high_intent",
         "welcome",
-        "stalled (no control)",
+        "stalled (not comparable)",
         "as the log grew",
         "2026-01-0",
     ] {

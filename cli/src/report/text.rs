@@ -64,10 +64,13 @@ pub fn table(options: &ReportOptions, name: &str, compared: &Compared) -> String
     let mut rows = vec![heading];
     let mut warnings = Vec::new();
     for journey in &compared.journeys {
-        let whole = std::iter::once((journey.name.clone(), &journey.whole));
-        let rules = journey.rules.iter().map(|(rule, group)| (format!("  {rule}"), group));
-        for (label, group) in whole.chain(rules) {
-            if let Some(warning) = group.warning() {
+        let whole = std::iter::once((journey.name.clone(), &journey.whole, journey.warning()));
+        let rules = journey
+            .rules
+            .iter()
+            .map(|(rule, group)| (format!("  {rule}"), group, group.warning()));
+        for (label, group, warning) in whole.chain(rules) {
+            if let Some(warning) = warning {
                 warnings.push(format!("warning: {}: {warning}\n", label.trim_start()));
             }
             let lift = group.lift;
@@ -137,6 +140,7 @@ pub fn json(options: &ReportOptions, name: &str, compared: &Compared) -> Result<
             told
         });
         let mut told = group_json(&journey.whole);
+        told["warning"] = journey.warning().into();
         told["journey"] = journey.name.as_str().into();
         told["rules"] = rules.collect();
         told

@@ -17,6 +17,7 @@ use usher_domain::limits::IDENTIFIER_BYTES_MAX;
 use usher_domain::time::Timestamp;
 use usher_wire::batch::DecodedBatch;
 use usher_wire::envelope::{Envelope, EnvelopeRecord};
+use usher_wire::outcome::OUTCOME_KIND;
 use usher_wire::trigger::{DECISION_KIND, TriggerRecord};
 
 use crate::invocation::{BatchError, Invocation};
@@ -39,8 +40,6 @@ const DECISION_BYTES_MAX: usize = 376 * 1024;
 const OUTCOME_BYTES_MAX: usize = 16 * 1024;
 /// Longest trigger id, in bytes: what a sort key holds. Usher's own have 32.
 const TRIGGER_ID_BYTES_MAX: usize = 1024;
-/// The `kind` of a record that holds an outcome.
-const OUTCOME_KIND: &str = "outcome";
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 const MS_PER_SECOND: i64 = 1000;
 
