@@ -11,6 +11,7 @@ pub mod batch;
 mod cursor;
 pub mod envelope;
 pub mod event;
+pub mod model_file;
 pub mod model_state;
 mod normalise;
 pub mod outcome;
