@@ -5,7 +5,7 @@ mod shown;
 use std::path::Path;
 
 use anyhow::Result;
-use usher_domain::estimate::{ItemEstimate, WRITE_UNIT_BYTES, estimated_bytes};
+use usher_domain::estimate::{ItemEstimate, SlotEstimate, WRITE_UNIT_BYTES, estimated_bytes, estimated_slots};
 use usher_domain::journey::{Checked, Finding, Severity};
 use usher_wire::event;
 
@@ -21,6 +21,8 @@ struct Report {
     /// Those of the sample and of the item's size too.
     findings: Vec<Finding>,
     estimate: ItemEstimate,
+    /// What the slots' learners see and keep.
+    slots: Vec<SlotEstimate>,
     /// What the sample had, for people.
     sample: Option<String>,
 }
@@ -79,6 +81,7 @@ impl Report {
         }
         findings.sort_by_key(|finding| (finding.diagnostic.line, finding.diagnostic.column, finding.severity));
         Ok(Report {
+            slots: estimated_slots(&checked.journey),
             checked,
             findings,
             estimate,
@@ -171,6 +174,32 @@ mod tests {
             assert!(shown.contains(expected), "{expected}:\n{shown}");
         }
         assert!(!shown.contains("steps.a"), "{shown}");
+    }
+
+    #[test]
+    fn the_summary_says_of_each_slot_how_it_chooses_and_what_it_sees() {
+        let text = "journey: j
+features: { clicks: { count: click } }
+contents: [{ id: a, attributes: { minutes: 3 } }, { id: b, attributes: { minutes: 5 } }]
+triggers: [{ id: r, on: click, choose: all, slot: in_app }, { id: q, on: view, choose: all, slot: email }]
+slots: { in_app: { context: { clicks: features.clicks, plan: { value: traits.plan, one_of: [free, team] } }, contents: { minutes: content.minutes } } }
+outcomes: { within: 1d, reward: { click: 1 } }
+";
+        let report = report(text, None);
+        let shown = shown::for_people(&report, Path::new("j.yaml"), text);
+        for expected in [
+            "slot `in_app`: linear_thompson chooses from 2 candidates, sees 4 of at most 32 numbers (clicks 1, plan 3) and 1 of a candidate (minutes 1); its model may take",
+            "slot `email`: thompson chooses from 2 candidates, sees no context; its model may take",
+            "outcomes: open offers",
+        ] {
+            assert!(shown.contains(expected), "{expected}:\n{shown}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&shown::as_json(&report, true)).expect("JSON");
+        assert_eq!(
+            json["slots"][0]["context"],
+            serde_json::json!({ "clicks": 1, "plan": 3 })
+        );
+        assert_eq!(json["slots"][1]["candidates"], 2);
     }
 
     #[test]

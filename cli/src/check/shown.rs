@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use usher_domain::estimate::{INDEX_WRITE_UNITS, ItemEstimate};
+use usher_domain::bandit::limits::BANDIT_DIMENSION_MAX;
+use usher_domain::estimate::{INDEX_WRITE_UNITS, ItemEstimate, SlotEstimate};
 use usher_domain::journey::{Diagnostic, Diagnostics, Finding, Severity};
 
 use super::Report;
@@ -57,8 +58,38 @@ pub(super) fn for_people(report: &Report, path: &Path, text: &str) -> String {
     if journey.interpreted_conditions().is_empty() {
         shown.push_str("  every condition is compiled\n");
     }
+    for slot in &report.slots {
+        shown.push_str(&of_slot(slot));
+    }
     shown.push_str(&size(&report.estimate));
     shown
+}
+
+/// How a slot's learner chooses, what it sees, and what its model takes.
+fn of_slot(slot: &SlotEstimate) -> String {
+    let each = |values: &[(String, usize)]| {
+        let each = values.iter().map(|(name, numbers)| format!("{name} {numbers}"));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let context = match slot.context_values.as_slice() {
+        [] => "sees no context".to_owned(),
+        values => format!(
+            "sees {} of at most {BANDIT_DIMENSION_MAX} numbers ({})",
+            slot.context,
+            each(values)
+        ),
+    };
+    let contents = match slot.content_values.as_slice() {
+        [] => String::new(),
+        values => format!(" and {} of a candidate ({})", slot.contents, each(values)),
+    };
+    format!(
+        "  slot `{}`: {} chooses from {}, {context}{contents}; its model may take {} bytes\n",
+        slot.slot,
+        slot.learner,
+        counted(slot.candidates, "candidate"),
+        grouped(slot.model_bytes as u64),
+    )
 }
 
 /// What a profile's item takes, and what a write of it costs.
@@ -105,12 +136,29 @@ pub(super) fn as_json(report: &Report, is_fine: bool) -> String {
         .findings
         .iter()
         .map(|Finding { severity, diagnostic }| of_diagnostic(*severity, diagnostic));
+    let values = |values: &[(String, usize)]| -> Value {
+        let named = values.iter().map(|(name, numbers)| (name.clone(), (*numbers).into()));
+        Value::Object(named.collect())
+    };
+    let slots = report.slots.iter().map(|slot| {
+        json!({
+            "slot": slot.slot,
+            "learner": slot.learner,
+            "context_numbers": slot.context,
+            "context": values(&slot.context_values),
+            "content_numbers": slot.contents,
+            "contents": values(&slot.content_values),
+            "candidates": slot.candidates,
+            "model_bytes": slot.model_bytes,
+        })
+    });
     let object = json!({
         "journey": journey.name,
         "version": journey.version,
         "fine": is_fine,
         "findings": findings.collect::<Vec<_>>(),
         "slow_conditions": slow.collect::<Vec<_>>(),
+        "slots": slots.collect::<Vec<_>>(),
         "item": {
             "typical_bytes": estimate.bytes.typical,
             "worst_bytes": estimate.bytes.worst,
