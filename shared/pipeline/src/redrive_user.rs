@@ -41,8 +41,9 @@ use usher_domain::sequence_number::SequenceNumber;
 use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
 use usher_domain::timers::next_due;
-use usher_wire::{profile_state, trigger};
+use usher_wire::profile_state;
 
+use crate::outbox;
 use crate::ports::{
     CallError, PROFILE_STATE_BYTES_MAX, ParkAnswer, ParkTarget, ProfileItem, ProfileTable, PutAnswer, RecordStream,
     StreamRecord, WallClock,
@@ -205,7 +206,7 @@ pub struct RedriveUserReport {
     pub ignored: u64,
     /// Events that were left out ([`PassedBy::Skip`]).
     pub skipped: u64,
-    /// Triggers put on the stream.
+    /// Triggers and outcomes put on the stream.
     pub triggers: u64,
     /// Writes of the profile.
     pub writes: u64,
@@ -446,8 +447,8 @@ where
         // Whoever parked the user had sent the outbox before. What a redrive stored and could not send is from its own
         // events; those are sent whatever their age.
         let now = self.ports.clock.now();
-        profile.outbox.retain(|trigger| {
-            self.queue.has_caused(&trigger.cause) || now.ms_since(trigger.decided_at) <= OUTBOX_RESEND_AGE_MS_MAX
+        outbox::retain(&mut profile, |unsent| {
+            self.queue.has_caused(unsent.cause()) || now.ms_since(unsent.made_at()) <= OUTBOX_RESEND_AGE_MS_MAX
         });
         Ok(State {
             profile,
@@ -612,15 +613,7 @@ where
 
     /// Puts what the outbox holds on the stream, and takes it out, in memory: the next write takes it out of the store.
     async fn send_outbox(&mut self, state: &mut State) -> Result<(), RedriveUserError> {
-        let records: Vec<StreamRecord> = state
-            .profile
-            .outbox
-            .iter()
-            .map(|trigger| StreamRecord {
-                partition_key: trigger.user.clone(),
-                data: trigger::to_json(trigger),
-            })
-            .collect();
+        let records: Vec<StreamRecord> = outbox::unsent(&state.profile).map(|unsent| unsent.record()).collect();
         if records.is_empty() {
             return Ok(());
         }
@@ -637,7 +630,7 @@ where
         if count > 0 {
             return Err(RedriveUserError::Triggers { count, why: last });
         }
-        state.profile.outbox.clear();
+        outbox::clear(&mut state.profile);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use usher_domain::event::ArrivedEvent;
 use usher_domain::fold::EventOutcome;
 use usher_domain::journey::Journey;
+use usher_domain::offers::Outcome;
 use usher_domain::rules::{RuleCounts, RuleOutcome};
 use usher_wire::reject::{Reject, RejectReason};
 
@@ -33,6 +34,7 @@ pub(super) struct Tally {
     event_to_applied_ms: Vec<(usize, u64)>,
     event_to_trigger_ms: Vec<u64>,
     timer_lateness_ms: Vec<u64>,
+    outcome_lateness_ms: Vec<u64>,
 }
 
 impl Tally {
@@ -52,6 +54,7 @@ impl Tally {
             event_to_applied_ms: Vec::with_capacity(records),
             event_to_trigger_ms: Vec::new(),
             timer_lateness_ms: Vec::new(),
+            outcome_lateness_ms: Vec::new(),
         }
     }
 
@@ -109,6 +112,19 @@ impl Tally {
         self.timer_lateness_ms.push(lateness_ms.max(0) as u64);
     }
 
+    /// An outcome was put on the stream; what a record of this batch brought tells how late that came.
+    pub fn note_told(&mut self, outcome: &Outcome, is_new: bool) {
+        self.telemetry.outcomes += 1;
+        self.telemetry.windows_run_out += u64::from(outcome.expired);
+        for reward in &outcome.rewards {
+            *self.telemetry.outcomes_by_reward.entry(reward.clone()).or_default() += 1;
+        }
+        if is_new {
+            let lateness_ms = outcome.made_at.ms_since(outcome.at);
+            self.outcome_lateness_ms.push(lateness_ms.max(0) as u64);
+        }
+    }
+
     /// The rejected records that don't come again, in order.
     pub fn settled_rejects(&self, retry_point: RetryPoint) -> Vec<(usize, Reject)> {
         let settled = self
@@ -158,6 +174,7 @@ impl Tally {
         telemetry.event_to_applied = spread(settled.map(|(_, latency_ms)| *latency_ms).collect());
         telemetry.event_to_trigger = spread(std::mem::take(&mut self.event_to_trigger_ms));
         telemetry.timer_lateness = spread(std::mem::take(&mut self.timer_lateness_ms));
+        telemetry.outcome_lateness = spread(std::mem::take(&mut self.outcome_lateness_ms));
         for (index, rule) in journey.rules.iter().enumerate() {
             let counts: BTreeMap<String, u64> = RuleOutcome::ALL
                 .into_iter()
