@@ -2,7 +2,7 @@
 
 Nothing differs from AWS but the endpoints: the functions get them, the template's names and made-up credentials from the environment. What each sample
 must answer and leave behind is its `expect` in events/plain: `failed` (sequence numbers' positions in the batch), `error` (the invocation fails and says this), `users`
-(profiles that exist), `rejected` (reason and field of each record that this sample puts on the rejected stream), `decisions` (items in the decision log), `answer` (all that a
+(profiles that exist), `tiles` and `no_tiles` (minutes in which the trends table has a tile of the sample's shard, or has none), `rejected` (reason and field of each record that this sample puts on the rejected stream), `decisions` (items in the decision log), `answer` (all that a
 function answers that reads no stream).
 """
 
@@ -22,7 +22,9 @@ import boto3
 import botocore.config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PROFILES, DECISIONS = "profiles", "decisions"
+PROFILES, DECISIONS, TRENDS = "profiles", "decisions", "trends"
+# Partitions that the tiles of a minute are spread over.
+TREND_BUCKETS = 16
 INTERACTIONS, REJECTED, TRIGGERS = "interactions", "rejected", "triggers"
 # Both commands may have to build first.
 START_SECONDS_MAX = 900
@@ -126,6 +128,9 @@ class Cloud:
     def has_item(self, table, **key):
         return "Item" in self.dynamodb.get_item(TableName=table, Key={name: {"S": value} for name, value in key.items()}, ConsistentRead=True)
 
+    def has_tile(self, minute, shard):
+        return any(self.has_item(TRENDS, minute=f"{minute}#{bucket:02}", shard=shard) for bucket in range(TREND_BUCKETS))
+
 
 def invoke(function, data_file, port, environment):
     run = subprocess.run(
@@ -168,6 +173,11 @@ def check_sample(plain_path, port, environment, cloud):
     for user, trigger_id in expect.get("decisions", []):
         if not cloud.has_item(DECISIONS, user_id=user, trigger_id=trigger_id):
             problems.append(f"decision {trigger_id} of {user} is not in the log")
+    plain = json.loads(plain_path.read_text(encoding="utf-8"))
+    for members, is_wanted in (("tiles", True), ("no_tiles", False)):
+        for minute in expect.get(members, []):
+            if cloud.has_tile(minute, f"{plain['stream']}/shardId-{plain['shard']:012d}") != is_wanted:
+                problems.append(f"there is {'no' if is_wanted else 'a'} tile of {minute}")
     if "rejected" in expect:
         rejected = {
             record["sequence_number"]: [record["reason"], record["field"]] for record in cloud.rejected() if record["sequence_number"] in sequence_numbers
@@ -212,6 +222,7 @@ def main():
             "AWS_REGION": "us-east-1",
             "USHER_PROFILES_TABLE": PROFILES,
             "USHER_DECISIONS_TABLE": DECISIONS,
+            "USHER_TRENDS_TABLE": TRENDS,
             "USHER_TRIGGERS_STREAM": TRIGGERS,
             "USHER_REJECTED_STREAM": REJECTED,
             "USHER_INTERACTIONS_STREAM": INTERACTIONS,

@@ -35,6 +35,7 @@ mod send;
 mod sender;
 mod simulate;
 mod soak;
+mod trends;
 mod triggers_file;
 mod users;
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Export(options) => in_runtime(export::run(options)),
         Command::Evaluate(options) => evaluate::run(&options),
         Command::Report(options) => in_runtime(report::run(options)),
+        Command::Trends(options) => in_runtime(trends::run(options)),
         Command::Rejected(options) => in_runtime(rejected::run(options)),
         Command::Redrive(options) => in_runtime(redrive::run(options)),
     };

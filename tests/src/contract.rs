@@ -4,6 +4,8 @@
 //! Each function takes a port and panics where the port breaks the contract. They may share a table or stream with
 //! others and run again on it, because `run` (any text that is new each time) is part of every key that they use.
 
+mod trends;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use usher_pipeline::ports::{
     GET_USERS_MAX, MergeAnswer, MergeSide, MergeWrite, OutcomeItem, PUT_RECORDS_MAX, ParkAnswer, ParkTarget,
     ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream, StreamRecord, due_shard,
 };
+
+pub use trends::trend_table;
 
 /// A state that leaves room for the rest of an item of 400 KB.
 const LARGE_STATE_BYTES: usize = 390 * 1024;

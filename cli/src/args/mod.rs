@@ -12,6 +12,7 @@ mod replay;
 mod report;
 mod simulate;
 mod soak;
+mod trends;
 
 use std::path::PathBuf;
 
@@ -33,6 +34,7 @@ pub use replay::ReplayOptions;
 pub use report::ReportOptions;
 pub use simulate::{SimulateOptions, Variant};
 pub use soak::{RUNS_DEFAULT, SoakOptions};
+pub use trends::{ListedBy, TrendsOptions};
 
 const EXIT_CODES: &str = "Exit codes:\n  0  all is well\n  1  something is wrong with the input, or missing in the result\n  2  the command was not understood";
 
@@ -61,6 +63,7 @@ pub enum Command {
     Export(ExportOptions),
     Evaluate(EvaluateOptions),
     Report(ReportOptions),
+    Trends(TrendsOptions),
     Rejected(RejectedOptions),
     Redrive(RedriveOptions),
 }
@@ -219,6 +222,8 @@ mod tests {
             "usher evaluate --log l.jsonl --policy even --reward-range 6..0",
             "usher report --log l.jsonl --decisions d",
             "usher report --confidence 20",
+            "usher trends --within 30s",
+            "usher trends --by user",
             "usher rejected",
             "usher rejected show --raw",
             "usher redrive",
@@ -256,6 +261,8 @@ mod tests {
             "usher report",
             "usher report --log l.jsonl --svg l.svg --rule r --slot s --json --confidence 90 --reward-range 0..6",
             "usher report --decisions d --endpoint-url http://127.0.0.1:4568 --within 24h",
+            "usher trends",
+            "usher trends --by category --event click --event like --within 1h --top 5 --watch --json",
             "usher rejected list --stream r --since 2h --reason not_json --reason too_large",
             "usher rejected show shardId-0:1 --raw",
             "usher rejected resend --reason not_json --to interactions --dry-run",

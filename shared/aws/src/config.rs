@@ -37,6 +37,13 @@ pub const PARALLELIZATION_FACTOR_RANGE: RangeInclusive<u32> = 1..=10;
 /// Users whose decisions are delivered at the same time. A receiver sees at most this many connections from one
 /// invocation.
 pub const DELIVERY_CONCURRENCY: usize = 16;
+/// Tiles of trends that are written at the same time: nearly always there are one or two.
+pub const TILE_CONCURRENCY: usize = 16;
+/// How long what was learned from all users is decided with before it is read again, unless `USHER_SNAPSHOT_REFRESH_MS` says
+/// otherwise.
+pub const SNAPSHOT_REFRESH_MS_DEFAULT: u64 = 2_000;
+/// What `USHER_SNAPSHOT_REFRESH_MS` may be. Above 10 seconds is for comparing with what learns in steps.
+pub const SNAPSHOT_REFRESH_MS_RANGE: RangeInclusive<u64> = 10..=3_600_000;
 /// Slots whose models are written at the same time.
 pub const SLOT_CONCURRENCY: usize = 16;
 /// Days that a decision is kept, unless `USHER_DECISION_TTL_DAYS` says otherwise.
@@ -132,6 +139,19 @@ pub struct ProfileWriterSettings {
     pub write_concurrency: usize,
     /// `USHER_PARALLELIZATION_FACTOR`: batches of one shard that Lambda runs at once.
     pub parallelization_factor: u32,
+    /// Where what was learned from all users is; none where decisions are made without.
+    pub snapshots: Option<SnapshotSettings>,
+}
+
+/// Where what was learned from all users is, and how often to read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// `USHER_MODELS_TABLE`: the table's name or ARN.
+    pub models_table: String,
+    /// `USHER_TRENDS_TABLE`: the table's name or ARN.
+    pub trends_table: String,
+    /// `USHER_SNAPSHOT_REFRESH_MS`: the shortest time between two looks.
+    pub refresh_interval: Duration,
 }
 
 impl ProfileWriterSettings {
@@ -160,6 +180,7 @@ impl ProfileWriterSettings {
                 PARALLELIZATION_FACTOR_DEFAULT,
                 PARALLELIZATION_FACTOR_RANGE,
             ),
+            snapshots: reader.snapshots(),
         };
         reader.finish(settings)
     }
@@ -297,6 +318,36 @@ impl TimerSweeperSettings {
                 interval_ms_default,
                 SWEEP_INTERVAL_MS_RANGE,
             )),
+            metrics_namespace: reader.metrics_namespace(),
+        };
+        reader.finish(settings)
+    }
+}
+
+/// The settings of the function `content-trends`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentTrendsSettings {
+    /// `USHER_TRENDS_TABLE`: the table's name or ARN.
+    pub trends_table: String,
+    /// Where the journey is.
+    pub journey: JourneySettings,
+    /// `USHER_METRICS_NAMESPACE`.
+    pub metrics_namespace: String,
+}
+
+impl ContentTrendsSettings {
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// Every setting that is missing or can't be used.
+    pub fn read(lookup: Lookup<'_>) -> Result<ContentTrendsSettings, ConfigError> {
+        let mut reader = Reader {
+            lookup,
+            mistakes: Vec::new(),
+        };
+        let settings = ContentTrendsSettings {
+            trends_table: reader.required("USHER_TRENDS_TABLE", TABLE_ALLOWED, is_table),
+            journey: reader.journey(),
             metrics_namespace: reader.metrics_namespace(),
         };
         reader.finish(settings)
@@ -450,6 +501,25 @@ impl Reader<'_> {
             location: self.journey_location(),
             refresh_interval: Duration::from_millis(refresh_ms),
         }
+    }
+
+    /// Both tables or none.
+    fn snapshots(&mut self) -> Option<SnapshotSettings> {
+        const NAMES: [&str; 2] = ["USHER_MODELS_TABLE", "USHER_TRENDS_TABLE"];
+        let refresh_ms = self.number(
+            "USHER_SNAPSHOT_REFRESH_MS",
+            SNAPSHOT_REFRESH_MS_DEFAULT,
+            SNAPSHOT_REFRESH_MS_RANGE,
+        );
+        if NAMES.iter().all(|name| self.optional(name).is_none()) {
+            return None;
+        }
+        let [models_table, trends_table] = NAMES.map(|name| self.required(name, TABLE_ALLOWED, is_table));
+        Some(SnapshotSettings {
+            models_table,
+            trends_table,
+            refresh_interval: Duration::from_millis(refresh_ms),
+        })
     }
 
     fn journey_location(&mut self) -> JourneyLocation {
@@ -623,8 +693,39 @@ mod tests {
                 metrics_namespace: "Usher".to_owned(),
                 write_concurrency: 32,
                 parallelization_factor: 1,
+                snapshots: None,
             }
         );
+    }
+
+    #[test]
+    fn what_was_learned_is_read_from_both_tables_or_none() {
+        let (models, trends) = (("USHER_MODELS_TABLE", "models"), ("USHER_TRENDS_TABLE", "trends"));
+        for (set, wrong) in [
+            (vec![], None),
+            (vec![models, trends], None),
+            (vec![models, trends, ("USHER_SNAPSHOT_REFRESH_MS", "10000")], None),
+            (vec![models], Some("USHER_TRENDS_TABLE")),
+            (vec![trends], Some("USHER_MODELS_TABLE")),
+            (vec![models, trends, ("USHER_SNAPSHOT_REFRESH_MS", "5")], Some("USHER_SNAPSHOT_REFRESH_MS")),
+        ] {
+            let all: Vec<_> = WRITER_REQUIRED.iter().chain(&set).copied().collect();
+            match ProfileWriterSettings::read(&lookup_in(&all)) {
+                Ok(settings) => {
+                    assert_eq!(wrong, None, "{set:?}");
+                    assert_eq!(settings.snapshots.is_some(), !set.is_empty(), "{set:?}");
+                }
+                Err(error) => assert_eq!(Some(error.mistakes[0].name), wrong, "{set:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn outcome_learner_needs_its_table() {
+        let settings = OutcomeLearnerSettings::read(&lookup_in(&[("USHER_MODELS_TABLE", "models")]));
+        assert_eq!(settings.map(|settings| settings.models_table), Ok("models".to_owned()));
+        let error = OutcomeLearnerSettings::read(&lookup_in(&[])).expect_err("there is none");
+        assert_eq!(error.mistakes[0].name, "USHER_MODELS_TABLE");
     }
 
     #[test]
@@ -730,6 +831,14 @@ mod tests {
             let is_ok = TimerSweeperSettings::read(&lookup_in(&set)).is_ok();
             assert_eq!(is_ok, is_right, "{name}={value}");
         }
+    }
+
+    #[test]
+    fn content_trends_needs_its_table() {
+        let settings = ContentTrendsSettings::read(&lookup_in(&[("USHER_TRENDS_TABLE", "trends")]));
+        assert_eq!(settings.map(|settings| settings.trends_table), Ok("trends".to_owned()));
+        let error = ContentTrendsSettings::read(&lookup_in(&[])).expect_err("it is missing");
+        assert_eq!(error.mistakes[0].name, "USHER_TRENDS_TABLE");
     }
 
     #[test]

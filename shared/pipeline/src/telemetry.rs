@@ -177,7 +177,7 @@ pub struct ContentTrendsBatch {
     pub repeated: u64,
     /// Settled records that no trend is about.
     pub not_counted: u64,
-    /// Settled records whose minute had left every window when they arrived.
+    /// Settled records whose minute had left every window when the last record of their batch arrived.
     pub too_late: u64,
     /// Settled records that can't be used; profile-writer rejects them.
     pub unusable: u64,

@@ -12,14 +12,14 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_sdk_kinesis::types::StreamStatus;
 use usher_aws::clients::Clients;
-use usher_aws::dynamodb::{DUE_INDEX, DynamoDecisionTable, DynamoDueIndex, DynamoProfileTable};
+use usher_aws::dynamodb::{DUE_INDEX, DynamoDecisionTable, DynamoDueIndex, DynamoProfileTable, DynamoTrendTable};
 use usher_aws::kinesis::KinesisStream;
 use usher_domain::time::Timestamp;
 use usher_local::Clock;
 use usher_local::dynamodb::{DynamoDb, DynamoDbOptions};
 use usher_local::faults::Faults;
 use usher_local::kinesis::{Kinesis, KinesisOptions};
-use usher_pipeline::memory::{MemoryDecisionTable, MemoryDueIndex, MemoryProfileTable, MemoryStream};
+use usher_pipeline::memory::{MemoryDecisionTable, MemoryDueIndex, MemoryProfileTable, MemoryStream, MemoryTrendTable};
 use usher_pipeline::ports::{ParkAnswer, ParkTarget, ProfileTable};
 use usher_tests::contract;
 
@@ -42,6 +42,7 @@ async fn the_memory_adapters_keep_the_contract() {
     let profiles = MemoryProfileTable::default();
     contract::due_index(&profiles, &MemoryDueIndex::of(&profiles), &run).await;
     contract::decision_table(&MemoryDecisionTable::default(), &run).await;
+    contract::trend_table(&MemoryTrendTable::default(), &run).await;
     contract::record_stream(&MemoryStream::with_shards(2), &run).await;
     contract::record_stream_limits(&MemoryStream::default()).await;
 }
@@ -139,15 +140,17 @@ struct Adapters {
     profiles: DynamoProfileTable,
     due: DynamoDueIndex,
     decisions: DynamoDecisionTable,
+    trends: DynamoTrendTable,
     stream: KinesisStream,
     run: String,
 }
 
 impl Adapters {
     async fn make(clients: &Clients, run: &str) -> Adapters {
-        let (profiles, decisions, stream) = (
+        let (profiles, decisions, trends, stream) = (
             format!("profiles-{run}"),
             format!("decisions-{run}"),
+            format!("trends-{run}"),
             format!("stream-{run}"),
         );
         create_profiles_table(clients, &profiles).await;
@@ -157,11 +160,18 @@ impl Adapters {
             &[("user_id", KeyType::Hash), ("trigger_id", KeyType::Range)],
         )
         .await;
+        create_table(
+            clients,
+            &trends,
+            &[("minute", KeyType::Hash), ("shard", KeyType::Range)],
+        )
+        .await;
         create_stream(clients, &stream).await;
         Adapters {
             due: DynamoDueIndex::new(clients.dynamodb.clone(), profiles.clone()),
             profiles: DynamoProfileTable::new(clients.dynamodb.clone(), profiles),
             decisions: DynamoDecisionTable::new(clients.dynamodb.clone(), decisions),
+            trends: DynamoTrendTable::new(clients.dynamodb.clone(), trends),
             stream: KinesisStream::new(clients.kinesis.clone(), stream),
             run: run.to_owned(),
         }
@@ -171,6 +181,7 @@ impl Adapters {
         contract::profile_table(&self.profiles, &self.run).await;
         contract::due_index(&self.profiles, &self.due, &self.run).await;
         contract::decision_table(&self.decisions, &self.run).await;
+        contract::trend_table(&self.trends, &self.run).await;
         contract::record_stream(&self.stream, &self.run).await;
     }
 }

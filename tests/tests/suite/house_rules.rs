@@ -102,6 +102,10 @@ fn crates_import_only_what_their_layer_may() {
         ("usher-aws", vec!["usher-local", "ferrokinesis*", "dynoxide*"]),
         ("usher-local", vec!["usher-*", "aws-sdk-*"]),
         (
+            "content-trends",
+            vec!["usher-local", "ferrokinesis*", "dynoxide*", "clap*"],
+        ),
+        (
             "outcome-learner",
             vec!["usher-local", "ferrokinesis*", "dynoxide*", "clap*"],
         ),

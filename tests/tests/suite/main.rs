@@ -12,4 +12,5 @@ mod hostile;
 mod house_rules;
 mod redrive;
 mod scenarios;
+mod trends;
 mod workspace;

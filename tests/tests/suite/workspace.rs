@@ -19,6 +19,8 @@ pub fn binaries() -> &'static Path {
             .args(["build", "--quiet", "--workspace", "--bin", "usher"])
             .args([
                 "--bin",
+                "content-trends",
+                "--bin",
                 "outcome-learner",
                 "--bin",
                 "profile-writer",

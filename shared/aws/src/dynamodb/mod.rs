@@ -5,12 +5,14 @@ mod due;
 mod item;
 mod models;
 mod profiles;
+mod trends;
 
 pub use decisions::{DecisionPage, DecisionPages, DynamoDecisionTable, RecordedDecision};
 pub use due::{DUE_INDEX, DynamoDueIndex};
 pub use item::profile_item_bytes;
 pub use models::DynamoModelTable;
 pub use profiles::{DynamoProfileTable, ProfilePage, ProfilePages, UnreadableProfile};
+pub use trends::DynamoTrendTable;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};

@@ -16,7 +16,7 @@ pub const COUNTED_ALWAYS: [&str; 3] = ["click", "like", "view"];
 pub enum Counting {
     /// It counts in this minute, by its own time (P11).
     In(i64),
-    /// When it arrived, its minute had left every window.
+    /// Its minute has left every window.
     TooLate,
     /// No trend is about such an event: another type, or neither a content nor a category.
     Not,
@@ -50,15 +50,14 @@ impl CountedEvents {
         self.kept_ms
     }
 
-    /// Where an event counts that arrived then. It depends on nothing else, so an event that is delivered again goes to the
-    /// same place.
-    pub fn place(&self, event: &Event<'_>, arrived_at: Timestamp) -> Counting {
+    /// Where an event counts as of a moment: its arrival, or that of the last record that came with it.
+    pub fn place(&self, event: &Event<'_>, as_of: Timestamp) -> Counting {
         let has_key = event.content_id.is_some() || event.category.is_some();
         if !has_key || !self.event_types.contains(event.event_type.as_ref()) {
             return Counting::Not;
         }
         let minute = minute_of(event.at);
-        if minute < oldest_minute(self.kept_ms, arrived_at) {
+        if minute < oldest_minute(self.kept_ms, as_of) {
             Counting::TooLate
         } else {
             Counting::In(minute)

@@ -182,6 +182,20 @@ async fn p2_what_is_delivered_again_counts_once_in_whatever_container() {
 }
 
 #[tokio::test]
+async fn what_nobody_can_ask_for_any_more_is_not_written() {
+    let world = World::new();
+    let records: Vec<TestRecord> = (0..48)
+        .map(|half_hour| record(half_hour, "click", half_hour as i64 * 1800, "a"))
+        .collect();
+    let (_, told) = world.run(0, &records).await;
+    assert_eq!(
+        (told.counted, told.too_late, told.conditional_writes),
+        (3, 45, 3),
+        "a day in one batch"
+    );
+}
+
+#[tokio::test]
 async fn p2_a_producers_repeat_counts_once() {
     let world = World::new();
     let mut again = record(1, "click", 12, "a");
@@ -403,5 +417,41 @@ async fn p2_random_deliveries_count_what_is_on_the_stream() {
             }
         }
         assert_eq!(world.counts(), exact, "seed {seed}");
+    }
+}
+
+/// Write units for a million events, of a shard with so many events a second on so many contents, in batches of a second.
+async fn units_for_a_million(events_a_second: u64, contents: f64) -> f64 {
+    let mut random = fastrand::Rng::with_seed(7);
+    let world = World::new();
+    let (mut units, mut number) = (0.0, 0);
+    for second in 0..60 {
+        let records: Vec<TestRecord> = (0..events_a_second)
+            .map(|_| {
+                number += 1;
+                // Few contents are met with often, most hardly ever.
+                let content = (random.f64().powi(3) * contents) as u32;
+                let event_type = ["click", "view", "view", "view", "like"][random.usize(0..5)];
+                record(number, event_type, second, &format!("article-{content:06}"))
+            })
+            .collect();
+        units += world.run(0, &records).await.1.write_units;
+    }
+    units / (60 * events_a_second) as f64 * 1e6
+}
+
+/// What docs/trends.md says of the cost. One event a write is dear, and a busy shard cheap, whatever people meet with.
+#[tokio::test]
+async fn p8_what_a_million_events_cost() {
+    for (events_a_second, contents, units_max) in [
+        (1, 50.0, 1_300_000.0),
+        (29, 50.0, 110_000.0),
+        (29, 1_000.0, 420_000.0),
+        (500, 1_000.0, 30_000.0),
+        (500, 100_000.0, 30_000.0),
+    ] {
+        let units = units_for_a_million(events_a_second, contents).await;
+        println!("{events_a_second} a second on {contents} contents: {units:.0} write units for a million events");
+        assert!(units <= units_max, "{events_a_second} on {contents}: {units}");
     }
 }
