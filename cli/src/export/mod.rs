@@ -22,6 +22,9 @@ use crate::progress::Progress;
 use crate::{Verdict, environment, journey_file, project};
 use spool::Spool;
 
+/// Everyone may read and write it, but for what the user's mask takes away.
+#[cfg(unix)]
+const FILE_MODE: u32 = 0o666;
 /// Rows between two looks at whether the command was stopped.
 const STOP_LOOK_ROWS: usize = 1_000;
 
@@ -63,7 +66,10 @@ async fn decisions(options: ExportDecisionsOptions) -> Result<Verdict> {
     let progress = Progress::spinner("writing");
     let written = write(&options, source, &wanted, &stop);
     progress.clear();
-    let Written { rows, left_out } = written?;
+    let Some(Written { rows, left_out }) = written? else {
+        // Whoever listened has gone, and knows.
+        return Ok(Verdict::AllWell);
+    };
     let place = match &options.output {
         Some(path) => format!(" to {}", path.display()),
         None => String::new(),
@@ -166,19 +172,20 @@ impl<W: Write> DecisionWriter for Lines<W> {
     }
 }
 
-/// Writes what is wanted, in order of time. A file takes its name when it is complete, so an interruption leaves none.
+/// Writes what is wanted; none where whoever listened has gone. A file takes its name when it is complete, so an
+/// interruption leaves none.
 fn write(
     options: &ExportDecisionsOptions,
     source: Source,
     wanted: &dyn Fn(&LoggedDecision) -> bool,
     stop: &watch::Receiver<bool>,
-) -> Result<Written> {
+) -> Result<Option<Written>> {
     let Some(path) = &options.output else {
         let out = BufWriter::new(std::io::stdout());
         return match write_all(out, options.format, source, wanted, stop) {
             // Whoever listened may have gone (`| head`): that is an end, not an error.
-            Err(error) if is_broken_pipe(&error) => Ok(Written::default()),
-            other => other.context("cannot write to standard output"),
+            Err(error) if is_broken_pipe(&error) => Ok(None),
+            other => other.map(Some).context("cannot write to standard output"),
         };
     };
     let unwritable = || format!("cannot write the decisions to {}", path.display());
@@ -186,11 +193,19 @@ fn write(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let file = NamedTempFile::new_in(folder).with_context(unwritable)?;
+    let file = beside(folder).with_context(unwritable)?;
     let out = BufWriter::new(file.as_file());
     let written = write_all(out, options.format, source, wanted, stop).with_context(unwritable)?;
     file.persist(path).with_context(unwritable)?;
-    Ok(written)
+    Ok(Some(written))
+}
+
+/// A file without a name yet, which others may read as any other that the user makes.
+fn beside(folder: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(FILE_MODE));
+    builder.tempfile_in(folder)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -260,7 +275,7 @@ mod tests {
         file
     }
 
-    fn written(line: &str, log: &NamedTempFile, is_stopped: bool) -> Result<Written> {
+    fn written(line: &str, log: &NamedTempFile, is_stopped: bool) -> Result<Option<Written>> {
         let options = options(line);
         let source = Source::Log(LogFile::open(log.path()).expect("it is there"));
         let (_stop, stopped) = watch::channel(is_stopped);
@@ -287,7 +302,10 @@ mod tests {
         ] {
             let path = folder.path().join(format);
             let line = format!("usher export decisions --format {format} --output {}", path.display());
-            assert_eq!(written(&line, &log, false).expect(format), Written { rows, left_out });
+            assert_eq!(
+                written(&line, &log, false).expect(format),
+                Some(Written { rows, left_out })
+            );
             let bytes = std::fs::read(&path).expect("it is there");
             assert!(bytes.starts_with(begins.as_bytes()), "{format}");
         }
