@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-/// How old a snapshot of the models may get where a variant says nothing: what the functions do by themselves.
-const REFRESH_DEFAULT: Duration = Duration::from_secs(10);
+/// How often snapshots of the models are refreshed where a variant says nothing: as the functions do by themselves.
+const REFRESH_DEFAULT: Duration = Duration::from_secs(2);
 /// The longest name of a variant: it stands in a legend.
 const VARIANT_NAME_CHARS_MAX: usize = 40;
 
@@ -34,7 +34,7 @@ pub struct SimulateOptions {
     /// Who the users are and what they like (JSON)
     #[arg(value_name = "WORLD.json")]
     pub world: PathBuf,
-    /// What to compare: a name, a journey, and how often snapshots of the models are refreshed (10s); may be given several times
+    /// What to compare: a name, a journey, and how often snapshots of the models are refreshed (2s); may be given several times
     #[arg(long = "variant", value_name = "NAME=JOURNEY.yaml[@REFRESH]", required = true)]
     pub variants: Vec<Variant>,
     /// Users who sign up, evenly over the time
@@ -125,7 +125,7 @@ mod tests {
                 refresh: Duration::from_secs(seconds),
             })
         };
-        assert_eq!("a=j.yaml".parse(), variant("a", "j.yaml", 10));
+        assert_eq!("a=j.yaml".parse(), variant("a", "j.yaml", 2));
         assert_eq!(
             "every 10 minutes=x@y/j.yaml@10m".parse(),
             variant("every 10 minutes", "x@y/j.yaml", 600)

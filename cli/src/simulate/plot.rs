@@ -54,7 +54,7 @@ fn draw_on(path: &Path, title: &str, minutes: f64, lines: &[Line]) -> Result<(),
         .build_cartesian_2d(0.0..minutes, 0.0..PERCENT)?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .max_light_lines(0)
         .x_desc("minutes")
         .y_desc("best offers")
         .x_label_formatter(&|minute| format!("{minute:.0}"))

@@ -24,7 +24,7 @@ use crate::people::grouped;
 use crate::progress::Progress;
 use crate::sender::{self, SendProgress};
 
-/// The variable that tells a function how old its snapshots of models and trends may get, in milliseconds.
+/// The variable that tells a function how long it decides with snapshots of models and trends before it reads them again.
 const REFRESH_VARIABLE: &str = "USHER_SNAPSHOT_REFRESH_MS";
 /// Records of the triggers stream that wait to be looked at.
 const TRIGGERS_WAITING_MAX: usize = 1 << 16;
