@@ -678,7 +678,9 @@ features: { clicks: { count: click }, views_1h: { count: view, within: 1h } }
             .collect()
     };
     let mut tried = 0;
-    for (table, example) in ["Trigger", "Also", "Policy", "Part"]
+    const LEARNED: &str = "trends: { clicks_10m: { count: click, within: 10m } }\ncontents: [{ id: tour, attributes: { minutes: 3 } }, { id: tips }]\n";
+    const CHOICE: &str = "triggers: [{ id: a, on: click, choose: all, slot: in_app }]\n";
+    for (table, example) in ["Trigger", "Also", "Policy", "Part", "Slot", "Outcome"]
         .into_iter()
         .flat_map(|table| examples(table).into_iter().map(move |example| (table, example)))
     {
@@ -699,19 +701,26 @@ features: { clicks: { count: click }, views_1h: { count: view, within: 1h } }
             "Policy" if example.starts_with("groups:") => {
                 format!("{BASE}{CONTENTS}{TRIGGERS}policy:\n  {example}\n")
             }
+            "Slot" => format!("{BASE}{LEARNED}{CHOICE}slots: {{ in_app: {{ {example} }} }}\n"),
+            "Outcome" => format!("{BASE}{LEARNED}outcomes: {{ within: 1d, reward: {{ {example} }} }}\n"),
             "Policy" => format!("{BASE}{CONTENTS}{TRIGGERS}policy:\n  {GROUPS}\n  {example}\n"),
             _ => format!("{BASE}{example}\n"),
         };
         journey(&file);
         tried += 1;
     }
-    assert!(tried >= 26, "{tried} examples");
+    assert!(tried >= 48, "{tried} examples");
     for mapping in [
         &keys::RULE,
         &keys::POLICY,
         &keys::TOP,
         &keys::CONTENT,
         &keys::EXPERIMENT,
+        &keys::SLOT,
+        &keys::TREND,
+        &keys::LEARNER_FEATURE,
+        &keys::OUTCOMES,
+        &keys::REWARD,
     ] {
         for key in mapping.names() {
             let is_told = [format!("`{key}"), format!("{key}:")]
