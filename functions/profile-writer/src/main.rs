@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use usher_aws::clients::{Caller, Clients};
 use usher_aws::config::{ProfileWriterSettings, environment};
-use usher_aws::dynamodb::DynamoProfileTable;
+use usher_aws::dynamodb::{DynamoModelTable, DynamoProfileTable, DynamoTrendTable};
 use usher_aws::journey_source::journey_source;
 use usher_aws::kinesis::KinesisStream;
 use usher_aws::runtime::{self, StdoutSink, SystemClock};
@@ -12,6 +12,7 @@ use usher_pipeline::following_writer::FollowingProfileWriter;
 use usher_pipeline::journey_source::JourneyKeeper;
 use usher_pipeline::ports::BoxError;
 use usher_pipeline::profile_writer::{ProfileWriterConfig, ProfileWriterPorts};
+use usher_pipeline::snapshots::SnapshotSource;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -24,7 +25,7 @@ async fn start() -> Result<(), BoxError> {
     let journeys = JourneyKeeper::new(source, settings.journey.refresh_interval);
     let clients = Clients::load(&environment, Caller::Function).await;
     let ports = ProfileWriterPorts {
-        profiles: DynamoProfileTable::new(clients.dynamodb, settings.profiles_table),
+        profiles: DynamoProfileTable::new(clients.dynamodb.clone(), settings.profiles_table),
         triggers: KinesisStream::new(clients.kinesis.clone(), settings.triggers_stream),
         rejected: KinesisStream::new(clients.kinesis, settings.rejected_stream),
         clock: SystemClock,
@@ -35,7 +36,12 @@ async fn start() -> Result<(), BoxError> {
         parallelization_factor: settings.parallelization_factor,
         metrics_namespace: settings.metrics_namespace,
     };
-    let profile_writer = FollowingProfileWriter::new(journeys, ports, config);
+    let mut profile_writer = FollowingProfileWriter::new(journeys, ports, config);
+    if let Some(tables) = settings.snapshots {
+        let models = DynamoModelTable::new(clients.dynamodb.clone(), tables.models_table);
+        let trends = DynamoTrendTable::new(clients.dynamodb, tables.trends_table);
+        profile_writer = profile_writer.with_snapshots(SnapshotSource::new(models, trends, tables.refresh_interval));
+    }
     profile_writer.start().await?;
     runtime::run(async |invocation| profile_writer.run(invocation).await).await
 }
