@@ -22,7 +22,7 @@ import boto3
 import botocore.config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PROFILES, DECISIONS, TRENDS = "profiles", "decisions", "trends"
+PROFILES, DECISIONS, TRENDS, MODELS = "profiles", "decisions", "trends", "models"
 # Partitions that the tiles of a minute are spread over.
 TREND_BUCKETS = 16
 INTERACTIONS, REJECTED, TRIGGERS = "interactions", "rejected", "triggers"
@@ -223,6 +223,7 @@ def main():
             "USHER_PROFILES_TABLE": PROFILES,
             "USHER_DECISIONS_TABLE": DECISIONS,
             "USHER_TRENDS_TABLE": TRENDS,
+            "USHER_MODELS_TABLE": MODELS,
             "USHER_TRIGGERS_STREAM": TRIGGERS,
             "USHER_REJECTED_STREAM": REJECTED,
             "USHER_INTERACTIONS_STREAM": INTERACTIONS,
