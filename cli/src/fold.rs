@@ -255,7 +255,7 @@ pub fn wake_all(journey: &Journey, users: &mut Household, shard: &Shard, now: Ti
                     },
                 },
             );
-            let has_fired = !step.triggers.is_empty();
+            let has_fired = !step.triggers.is_empty() || !step.outcomes.is_empty();
             steps.push(step);
             if !has_fired || !users.profile(&user).is_some_and(is_due) {
                 break;

@@ -118,6 +118,9 @@ const REPORT: &str = "The report (--report) is one JSON object:
                                     profiles hold, which is exact, and can hide no loss, only while counts_exact is true
   profiles                          items in the profiles table
   triggers, triggers_by_rule        distinct trigger ids on the triggers stream
+  outcomes, windows_run_out, outcomes_by_reward
+                                    distinct outcomes of offers on the triggers stream, those that say that an offer's window
+                                    ran out with nothing, and how many of them have each reward
   decisions                         items in the decisions table
   conditional_writes, conflicts     writes of profiles, and those that found another version
   write_units, write_units_per_event

@@ -338,8 +338,12 @@ impl Run<'_> {
         } else {
             format!(", {} failed invocations", grouped(failures))
         };
+        let decided = match self.journey.outcomes {
+            Some(_) => "decided or told",
+            None => "decided",
+        };
         format!(
-            "{} sent, {} applied, {} decided{failures}",
+            "{} sent, {} applied, {} {decided}{failures}",
             grouped(put(&self.resources.interactions)),
             grouped(applied),
             grouped(put(&self.resources.triggers)),
@@ -411,6 +415,9 @@ impl Run<'_> {
             ..Report::default()
         };
         report.triggers_by_rule.extend(triggers.by_rule);
+        report.outcomes = triggers.outcomes;
+        report.windows_run_out = triggers.windows_run_out;
+        report.outcomes_by_reward = triggers.outcomes_by_reward;
         let mut problems = ended.problems;
         if ended.interrupted {
             problems.push("interrupted before everything was drained".to_owned());

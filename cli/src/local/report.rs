@@ -56,6 +56,13 @@ pub struct Report {
     pub triggers: u64,
     /// The same by rule; rules that never fired have 0.
     pub triggers_by_rule: BTreeMap<String, u64>,
+    /// Distinct outcomes on the triggers stream.
+    pub outcomes: u64,
+    /// Those of them that say that an offer's window ran out with nothing.
+    pub windows_run_out: u64,
+    /// How many of them have each reward.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub outcomes_by_reward: BTreeMap<String, u64>,
     /// Items in the decisions table.
     pub decisions: u64,
     /// Profiles written.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use usher_domain::journey::Journey;
 use usher_domain::profile::Profile;
 use usher_local::{Endpoints, FaultKind, StageLatency};
-use usher_wire::trigger::TriggerRecord;
+use usher_wire::trigger::{DECISION_KIND, TriggerRecord};
 
 use super::faults::faults_table;
 use super::report::{Percentiles, Report, milliseconds};
@@ -45,6 +45,10 @@ pub fn report_text(report: &Report, stages: &[StageLatency], is_drained_run: boo
         rows.push(count("timers fired", report.timers_fired));
         rows.push(count("sweeps", report.sweeps));
     }
+    if report.outcomes > 0 {
+        rows.push(count("outcomes", report.outcomes));
+        rows.push(count("windows run out", report.windows_run_out));
+    }
     if report.redelivered > 0 {
         rows.push(count("delivered again", report.redelivered));
     }
@@ -55,6 +59,10 @@ pub fn report_text(report: &Report, stages: &[StageLatency], is_drained_run: boo
     }
     text.push_str("triggers by rule\n");
     text.push_str(&counts(&report.triggers_by_rule));
+    if !report.outcomes_by_reward.is_empty() {
+        text.push_str("outcomes by reward\n");
+        text.push_str(&counts(&report.outcomes_by_reward));
+    }
     let mut latencies = Vec::new();
     for stage in stages.iter().filter(|stage| !stage.put_to_done_us.is_empty()) {
         let of = |quantile| Some(milliseconds(stage.put_to_done_us.value_at_quantile(quantile)));
@@ -147,7 +155,9 @@ pub fn example_text(triggers: &[Vec<u8>], profiles: &BTreeMap<String, Profile>, 
         let text = serde_json::from_slice::<serde_json::Value>(json).ok();
         text.is_some_and(|trigger| trigger.pointer("/reason/condition").is_some())
     };
-    let trigger = triggers.iter().find(with_reason).or_else(|| triggers.first());
+    let is_decision = |json: &&Vec<u8>| TriggerRecord::parse(json).is_ok_and(|trigger| trigger.kind == DECISION_KIND);
+    let trigger = triggers.iter().find(with_reason);
+    let trigger = trigger.or_else(|| triggers.iter().find(is_decision));
     let user = trigger
         .and_then(|json| TriggerRecord::parse(json).ok())
         .map(|trigger| trigger.user_id.into_owned());

@@ -12,9 +12,10 @@ use usher_domain::profile::Profile;
 use usher_domain::time::Timestamp;
 use usher_local::LocalCloud;
 use usher_pipeline::ports::DecisionStatus;
+use usher_wire::outcome::{OUTCOME_KIND, OutcomeRecord};
 use usher_wire::profile_state;
 use usher_wire::reject::RejectedRecord;
-use usher_wire::trigger::TriggerRecord;
+use usher_wire::trigger::{DECISION_KIND, TriggerRecord};
 
 use super::resources::Resources;
 
@@ -88,7 +89,7 @@ pub async fn count_items(clients: &Clients, table: &str) -> Result<u64> {
 /// The triggers stream.
 #[derive(Debug, Default)]
 pub struct Triggers {
-    /// The JSON of each trigger, by its first record, in the order of the stream.
+    /// The JSON of each trigger and each outcome, by its first record, in the order of the stream.
     pub json: Vec<Vec<u8>>,
     /// How many of each rule.
     pub by_rule: BTreeMap<String, u64>,
@@ -98,9 +99,15 @@ pub struct Triggers {
     pub timers_fired: u64,
     /// From that moment to the arrival of the record that let them be decided.
     pub lateness: Vec<Duration>,
+    /// Outcomes, each once.
+    pub outcomes: u64,
+    /// Those of them that say that an offer's window ran out with nothing.
+    pub windows_run_out: u64,
+    /// How many of them have each reward.
+    pub outcomes_by_reward: BTreeMap<String, u64>,
 }
 
-/// Reads the triggers stream, each trigger once.
+/// Reads the triggers stream, each trigger and each outcome once.
 ///
 /// # Errors
 /// When it can't be read or holds something else.
@@ -115,6 +122,21 @@ pub async fn read_triggers(cloud: &LocalCloud, resources: &Resources) -> Result<
                 resources.triggers
             );
         };
+        if trigger.kind == OUTCOME_KIND {
+            let outcome = OutcomeRecord::parse(&record.data).with_context(|| {
+                let (number, stream) = (&record.sequence_number, &resources.triggers);
+                format!("the record {number} on {stream} is no outcome")
+            })?;
+            if ids.insert(outcome.outcome_id.to_string()) {
+                triggers.outcomes += 1;
+                triggers.windows_run_out += u64::from(outcome.expired);
+                for reward in outcome.rewards {
+                    *triggers.outcomes_by_reward.entry(reward).or_default() += 1;
+                }
+                triggers.json.push(record.data.clone());
+            }
+            continue;
+        }
         if !ids.insert(trigger.trigger_id.to_string()) {
             continue;
         }
@@ -149,7 +171,9 @@ pub async fn read_trigger_ids(cloud: &LocalCloud, resources: &Resources) -> Resu
                 record.sequence_number, resources.triggers
             )
         })?;
-        ids.insert(trigger.trigger_id.into_owned());
+        if trigger.kind == DECISION_KIND {
+            ids.insert(trigger.trigger_id.into_owned());
+        }
     }
     Ok(ids)
 }

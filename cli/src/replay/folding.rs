@@ -8,6 +8,7 @@ use usher_domain::event::{ArrivedEvent, Shard};
 use usher_domain::fold::EventOutcome;
 use usher_domain::journey::Journey;
 use usher_domain::merge::{Household, HouseholdStep};
+use usher_domain::offers::Outcome;
 use usher_domain::profile::Profile;
 use usher_domain::rules::{RuleCounts, RuleOutcome};
 use usher_domain::snapshots::Snapshots;
@@ -48,6 +49,8 @@ pub struct Folded {
     pub rules: RuleCounts,
     /// What was fired, in the order of the lines.
     pub fired: Vec<Fired>,
+    /// What came of offers, in the order of the lines.
+    pub told: Vec<Told>,
     /// Bytes of the items of some writes: every one of [`SIZES_TAKEN_OF`], by the event's id.
     pub item_bytes: Vec<u64>,
 }
@@ -61,6 +64,15 @@ pub struct Fired {
     pub trigger: Trigger,
     /// What the same rule came to under the other journey on the same event, where two are compared and it looked.
     pub other: Option<RuleOutcome>,
+}
+
+/// What came of an offer.
+#[derive(Debug)]
+pub struct Told {
+    /// The number of the line that made it known; [`AFTER_ALL_LINES`] where none did.
+    pub number: u64,
+    /// What came of it.
+    pub outcome: Outcome,
 }
 
 /// What an event of the watched user came to.
@@ -152,6 +164,7 @@ impl<'j> Folding<'j> {
         for folded in &mut folded {
             // Stable: what one line fired stays as it is.
             folded.fired.sort_by_key(|fired| fired.number);
+            folded.told.sort_by_key(|told| told.number);
         }
         // One user's events are in one lane, so they are in order.
         Round { counts, folded, seen }
@@ -178,6 +191,7 @@ impl<'j> Folding<'j> {
                     for step in wake_all(journey, users, shard, *latest) {
                         folded.rules.add(&step.rules);
                         folded.fire(AFTER_ALL_LINES, step.triggers);
+                        folded.tell(AFTER_ALL_LINES, step.outcomes);
                     }
                     folded
                 })
@@ -188,6 +202,8 @@ impl<'j> Folding<'j> {
             folded
                 .fired
                 .sort_by(|one, other| order_of_timers(&one.trigger, &other.trigger));
+            let order = |told: &Told| (told.outcome.at, told.outcome.made_at, told.outcome.id);
+            folded.told.sort_by_key(order);
         }
         folded
     }
@@ -212,6 +228,7 @@ impl<'j> Folding<'j> {
                 all.counts.add(&folded.counts);
                 all.rules.add(&folded.rules);
                 all.fired.extend(folded.fired);
+                all.told.extend(folded.told);
                 all.item_bytes.extend(folded.item_bytes);
             }
         }
@@ -323,6 +340,7 @@ impl<'l> FoldedLane<'l> {
                 // What it fired is written with it.
                 let mut written = profile.clone();
                 written.outbox.clone_from(&step.triggers);
+                written.outcomes.clone_from(&step.outcomes);
                 let bytes = item_bytes(user, &written, self.journeys[index]);
                 self.folded[index].item_bytes.push(bytes);
             }
@@ -356,7 +374,13 @@ impl Folded {
     fn add(&mut self, number: u64, step: HouseholdStep) -> &mut [Fired] {
         self.counts.count(&step);
         self.rules.add(&step.rules);
+        self.tell(number, step.outcomes);
         self.fire(number, step.triggers)
+    }
+
+    fn tell(&mut self, number: u64, outcomes: Vec<Outcome>) {
+        self.told
+            .extend(outcomes.into_iter().map(|outcome| Told { number, outcome }));
     }
 
     fn fire(&mut self, number: u64, triggers: Vec<Trigger>) -> &mut [Fired] {

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use usher_domain::journey::Journey;
+use usher_domain::offers::Outcome;
 use usher_domain::profile::Profile;
 use usher_domain::rules::{RuleCounts, RuleOutcome};
 use usher_domain::trigger::Trigger;
 use usher_wire::reject::{Reject, RejectReason};
-use usher_wire::trigger;
+use usher_wire::{outcome, trigger};
 
 use crate::Verdict;
 use crate::args::ReplayOptions;
@@ -59,8 +60,15 @@ pub fn run(options: &ReplayOptions) -> Result<Verdict> {
     let profiles: BTreeMap<_, _> = folding.into_profiles().into_iter().flatten().collect();
     write_profiles(options, &profiles, &journey)?;
     let triggers = kept.trigger_ids.len();
+    let outcomes = kept.outcome_ids.len();
     let (counts, rules) = kept.finish()?;
-    say(&summary(&journey, &counts, &rules, profiles.len(), triggers, took))?;
+    say(&summary(
+        &journey,
+        &counts,
+        &rules,
+        [profiles.len(), triggers, outcomes],
+        took,
+    ))?;
     Ok(Verdict::AllWell)
 }
 
@@ -103,6 +111,8 @@ struct Kept {
     triggers_file: Option<TriggersFile>,
     /// An event id that comes again from beyond the dedupe window makes the same trigger again; its id tells.
     trigger_ids: HashSet<u128>,
+    /// The same of what came of offers.
+    outcome_ids: HashSet<u128>,
     counts: LineCounts,
     rules: RuleCounts,
 }
@@ -112,6 +122,7 @@ impl Kept {
         Ok(Kept {
             triggers_file: options.triggers.as_deref().map(TriggersFile::create).transpose()?,
             trigger_ids: HashSet::new(),
+            outcome_ids: HashSet::new(),
             counts: LineCounts::default(),
             rules: RuleCounts::default(),
         })
@@ -130,7 +141,26 @@ impl Kept {
     fn folded(&mut self, folded: &Folded) -> Result<()> {
         self.counts.add(&folded.counts);
         self.rules.add(&folded.rules);
-        folded.fired.iter().try_for_each(|fired| self.trigger(&fired.trigger))
+        // As on the stream: what a line fired, and then what it made known of earlier offers.
+        let mut told = folded.told.iter().peekable();
+        for fired in &folded.fired {
+            while let Some(earlier) = told.next_if(|told| told.number < fired.number) {
+                self.outcome(&earlier.outcome)?;
+            }
+            self.trigger(&fired.trigger)?;
+        }
+        told.try_for_each(|told| self.outcome(&told.outcome))
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) -> Result<()> {
+        match &mut self.triggers_file {
+            Some(file) if self.outcome_ids.insert(outcome.id.0) => file.write(&outcome::to_json(outcome)),
+            Some(_) => Ok(()),
+            None => {
+                self.outcome_ids.insert(outcome.id.0);
+                Ok(())
+            }
+        }
     }
 
     fn trigger(&mut self, trigger: &Trigger) -> Result<()> {
@@ -149,8 +179,7 @@ fn summary(
     journey: &Journey,
     counts: &LineCounts,
     rules: &RuleCounts,
-    profiles: usize,
-    triggers: usize,
+    [profiles, triggers, outcomes]: [usize; 3],
     took: Duration,
 ) -> String {
     let per_second = counts.lines as f64 / took.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -172,6 +201,9 @@ fn summary(
         ("profiles".to_owned(), grouped(profiles as u64)),
         ("triggers".to_owned(), grouped(triggers as u64)),
     ];
+    if journey.outcomes.is_some() {
+        rows.push(("outcomes".to_owned(), grouped(outcomes as u64)));
+    }
     text.push_str(&table(&rows));
     if !counts.rejected.is_empty() {
         text.push_str("rejected, with the first of each reason\n");
