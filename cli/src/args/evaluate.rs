@@ -28,15 +28,16 @@ pub enum JudgedFormat {
 ///   fixed:CONTENT    that content wherever it is a candidate, else every candidate alike
 ///   split:A=3,B=1    by weights; what has none is never offered where another has one
 ///   split:@FILE      the same from JSON: weights of contents, or of slots that have such
-///   FILE.yaml        the learners of a journey's slots, by the context that was logged;
-///                    with --train as of what they learn from another log, else with
-///                    nothing learned
+///   FILE.yaml        the learners of a journey's slots, by the context that was logged:
+///                    with --model as of what was learned, with --train as of what they
+///                    learn from another log, else with nothing learned
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "Examples:
   usher evaluate --log decisions.jsonl --policy even
   usher evaluate --log decisions.jsonl --policy fixed:book-demo --slot in_app --json
+  usher evaluate --log this-week.jsonl --policy journey/journey.yaml --model models.jsonl
   usher evaluate --log this-week.jsonl --policy journey/new.yaml --train last-week.jsonl
   usher evaluate --log obd/bts/all/all.csv.gz --format obd --policy even --reward-model smoothed:1/200
 
@@ -50,6 +51,9 @@ pub struct EvaluateOptions {
     /// The policy to judge
     #[arg(long, value_name = "POLICY")]
     pub policy: String,
+    /// What the journey's learners know, as `usher models export` writes it; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub model: Vec<PathBuf>,
     /// A log that the journey's learners learn from first; may be given several times. It must be another one than --log: who has
     /// seen the answers can't be judged by them
     #[arg(long, value_name = "FILE")]

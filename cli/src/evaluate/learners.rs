@@ -11,6 +11,7 @@ use usher_domain::bandit::snapshot::{Candidate, ModelSnapshot};
 use usher_domain::bandit::state::{Outcome, SlotState};
 use usher_domain::journey::{ContentSource, Journey, SlotLearner};
 use usher_domain::value::Value;
+use usher_wire::model_file;
 
 use super::policy::Chances;
 use crate::decision_log::read::LogFile;
@@ -26,6 +27,8 @@ pub struct Learners {
     journey: Journey,
     /// Of each of the journey's learners, where it was taught.
     models: Vec<Option<ModelSnapshot>>,
+    #[cfg(test)]
+    states: Vec<Option<SlotState>>,
 }
 
 /// A learner that is taught.
@@ -37,29 +40,47 @@ struct Pupil {
 }
 
 impl Learners {
-    /// Those of a journey, as of what they learn from these logs.
+    /// Those of a journey, as of these models and what they learn from these logs.
     ///
     /// # Errors
-    /// When a file can't be read, or the journey has no learner.
-    pub fn load(path: &Path, train: &[PathBuf]) -> Result<Learners> {
+    /// When a file can't be read, a model is of no slot of the journey or of other features, or the journey has no learner.
+    pub fn load(path: &Path, models: &[PathBuf], train: &[PathBuf]) -> Result<Learners> {
         let journey = journey_file::load(path)?;
         if journey.learners.is_empty() {
             bail!("the journey {} chooses nowhere: no rule has `choose`", path.display());
         }
         let mut pupils: Vec<Option<Pupil>> = journey.learners.iter().map(|_| None).collect();
+        for path in models {
+            give_models(&journey, &mut pupils, path)?;
+        }
         for path in train {
             let mut log = LogFile::open(path)?;
             while let Some(decision) = log.next_decision()? {
                 teach(&journey, &mut pupils, &decision)?;
             }
         }
+        #[cfg(test)]
+        let states = pupils
+            .iter()
+            .map(|pupil| pupil.as_ref().map(|pupil| pupil.state.clone()))
+            .collect();
         let models = pupils.into_iter().zip(&journey.learners).map(|(pupil, learner)| {
             pupil.map(|pupil| ModelSnapshot::new(&pupil.state, &learner.layout, &learner.learner))
         });
         Ok(Learners {
             models: models.collect(),
+            #[cfg(test)]
+            states,
             journey,
         })
+    }
+
+    /// What they know, as `usher models export` writes it.
+    #[cfg(test)]
+    pub fn exported(&self) -> String {
+        let known = self.journey.learners.iter().zip(&self.states);
+        let lines = known.filter_map(|(learner, state)| Some(model_file::to_json(&learner.slot, state.as_ref()?)));
+        lines.map(|line| line + "\n").collect()
     }
 
     /// How likely each candidate would have been.
@@ -95,6 +116,40 @@ impl Learners {
     }
 }
 
+/// Gives the learners what is in a file of models: one a line.
+fn give_models(journey: &Journey, pupils: &mut [Option<Pupil>], path: &Path) -> Result<()> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the models {name}; give a file that `usher models export` wrote"))?;
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let (slot, state) = model_file::from_json(line).with_context(|| format!("{name}, line {}", index + 1))?;
+        let Some(place) = journey.learners.iter().position(|learner| learner.slot == slot) else {
+            bail!("{name} has a model of the slot {slot}, in which the journey chooses nowhere");
+        };
+        let learner = &journey.learners[place];
+        if (state.layout(), state.dimension()) != (learner.layout.fingerprint(), learner.layout.dimension()) {
+            bail!(
+                "the model of {slot} in {name} has learned other features than the journey's learner sees; --train teaches it anew \
+                 from a log"
+            );
+        }
+        let snapshot = ModelSnapshot::new(&state, &learner.layout, &learner.learner);
+        pupils[place] = Some(Pupil::new(state, snapshot));
+    }
+    Ok(())
+}
+
+impl Pupil {
+    fn new(state: SlotState, snapshot: ModelSnapshot) -> Pupil {
+        Pupil {
+            state,
+            snapshot,
+            outcomes: 0,
+            next_look: FIRST_LOOK_OUTCOMES,
+        }
+    }
+}
+
 /// Lets the learner of the decision's slot learn from what came of it.
 fn teach(journey: &Journey, pupils: &mut [Option<Pupil>], decision: &LoggedDecision) -> Result<()> {
     let Some(index) = journey
@@ -116,11 +171,11 @@ fn teach(journey: &Journey, pupils: &mut [Option<Pupil>], decision: &LoggedDecis
     if reads_context(&learner.learner.algorithm) {
         all_logged(learner, decision)?;
     }
-    let pupil = pupils[index].get_or_insert_with(|| Pupil {
-        state: SlotState::new(&learner.layout, learner.half_life_ms),
-        snapshot: learner.prior.clone(),
-        outcomes: 0,
-        next_look: FIRST_LOOK_OUTCOMES,
+    let pupil = pupils[index].get_or_insert_with(|| {
+        Pupil::new(
+            SlotState::new(&learner.layout, learner.half_life_ms),
+            learner.prior.clone(),
+        )
     });
     let context = learner
         .layout

@@ -62,7 +62,7 @@ fn policy_of(options: &EvaluateOptions) -> Result<Policy> {
             path.display()
         );
     }
-    Policy::parse(&options.policy, &options.train)
+    Policy::parse(&options.policy, &options.model, &options.train)
 }
 
 fn settings(options: &EvaluateOptions) -> Settings {
@@ -92,10 +92,10 @@ fn read_log(options: &EvaluateOptions, judging: &mut Judging) -> Result<()> {
     let mut log = LogFile::open(&options.log)?;
     let (size, read) = log.bytes();
     let progress = Progress::of_file(size, read);
-    let mut rows = 0;
+    let mut rows: usize = 0;
     let mut next = || -> Result<Option<LoggedDecision>> {
         rows += 1;
-        if rows % PROGRESS_ROWS == 0 {
+        if rows.is_multiple_of(PROGRESS_ROWS) {
             progress.show(&people::counted(rows, "decision"));
         }
         log.next_decision()

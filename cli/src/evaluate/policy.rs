@@ -52,13 +52,18 @@ impl Policy {
     ///
     /// # Errors
     /// When it is none, or its files can't be read.
-    pub fn parse(text: &str, train: &[PathBuf]) -> Result<Policy> {
+    pub fn parse(text: &str, models: &[PathBuf], train: &[PathBuf]) -> Result<Policy> {
         let is_journey = [".yaml", ".yml"].iter().any(|end| text.ends_with(end));
-        if !is_journey && !train.is_empty() {
-            bail!("--train is for a journey's learners: give --policy JOURNEY.yaml");
+        let has_learned = !models.is_empty() || !train.is_empty();
+        if has_learned && !is_journey {
+            bail!("--model and --train are for a journey's learners: give --policy JOURNEY.yaml");
         }
         match text.split_once(':') {
-            _ if is_journey => Ok(Policy::Learners(Box::new(Learners::load(Path::new(text), train)?))),
+            _ if is_journey => Ok(Policy::Learners(Box::new(Learners::load(
+                Path::new(text),
+                models,
+                train,
+            )?))),
             None if text == "logged" => Ok(Policy::Logged),
             None if text == "even" => Ok(Policy::Even),
             Some(("fixed", content)) if !content.is_empty() => Ok(Policy::Fixed(content.to_owned())),
@@ -172,17 +177,17 @@ mod tests {
             ("split:c=1", [0.5, 0.5]),
             (&by_slot, [0.25, 0.75]),
         ] {
-            let found = Policy::parse(policy, &[])
+            let found = Policy::parse(policy, &[], &[])
                 .expect(policy)
                 .chances(&decision(1))
                 .expect(policy);
             assert_eq!(found, Chances::Of(chances.to_vec()), "{policy}");
         }
-        let logged = Policy::parse("logged", &[]).expect("one").chances(&decision(1));
+        let logged = Policy::parse("logged", &[], &[]).expect("one").chances(&decision(1));
         assert_eq!(logged.expect("it can"), Chances::AsLogged);
         let mut elsewhere = decision(1);
         elsewhere.slot = "sms".to_owned();
-        let found = Policy::parse(&by_slot, &[]).expect("one").chances(&elsewhere);
+        let found = Policy::parse(&by_slot, &[], &[]).expect("one").chances(&elsewhere);
         assert_eq!(found.expect("it can"), Chances::Unknown);
     }
 
@@ -197,9 +202,9 @@ mod tests {
             ("split:a=-1", &[], "the weight of `a` is -1"),
             ("split:@/no/such", &[], "cannot read the weights /no/such"),
             ("/no/such.yaml", &[], "cannot read the journey /no/such.yaml"),
-            ("even", &log, "--train is for a journey's learners"),
+            ("even", &log, "--model and --train are for a journey's learners"),
         ] {
-            let error = Policy::parse(policy, train).err().expect(policy).to_string();
+            let error = Policy::parse(policy, &[], train).err().expect(policy).to_string();
             assert!(error.starts_with(told), "{error}");
         }
     }

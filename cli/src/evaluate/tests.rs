@@ -6,6 +6,7 @@ use flate2::read::GzDecoder;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
+use super::learners::Learners;
 use super::*;
 use crate::args::{Arguments, Command};
 use crate::decision_log::tests::decision;
@@ -149,10 +150,14 @@ fn a_clear_difference_is_told_and_what_says_nothing_is_left_out() {
     for id in 0..4000 {
         let mut one = decision(id);
         // `a` was offered in a quarter of all decisions, and is clicked in half of those; `b` in a tenth.
-        let is_a = id % 4 == 0;
+        let is_a = id.is_multiple_of(4);
         one.offer = if is_a { "a" } else { "b" }.to_owned();
         one.propensity = if is_a { 0.25 } else { 0.75 };
-        one.reward = Some(f64::from(u8::from(if is_a { id % 8 == 0 } else { id % 10 == 1 })));
+        one.reward = Some(f64::from(u8::from(if is_a {
+            id.is_multiple_of(8)
+        } else {
+            id % 10 == 1
+        })));
         decisions.push(one);
     }
     for (id, change) in [
@@ -299,7 +304,7 @@ fn a_journeys_learner_learns_from_another_log_first() {
     let log = |from: u32| {
         written((from..from + 800).map(|id| {
             let mut one = decision(id);
-            let (is_team, is_a) = (id % 3 == 0, id % 2 == 0);
+            let (is_team, is_a) = (id.is_multiple_of(3), id.is_multiple_of(2));
             let plan = if is_team { "team" } else { "free" };
             let context = serde_json::json!({ "clicks": id % 7, "plan": plan });
             one.context = context.as_object().cloned().expect("an object");
@@ -324,6 +329,37 @@ fn a_journeys_learner_learns_from_another_log_first() {
     let found = judged(&line(&teaches)).expect("judged");
     let snips = found["snips"]["value"].as_f64().expect("a number");
     assert!(snips > 0.95 && found["verdict"] == "better", "{found}");
+
+    // The same as a model that was exported.
+    let read = Learners::load(journey.path(), &[], &[teaches.path().to_owned()]).expect("taught");
+    let models = NamedTempFile::new().expect("a file");
+    std::fs::write(models.path(), read.exported()).expect("to write");
+    let by_model = line(&teaches).replace(
+        &format!("--train {}", teaches.path().display()),
+        &format!("--model {}", models.path().display()),
+    );
+    assert_eq!(judged(&by_model).expect("judged"), found);
+    let other = std::fs::read_to_string(journey.path()).expect("it is there");
+    for (from, to, told) in [
+        (
+            "clicks: features.clicks, plan",
+            "plan",
+            "has learned other features than the journey's learner sees",
+        ),
+        (
+            "in_app",
+            "email",
+            "has a model of the slot in_app, in which the journey chooses nowhere",
+        ),
+    ] {
+        std::fs::write(journey.path(), other.replace(from, to)).expect("to write");
+        let error = judged(&by_model).expect_err(told).to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    std::fs::write(journey.path(), other).expect("to write");
+    std::fs::write(models.path(), "\n{}").expect("to write");
+    let error = judged(&by_model).expect_err("no model").to_string();
+    assert_eq!(error, format!("{}, line 2", models.path().display()));
     let error = judged(&line(&judges)).expect_err("it has seen the answers").to_string();
     assert!(error.starts_with("--train is the log that judges"), "{error}");
 }

@@ -226,9 +226,9 @@ fn write_all<W: Write + Send>(
         LogFormat::Parquet => Box::new(columns::Columns::new(out)?),
     };
     let mut written = Written::default();
-    let mut seen = 0;
+    let mut seen: usize = 0;
     source.for_each(|decision| {
-        if seen % STOP_LOOK_ROWS == 0 && *stop.borrow() {
+        if seen.is_multiple_of(STOP_LOOK_ROWS) && *stop.borrow() {
             bail!("interrupted");
         }
         seen += 1;

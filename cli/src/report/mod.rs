@@ -66,12 +66,12 @@ fn nothing_to_compare(name: &str, decisions: &Decisions) -> String {
 fn read_log(log: &mut LogFile, decisions: &mut Decisions) -> Result<()> {
     let (size, read) = log.bytes();
     let progress = Progress::of_file(size, read);
-    let mut rows = 0;
+    let mut rows: usize = 0;
     let read = (|| {
         while let Some(decision) = log.next_decision()? {
             decisions.add(&decision)?;
             rows += 1;
-            if rows % PROGRESS_ROWS == 0 {
+            if rows.is_multiple_of(PROGRESS_ROWS) {
                 progress.show(&counted(rows, "decision"));
             }
         }

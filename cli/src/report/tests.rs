@@ -18,9 +18,9 @@ fn options(line: &str) -> ReportOptions {
 fn log() -> Vec<LoggedDecision> {
     let mut log = Vec::new();
     for id in 0..3_000u32 {
-        let held_out = id % 10 == 0;
+        let held_out = id.is_multiple_of(10);
         // Of ten users one is held out; of those one in ten does it by themselves, of the others one in four.
-        let by_itself = id % 100 == 0;
+        let by_itself = id.is_multiple_of(100);
         for (offset, rule) in ["high_intent", "welcome", "stalled"].into_iter().enumerate() {
             let mut one = decision(3 * id + offset as u32);
             one.user_id = format!("u{id}");
@@ -107,7 +107,7 @@ fn rules_that_hold_out_different_shares_are_not_taken_together() {
     let mut log = log();
     for one in log.iter_mut().filter(|one| one.rule == "stalled") {
         let user: u32 = one.user_id[1..].parse().expect("a number");
-        one.held_out = user % 2 == 0;
+        one.held_out = user.is_multiple_of(2);
     }
     let (options, found) = compared("usher report", &log).expect("compared");
     assert!(found.journeys[0].has_mixed_shares && found.journeys[0].whole.lift.is_none());
