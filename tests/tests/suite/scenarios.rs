@@ -18,9 +18,11 @@
 //!   - `{"journey": "FILE"}` deploys another journey of the folder: new containers go on with it,
 //!   - `{"container": N}` lets container N go on, with what it has cached (0 at first),
 //!   - `{"unreadable": "USER"}` puts something that is no profile in the place of a user's,
+//!   - `{"trends": {"events": N, "type": "…", "content"|"category": "…", "at": "RFC 3339"}}`: so many events of others that containers
+//!     know of from then on, which start with nothing cached,
 //!   - `{"deliver_triggers": true}` invokes trigger-delivery with everything on the triggers stream so far;
 //! - `journey.yaml`, unless the default journey is meant;
-//! - `expected.jsonl`: every response, then pointers, profiles, triggers, decisions and rejected records.
+//! - `expected.jsonl`: every response, then pointers, profiles, triggers, outcomes, decisions and rejected records.
 //!
 //! `UPDATE_SCENARIOS=1` writes the expected files anew: read the difference before you commit it.
 
@@ -28,20 +30,29 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use usher_domain::journey::Journey;
+use usher_domain::journey::{Journey, TrendBy};
 use usher_domain::time::Timestamp;
+use usher_domain::trends::tile::{TileParts, TrendTile};
+use usher_domain::trends::{TrendKey, minute_of};
 use usher_pipeline::memory::{
-    Container, ContainerEnded, Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryProfileTable, MemorySink,
-    MemoryStream,
+    Container, ContainerEnded, Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryModelTable,
+    MemoryProfileTable, MemorySink, MemoryStream, MemoryTrendTable,
 };
+use usher_pipeline::ports::TrendItem;
 use usher_pipeline::profile_writer::{ProfileWriter, ProfileWriterConfig, ProfileWriterPorts};
+use usher_pipeline::snapshots::SnapshotSource;
 use usher_pipeline::telemetry::{ProfileWriterBatch, TelemetryEvent};
 use usher_pipeline::trigger_delivery::{TriggerDelivery, TriggerDeliveryConfig, TriggerDeliveryPorts};
-use usher_wire::{profile_json, profile_state};
+use usher_wire::outcome::OUTCOME_KIND;
+use usher_wire::{profile_json, profile_state, trend_tile};
 
 use usher_tests::lambda_event::{Record, invocation, payload, records_of, usual_sequence_number};
+
+/// What is known of others changes when a scenario says so, and then a new container looks.
+const NO_REFRESH: Duration = Duration::from_secs(60 * 60);
 
 type Writer = ProfileWriter<MemoryProfileTable, MemoryStream, MemoryClock, MemorySink>;
 
@@ -107,6 +118,7 @@ struct World {
     rejected: MemoryStream,
     decisions: MemoryDecisionTable,
     delivery: MemoryDelivery,
+    trends: MemoryTrendTable,
     clock: MemoryClock,
     sink: MemorySink,
     /// The containers that ran so far, and which of them runs now.
@@ -132,6 +144,7 @@ impl World {
             rejected,
             decisions: MemoryDecisionTable::default(),
             delivery: MemoryDelivery::default(),
+            trends: MemoryTrendTable::default(),
             clock,
             sink,
             writers: BTreeMap::new(),
@@ -153,6 +166,11 @@ impl World {
                 &self.sink,
                 self.parallelization_factor,
             )
+            .with_snapshots(&SnapshotSource::new(
+                MemoryModelTable::default(),
+                self.trends.clone(),
+                NO_REFRESH,
+            ))
         })
     }
 
@@ -165,6 +183,37 @@ impl World {
             "delivery" => self.delivery.faults().inject(fault),
             _ => panic!("there is no port `{port}`"),
         }
+    }
+
+    /// Stores what a shard counted of others, and lets new containers go on: those look first.
+    fn add_trend(&mut self, value: &Value) {
+        let text = |name: &str| value[name].as_str().map(str::to_owned);
+        let (by, id) = match (text("content"), text("category")) {
+            (Some(content), None) => (TrendBy::Content, content),
+            (None, Some(category)) => (TrendBy::Category, category),
+            _ => panic!("trends are of a content or a category"),
+        };
+        let key = TrendKey {
+            event_type: text("type").expect("a type"),
+            by,
+            id,
+        };
+        let at: Timestamp = text("at").expect("a time").parse().expect("RFC 3339");
+        let events = value["events"].as_u64().expect("a count");
+        let tile = TrendTile::from_parts(TileParts {
+            events,
+            counts: vec![(key, events)],
+            ..TileParts::default()
+        });
+        self.trends.insert(TrendItem {
+            minute: minute_of(at),
+            // Another one each time, so that none takes the place of another.
+            shard: format!("shard-of-others-{:012}", self.trends.items().len()),
+            version: 1,
+            state: trend_tile::encode(&tile),
+            expires_at_epoch_s: 0,
+        });
+        self.writers.clear();
     }
 
     /// What came of it all, a line each.
@@ -195,13 +244,35 @@ impl World {
         };
         for record in self.triggers.records() {
             let trigger = json_of(&record);
+            if trigger["kind"] == OUTCOME_KIND {
+                let names = [
+                    "trigger_id",
+                    "user_id",
+                    "offer",
+                    "rewards",
+                    "reward",
+                    "previous_reward",
+                    "at",
+                ];
+                let mut shown: BTreeMap<&str, Value> = names.map(|name| (name, trigger[name].clone())).into();
+                for name in ["expired", "held_out", "choice"] {
+                    if let Some(value) = trigger.get(name) {
+                        shown.insert(name, value.clone());
+                    }
+                }
+                lines.push(json!({ "outcome": shown, "caused_by": trigger["cause"]["event_id"] }));
+                continue;
+            }
             let names = ["trigger_id", "user_id", "rule", "slot", "offer", "decided_at", "reason"];
             let mut shown: BTreeMap<&str, Value> = names.map(|name| (name, trigger[name].clone())).into();
             // Left out where they have nothing to say.
-            for name in ["due_at", "held_out", "arms"] {
+            for name in ["due_at", "held_out", "arms", "choice"] {
                 if let Some(value) = trigger.get(name) {
                     shown.insert(name, value.clone());
                 }
+            }
+            if trigger["choice"].is_object() {
+                shown.insert("propensity", trigger["propensity"].clone());
             }
             lines.push(json!({ "trigger": shown, "caused_by": trigger["cause"]["event_id"] }));
         }
@@ -324,6 +395,7 @@ async fn run(folder: &Path) -> String {
             }
             "parallelization_factor" => world.parallelization_factor = value.as_u64().expect("a number") as u32,
             "container" => world.container = value.as_u64().expect("a number"),
+            "trends" => world.add_trend(value),
             "unreadable" => world
                 .profiles
                 .insert_unreadable(value.as_str().expect("a user"), "it was put there by a scenario"),
