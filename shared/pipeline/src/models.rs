@@ -65,6 +65,8 @@ pub struct KeptModel {
     /// When it was written last.
     pub updated_at: Option<Timestamp>,
     parts: Vec<KeptPart>,
+    /// Whether it may be kept in fewer items than it is.
+    may_shrink: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,6 +264,7 @@ fn joined(item: &ModelItem, head: StoredHead, found: &mut ReadItems) -> Joined {
         state,
         updated_at: Some(item.updated_at),
         parts,
+        may_shrink: false,
     }))
 }
 
@@ -275,6 +278,35 @@ impl KeptModel {
             state: SlotState::new(layout, half_life_ms),
             updated_at: None,
             parts: Vec::new(),
+            may_shrink: false,
+        }
+    }
+
+    /// A state to be written in place of whatever is stored of the slot's model for the same layout: these items, readable
+    /// as a model or not. How far each shard was learned from stays, so that nothing counts again, unless it can't be read.
+    pub fn in_place_of(slot: &str, state: SlotState, stored: &[ModelItem]) -> KeptModel {
+        let layout = state.layout();
+        let of_key = |key: &ModelKey| stored.iter().find(|item| item.key == *key);
+        let head = of_key(&head_key(slot, layout));
+        let parts: Vec<Option<&ModelItem>> = (0..PARTS_MAX)
+            .map(|number| of_key(&part_key(slot, layout, number)))
+            .collect();
+        let count = parts.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        let part = |item: Option<&ModelItem>| KeptPart {
+            version: item.map_or(0, |item| item.version),
+            state: Vec::new(),
+        };
+        KeptModel {
+            slot: slot.to_owned(),
+            version: head.map_or(0, |item| item.version),
+            guard: head
+                .and_then(|item| decode_head(&item.state).ok())
+                .map(|head| head.guard)
+                .unwrap_or_default(),
+            state,
+            updated_at: None,
+            parts: parts.into_iter().take(count).map(part).collect(),
+            may_shrink: true,
         }
     }
 
@@ -300,7 +332,7 @@ impl KeptModel {
                 bytes: whole_bytes.len(),
             });
         }
-        let is_whole = self.parts.is_empty() && whole_bytes.len() <= WHOLE_BYTES_MAX;
+        let is_whole = (self.parts.is_empty() || self.may_shrink) && whole_bytes.len() <= WHOLE_BYTES_MAX;
         let parts = match is_whole {
             true => Vec::new(),
             false => self.parts_of(&whole.slot, whole_bytes.len()),
@@ -310,6 +342,7 @@ impl KeptModel {
         stored.version += 1;
         stored.updated_at = Some(now);
         stored.parts.clear();
+        stored.may_shrink = false;
         for (number, state) in parts.into_iter().enumerate() {
             let former = self.parts.get(number);
             let same = former.filter(|former| former.state == state).cloned();
@@ -329,7 +362,8 @@ impl KeptModel {
             });
             stored.parts.push(part);
         }
-        for (number, former) in self.parts.iter().enumerate().skip(stored.parts.len()) {
+        let superfluous = self.parts.iter().enumerate().skip(stored.parts.len());
+        for (number, former) in superfluous.filter(|(_, former)| former.version > 0) {
             writes.push(ModelWrite::Delete {
                 key: part_key(&self.slot, self.state.layout(), number),
                 expected_version: former.version,
@@ -367,8 +401,8 @@ impl KeptModel {
     fn parts_of(&self, slot: &StoredSlot, whole_bytes: usize) -> Vec<Vec<u8>> {
         let wanted = whole_bytes.div_ceil(PART_BYTES).next_power_of_two();
         let mut count = match self.parts.len() {
-            0 => wanted.clamp(PARTS_MIN, PARTS_MAX),
-            count => count,
+            count if count > 0 && !self.may_shrink => count,
+            _ => wanted.clamp(PARTS_MIN, PARTS_MAX),
         };
         loop {
             let parts: Vec<Vec<u8>> = (0..count)

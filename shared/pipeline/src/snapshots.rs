@@ -87,6 +87,15 @@ struct TwoTables<M, T> {
 pub struct SnapshotSource {
     tables: Arc<dyn Tables>,
     refresh_interval: Duration,
+    patience: Patience,
+}
+
+/// How long things may take. A test has less.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    wait: Duration,
+    age_max: Duration,
+    believed: Duration,
 }
 
 impl SnapshotSource {
@@ -99,13 +108,17 @@ impl SnapshotSource {
         SnapshotSource {
             tables: Arc::new(TwoTables { models, trends }),
             refresh_interval,
+            patience: Patience {
+                wait: WAIT,
+                age_max: AGE_MAX,
+                believed: BELIEVED,
+            },
         }
     }
 
     /// What keeps those that a journey needs; none where it needs none.
     pub fn keeper(&self, journey: &Arc<Journey>) -> Option<SnapshotKeeper> {
-        let needs_models = journey.rules.iter().any(|rule| rule.learner.is_some());
-        let needs_any = needs_models || !journey.trends.is_empty();
+        let needs_any = wanted(journey).next().is_some() || !journey.trends.is_empty();
         needs_any.then(|| SnapshotKeeper {
             source: self.clone(),
             journey: Arc::clone(journey),
@@ -180,7 +193,7 @@ impl SnapshotKeeper {
             && let Some(mut waited_for) = under_way.take()
         {
             self.locked().has_waited = true;
-            match tokio::time::timeout(WAIT, &mut waited_for).await {
+            match tokio::time::timeout(self.source.patience.wait, &mut waited_for).await {
                 Ok(Ok(look)) => self.take(look, &mut news),
                 Ok(Err(_)) => news.refresh_failed += 1,
                 Err(_) => under_way = Some(waited_for),
@@ -191,7 +204,10 @@ impl SnapshotKeeper {
         let age = kept.read_at.map(|at| at.elapsed());
         news.age_ms = age.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         news.missing = u64::from(age.is_none());
-        if kept.models_read_at.is_some_and(|at| at.elapsed() > BELIEVED) {
+        if kept
+            .models_read_at
+            .is_some_and(|at| at.elapsed() > self.source.patience.believed)
+        {
             kept.snapshots.models = Arc::new(self.unreadable_models());
             kept.models_unreadable = self.wanted().count() as u64;
         }
@@ -208,7 +224,7 @@ impl SnapshotKeeper {
     /// Whether a batch is to wait for a look.
     fn is_too_old(&self) -> bool {
         // Where they are refreshed less often than that, they may be that old.
-        let age_max = AGE_MAX.max(self.source.refresh_interval * 2);
+        let age_max = self.source.patience.age_max.max(self.source.refresh_interval * 2);
         let kept = self.locked();
         !kept.has_waited && kept.read_at.is_none_or(|at| at.elapsed() > age_max)
     }
@@ -285,7 +301,8 @@ impl SnapshotKeeper {
 
 fn wanted(journey: &Journey) -> impl Iterator<Item = usize> {
     let is_used = |slot: &usize| journey.rules.iter().any(|rule| rule.learner == Some(*slot));
-    (0..journey.learners.len()).filter(is_used)
+    let learns = |slot: &usize| journey.learners[*slot].learner.learns();
+    (0..journey.learners.len()).filter(is_used).filter(learns)
 }
 
 impl<M, T> Tables for TwoTables<M, T>

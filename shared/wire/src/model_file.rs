@@ -9,9 +9,18 @@ use serde::{Deserialize, Serialize};
 use usher_domain::bandit::state::{SlotState, StoredSlot};
 use usher_domain::bandit::statistics::Statistics;
 
+/// The version of the format that is written, and the newest that is read.
+pub const FORMAT: u32 = 1;
+
+fn first_format() -> u32 {
+    1
+}
+
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 struct Line {
+    #[serde(default = "first_format")]
+    format: u32,
     slot: String,
     layout: u32,
     dimension: usize,
@@ -37,6 +46,9 @@ pub enum ModelFileError {
     /// It is not JSON of this shape.
     #[error("it is no model: write the file with `usher models export`")]
     Malformed(#[source] serde_json::Error),
+    /// It was written by a newer version.
+    #[error("it has format {0}, but this version reads up to {FORMAT}: use the version that wrote it")]
+    NewerFormat(u32),
     /// A sum is no whole number, or there are not as many as the model's numbers need.
     #[error("the sums of {of} are damaged")]
     Damaged {
@@ -59,6 +71,7 @@ pub fn to_json(slot: &str, state: &SlotState) -> String {
         shared,
     } = state.to_stored();
     let line = Line {
+        format: FORMAT,
         slot: slot.to_owned(),
         layout,
         dimension,
@@ -80,6 +93,7 @@ pub fn to_json(slot: &str, state: &SlotState) -> String {
 /// When it is none.
 pub fn from_json(line: &str) -> Result<(String, SlotState), ModelFileError> {
     let Line {
+        format,
         slot,
         layout,
         dimension,
@@ -88,6 +102,9 @@ pub fn from_json(line: &str) -> Result<(String, SlotState), ModelFileError> {
         arms,
         shared,
     } = serde_json::from_str(line).map_err(ModelFileError::Malformed)?;
+    if format > FORMAT {
+        return Err(ModelFileError::NewerFormat(format));
+    }
     let arms = arms.into_iter().map(|(arm, sums)| {
         Ok((
             arm.clone(),
@@ -141,6 +158,15 @@ mod tests {
             kind: FeatureKind::Number,
         };
         Layout::new(vec![number("clicks")], vec![number("minutes")]).expect("it fits")
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_the_first_needs_no_name() {
+        let line = to_json("in_app", &SlotState::new(&layout(), None));
+        let named = format!("\"format\":{FORMAT},");
+        assert!(from_json(&line.replace(&named, "")).is_ok());
+        let error = from_json(&line.replace(&named, "\"format\":2,")).expect_err("it is newer");
+        assert!(matches!(error, ModelFileError::NewerFormat(2)), "{error}");
     }
 
     proptest! {

@@ -197,6 +197,56 @@ fn another_half_life_keeps_what_was_learned() {
         assert_eq!(count(&model), before);
         teach(&mut model, &layout, "b", 1);
         // From the start of a week to a day in it are six halvings at most.
-        assert!(count(&model) <= before && count(&model) >= before / 64.0, "{}", count(&model));
+        assert!(
+            count(&model) <= before && count(&model) >= before / 64.0,
+            "{}",
+            count(&model)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_state_takes_the_place_of_whatever_is_stored_and_the_guard_stays() {
+    let layout = layout(30);
+    let table = MemoryModelTable::default();
+    let mut model = KeptModel::new("in_app", &layout, None);
+    for arm in 0..100 {
+        teach(&mut model, &layout, &format!("arm-{arm}"), arm);
+    }
+    let shard = usher_domain::guard::ShardKey(7);
+    let position = usher_domain::sequence_number::Position {
+        sequence_number: 9u64.into(),
+        sub_sequence_number: 0,
+    };
+    model.guard.advance(shard, position);
+    write(&table, &model).await;
+    for is_damaged in [false, true] {
+        let mut stored = table.items();
+        if is_damaged {
+            stored[0].state.truncate(3);
+            let head = stored
+                .iter_mut()
+                .find(|item| item.key.part.ends_with("head"))
+                .expect("a head");
+            head.state.truncate(3);
+        }
+        let empty = SlotState::new(&layout, None);
+        let replaced = write(&table, &KeptModel::in_place_of("in_app", empty.clone(), &stored)).await;
+        assert_eq!(table.items().len(), 1, "its parts are gone");
+        assert_eq!(
+            read(&table, &layout).await,
+            FoundModel::Ready(Box::new(replaced.clone()))
+        );
+        assert_eq!(
+            (replaced.state, replaced.guard.covers(shard, position)),
+            (empty, !is_damaged)
+        );
+        // And a large one again.
+        write(
+            &table,
+            &KeptModel::in_place_of("in_app", model.state.clone(), &table.items()),
+        )
+        .await;
+        assert!(table.items().len() > 8);
     }
 }
