@@ -17,6 +17,7 @@ use crate::telemetry::ProfileWriterBatch;
 use crate::testing::{EPOCH_MS, LONG, SHORT, TestRecord, invocation, payload, retried_from};
 use usher_domain::limits::{CONDITION_BYTES_MAX, OUTBOX_RESEND_AGE_MS_MAX};
 use usher_domain::profile::Profile;
+use usher_wire::outcome::OutcomeRecord;
 use usher_wire::profile_state;
 
 /// Each sign-up fires once, each hint always; clicks only count.
@@ -764,6 +765,90 @@ triggers: [{ id: stalled, after: 1m, since: click, offer: tour, slot: top }]",
     assert_eq!(world.profiles.item("a").and_then(|item| item.next_due_at), None);
     assert_eq!(world.profiles.item("b"), None);
     assert_eq!(world.triggers.records().len(), 1);
+}
+
+/// What came of offers, on the stream: the record's key, its rewards, and the sum so far and before.
+fn outcomes(world: &World) -> Vec<(String, Vec<String>, f64, Option<f64>)> {
+    let records = world.triggers.records();
+    let parsed = records.iter().filter_map(|stored| {
+        let outcome = OutcomeRecord::parse(&stored.record.data).ok()?;
+        let key = stored.record.partition_key.clone();
+        Some((key, outcome.rewards, outcome.reward, outcome.previous_reward))
+    });
+    parsed.collect()
+}
+
+const REWARDED: &str = "journey: test
+contents: [{ id: tour }]
+triggers: [{ id: welcome, on: sign_up, offer: tour, slot: top }]
+outcomes: { within: 1m, reward: { bought: { on: buy, content: any, reward: 3 }, click: 1 } }";
+
+#[tokio::test]
+async fn p5_outcomes_are_sent_like_triggers() {
+    let world = World::of(REWARDED);
+    world.run(&[event(0, "a", "sign_up"), event(1, "b", "sign_up")]).await;
+    let due_at = Timestamp::from_epoch_ms(EPOCH_MS + 60_000);
+    assert_eq!(
+        world.profiles.item("a").and_then(|item| item.next_due_at),
+        Some(due_at),
+        "P12: it runs out"
+    );
+    let buy = [event(5, "a", "buy")];
+    let ran = world.run(&buy).await;
+    assert_eq!((ran.counted.outcomes, ran.counted.outcomes_by_reward["bought"]), (1, 1));
+    assert_eq!(
+        (
+            ran.counted.triggers,
+            ran.counted.windows_run_out,
+            ran.counted.outcome_lateness
+        ),
+        (0, 0, vec![0])
+    );
+    let bought = ("a".to_owned(), vec!["bought".to_owned()], 3.0, None);
+    assert_eq!(outcomes(&world), [bought.clone()]);
+
+    // A redelivered batch finds it in the profile, and sends it again; consumers act once.
+    let world = world.restarted();
+    let again = world.run(&buy).await;
+    assert_eq!((again.counted.redelivered, again.counted.outcomes), (1, 1));
+    assert_eq!(outcomes(&world), [bought.clone(), bought.clone()]);
+    world.run(&[event(6, "a", "view")]).await;
+    assert!(
+        world.profile("a").expect("stored").outcomes.is_empty(),
+        "and it leaves with the next write"
+    );
+
+    // Nothing came of the other's: whoever wakes them, it is told once.
+    for (number, told) in [(60, 0), (75, 1), (76, 0)] {
+        let ran = world.run(&[event(number, "b", "usher.timer")]).await;
+        assert_eq!(
+            (ran.counted.outcomes, ran.counted.windows_run_out),
+            (told, told),
+            "{number}"
+        );
+        let lateness_ms = if told == 1 { vec![14_000] } else { vec![] };
+        assert_eq!(ran.counted.outcome_lateness, lateness_ms, "{number}");
+    }
+    let ran_out = ("b".to_owned(), Vec::new(), 0.0, None);
+    assert_eq!(outcomes(&world), [bought.clone(), bought, ran_out]);
+    assert_eq!(world.profiles.item("b").and_then(|item| item.next_due_at), None);
+}
+
+#[tokio::test]
+async fn p5_a_stored_outcome_is_sent_again_until_it_is_too_old() {
+    let age = (OUTBOX_RESEND_AGE_MS_MAX / 1000) as u64;
+    for (later, sent_again) in [(age, 1), (age + 1, 0)] {
+        let world = World::of(REWARDED);
+        world.run(&[event(0, "a", "sign_up")]).await;
+        world.run(&[event(1, "a", "buy")]).await;
+        let world = world.restarted();
+        let ran = world.run(&[event(1 + later, "a", "view")]).await;
+        assert_eq!(
+            (ran.counted.outcomes, ran.counted.triggers_expired),
+            (sent_again, 1 - sent_again),
+            "{later}"
+        );
+    }
 }
 
 #[tokio::test]
