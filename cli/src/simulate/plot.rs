@@ -78,7 +78,7 @@ fn draw_on(path: &Path, title: &str, minutes: f64, lines: &[Line]) -> Result<(),
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(SeriesLabelPosition::MiddleRight)
         .legend_area_size(LEGEND_LINE_PIXELS + 8)
         .background_style(WHITE.mix(0.85))
         .border_style(RGBColor(200, 200, 200))
