@@ -236,7 +236,7 @@ impl<'j> Planning<'j> {
     fn next_due(&mut self) -> Option<Timestamp> {
         let (journey, profile) = (self.journey, &self.profile);
         let next_look = match self.has_timers {
-            true => *(self.next_look).get_or_insert_with(|| timers::next_due(journey, profile)),
+            true => *(self.next_look).get_or_insert_with(|| timers::next_look(journey, profile)),
             false => None,
         };
         [next_look, offers::next_expiry(profile)].into_iter().flatten().min()

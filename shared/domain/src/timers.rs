@@ -17,6 +17,7 @@ use crate::fold::Folded;
 use crate::journey::{Dispatch, Due, Journey, Moment, QuietAction, Rule, Since, Timer};
 use crate::limits::TIMER_LATE_MS_MAX;
 use crate::local_time::LocalClock;
+use crate::offers;
 use crate::policy;
 use crate::profile::{Profile, PutOff, RuleState, TimerState};
 use crate::rules::{Look, LookAt, RuleCounts, RuleOutcome};
@@ -35,9 +36,15 @@ pub fn due_of(journey: &Journey, profile: &Profile, rule: usize) -> Option<Times
     due_by(&UsersClock::of(journey, profile), rule)
 }
 
-/// When the user must be woken next: the earliest time at which a timer or a put-off offer is due. A timer whose `unless`
-/// holds and can't cease to is left out: its reminders will come to nothing.
+/// When the user must be woken next: the earliest time at which a timer or a put-off offer is due, or the window of an open
+/// offer runs out. A timer whose `unless` holds and can't cease to is left out: its reminders will come to nothing.
 pub fn next_due(journey: &Journey, profile: &Profile) -> Option<Timestamp> {
+    let dues = [next_look(journey, profile), offers::next_expiry(profile)];
+    dues.into_iter().flatten().min()
+}
+
+/// [`next_due`] of what rules look at.
+pub(crate) fn next_look(journey: &Journey, profile: &Profile) -> Option<Timestamp> {
     let clock = UsersClock::of(journey, profile);
     let indices = 0..journey.rules.len();
     let dues = indices.flat_map(|index| [live_due_by(&clock, index), put_off_until(profile, index)]);

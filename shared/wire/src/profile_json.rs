@@ -3,7 +3,8 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use usher_domain::journey::{Journey, Moment, Rule};
+use usher_domain::journey::{Journey, Moment, Outcomes, Rule};
+use usher_domain::offers::OpenOffer;
 use usher_domain::profile::{OfferMade, Profile, RuleState};
 use usher_domain::sessions::Session;
 use usher_domain::time::Timestamp;
@@ -45,6 +46,8 @@ struct ProfileLine<'p> {
     rules: Option<Members<'p, RuleLine<'p>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offers: Option<Vec<OfferLine<'p>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_offers: Option<Vec<OpenOfferLine<'p>>>,
 }
 
 #[derive(Serialize)]
@@ -87,6 +90,17 @@ struct OfferLine<'p> {
     /// Nothing where the journey no longer has the rule, or the content.
     rule: Option<&'p str>,
     offer: Option<&'p str>,
+}
+
+#[derive(Serialize)]
+struct OpenOfferLine<'p> {
+    trigger_id: String,
+    rule: Option<&'p str>,
+    offer: Option<&'p str>,
+    since: String,
+    until: String,
+    rewards: Vec<&'p str>,
+    reward: f64,
 }
 
 #[derive(Serialize)]
@@ -162,6 +176,7 @@ impl<'p> ProfileLine<'p> {
             timezone: profile.timezone.as_ref().map(|known| raw(Value::from(&known.value))),
             rules: keeps_more_than_counts(journey).then(|| rules(profile, journey)),
             offers: policy::offers_kept_ms(journey).map(|_| offers(profile, journey)),
+            open_offers: (journey.outcomes.as_ref()).map(|outcomes| open_offers(profile, journey, outcomes, now)),
         }
     }
 }
@@ -220,19 +235,46 @@ fn rules<'p>(profile: &'p Profile, journey: &'p Journey) -> Members<'p, RuleLine
 }
 
 fn offers<'p>(profile: &Profile, journey: &'p Journey) -> Vec<OfferLine<'p>> {
-    let line = |made: &OfferMade| {
-        let rule = journey.rules.iter().find(|rule| rule.fingerprint == made.rule);
-        let content = journey
-            .contents
-            .iter()
-            .find(|content| content.fingerprint == made.content);
-        OfferLine {
-            at: made.at.to_string(),
-            rule: rule.map(|rule| rule.id.as_str()),
-            offer: content.map(|content| content.id.as_str()),
-        }
+    let line = |made: &OfferMade| OfferLine {
+        at: made.at.to_string(),
+        rule: rule_id(journey, made.rule),
+        offer: content_id(journey, made.content),
     };
     profile.offers.iter().map(line).collect()
+}
+
+/// The offers whose windows are open as of `now`. Those that are kept for what comes late are left out: when they are
+/// forgotten goes by the user's next event.
+fn open_offers<'p>(
+    profile: &Profile,
+    journey: &'p Journey,
+    outcomes: &'p Outcomes,
+    now: Timestamp,
+) -> Vec<OpenOfferLine<'p>> {
+    let open = profile.open_offers.iter().filter(|offer| offer.until >= now);
+    let line = |offer: &OpenOffer| OpenOfferLine {
+        trigger_id: offer.trigger.to_string(),
+        rule: rule_id(journey, offer.rule),
+        offer: content_id(journey, offer.content),
+        since: offer.since.to_string(),
+        until: offer.until.to_string(),
+        rewards: outcomes.rewards_of(offer).collect(),
+        reward: offer.reward,
+    };
+    open.map(line).collect()
+}
+
+/// Nothing where the journey no longer has it.
+fn rule_id(journey: &Journey, fingerprint: u32) -> Option<&str> {
+    let rule = journey.rules.iter().find(|rule| rule.fingerprint == fingerprint)?;
+    Some(&rule.id)
+}
+
+/// Nothing where the journey no longer has it.
+fn content_id(journey: &Journey, fingerprint: u32) -> Option<&str> {
+    let mut contents = journey.contents.iter();
+    let content = contents.find(|content| content.fingerprint == fingerprint)?;
+    Some(&content.id)
 }
 
 #[cfg(test)]

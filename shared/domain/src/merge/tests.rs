@@ -5,12 +5,13 @@ use super::*;
 use crate::feature::Dated;
 use crate::guard::{Guard, ShardKey};
 use crate::journey::{Due, Timer};
-use crate::limits::GUARD_SHARDS_MAX;
+use crate::limits::{GUARD_SHARDS_MAX, OPEN_OFFERS_MAX};
+use crate::offers::OpenOffer;
 use crate::recent_event_ids::RecentEventIds;
 use crate::sequence_number::Position;
 use crate::snapshots::Snapshots;
 use crate::testing::{MINUTE_MS, arrived, event, journey, time};
-use crate::trigger::{Cause, SeenValue};
+use crate::trigger::{Cause, SeenValue, TriggerId};
 use crate::value::Scalar;
 
 const JOURNEY: &str = "
@@ -29,6 +30,7 @@ triggers:
   - { id: from_a_step, on: click, offer: a, slot: top }
   - { id: from_an_event, on: click, offer: a, slot: side }
   - { id: third, on: click, when: features.clicks == 3, offer: a, slot: side }
+outcomes: { within: 1h, reward: { click: 1, step_completed: 4, bye: { on: leave, reward: -0.5 } } }
 ";
 
 fn merging() -> Journey {
@@ -100,6 +102,8 @@ struct Rest {
     timezone: Option<(Timestamp, u8)>,
     aliases: Vec<u64>,
     wake_at: Option<Timestamp>,
+    /// The decision, what was rewarded, and whether it was told.
+    open_offers: Vec<(u8, u16, bool)>,
 }
 
 fn rest() -> impl Strategy<Value = Rest> {
@@ -112,9 +116,11 @@ fn rest() -> impl Strategy<Value = Rest> {
         prop::option::of((some_time(), 0u8..3)),
         prop::collection::hash_set(10u64..14, 0..2),
         prop::option::of(some_time()),
+        // Few decisions, so that some are in several profiles.
+        prop::collection::vec((0u8..12, 0u16..8, any::<bool>()), 0..6),
     )
         .prop_map(
-            |(guard, ids, rules, offers, (entered_at, left_at), timezone, aliases, wake_at)| Rest {
+            |(guard, ids, rules, offers, (entered_at, left_at), timezone, aliases, wake_at, open_offers)| Rest {
                 guard,
                 ids,
                 rules,
@@ -123,8 +129,35 @@ fn rest() -> impl Strategy<Value = Rest> {
                 timezone,
                 aliases: aliases.into_iter().collect(),
                 wake_at,
+                open_offers,
             },
         )
+}
+
+/// An offer that was rewarded so.
+fn open_offer(journey: &Journey, decision: u8, rewarded: u16, told: bool) -> OpenOffer {
+    let rewards = journey
+        .outcomes
+        .iter()
+        .flat_map(|outcomes| &outcomes.rewards)
+        .enumerate();
+    let of_offer = rewards.filter(|(index, _)| rewarded >> index & 1 == 1);
+    OpenOffer {
+        trigger: TriggerId(u128::from(decision)),
+        rule: journey.rules[0].fingerprint,
+        content: journey.contents[0].fingerprint,
+        decided_at: time(i64::from(decision) * MINUTE_MS),
+        since: time(i64::from(decision) * MINUTE_MS),
+        until: time(i64::from(decision / 2 + 60) * MINUTE_MS),
+        rewarded,
+        reward: of_offer.map(|(_, reward)| reward.reward).sum(),
+        expired: told && rewarded == 0,
+        told: told || rewarded != 0,
+        held_out: decision.is_multiple_of(3),
+        propensity: 0.5,
+        seen: None,
+        decided_for: None,
+    }
 }
 
 /// Up to 20 events of 110 minutes, so that all sessions are kept.
@@ -168,6 +201,10 @@ fn profile(journey: &Journey, minutes: &[(i64, bool)], rest: &Rest) -> Profile {
     });
     profile.aliases = rest.aliases.clone();
     profile.wake_at = rest.wake_at;
+    for (decision, rewarded, told) in &rest.open_offers {
+        let open = [open_offer(journey, *decision, *rewarded, *told)];
+        offers::merge(journey, &mut profile.open_offers, &open, "");
+    }
     profile
 }
 
@@ -189,6 +226,9 @@ fn comparable(profile: &Profile, keys: &[&str]) -> Profile {
         .aliases
         .retain(|alias| !keys.iter().any(|key| alias_hash(key) == *alias));
     profile.aliases.sort_unstable();
+    for offer in &mut profile.open_offers {
+        offer.decided_for = None;
+    }
     // The order makes the chains.
     profile.pointer_depth = 0;
     profile
@@ -307,6 +347,41 @@ fn p8_aliases_are_bounded_and_the_latest_stay() {
 }
 
 /// Events of a household: whose key, which other key they name, and what becomes of the keys.
+/// P8: more than a profile keeps are kept until the next event, which tells of those that leave.
+#[test]
+fn p8_a_merge_keeps_every_open_offer_until_it_can_be_told() {
+    let journey = merging();
+    let of = |decisions: std::ops::Range<u8>| {
+        let mut profile = Profile::new(&journey);
+        profile.open_offers = decisions
+            .map(|decision| open_offer(&journey, decision, 0, false))
+            .collect();
+        profile
+    };
+    let most = OPEN_OFFERS_MAX as u8;
+    let mut both = merged(&journey, &of(0..most), &of(most..2 * most), "other");
+    assert_eq!(both.open_offers.len(), 2 * OPEN_OFFERS_MAX);
+    let for_other = |offer: &OpenOffer| offer.decided_for.as_deref() == Some("other");
+    assert_eq!(
+        both.open_offers.iter().filter(|offer| for_other(offer)).count(),
+        OPEN_OFFERS_MAX
+    );
+    let next = arrived(event("e", "sign_up", time(50 * MINUTE_MS)), 0, 1, time(50 * MINUTE_MS));
+    let mut outcomes = Vec::new();
+    loop {
+        let plan = plan_user(&journey, Snapshots::none(), both, [&next]);
+        both = plan.profile;
+        outcomes.append(&mut both.outcomes);
+        if !plan.outcomes.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(both.open_offers.len(), OPEN_OFFERS_MAX);
+    // It is a step, so it rewards them all, and those that leave too.
+    assert_eq!(outcomes.len(), 2 * OPEN_OFFERS_MAX);
+    assert!(outcomes.iter().all(|outcome| outcome.rewards == ["step_completed"]));
+}
+
 #[test]
 fn p2_a_household_merges_once_and_follows_pointers() {
     let journey = merging();

@@ -61,6 +61,11 @@ impl Outcomes {
         self.of(bits).map(|reward| reward.reward).sum()
     }
 
+    /// The names of what was rewarded of an offer already.
+    pub fn rewards_of(&self, offer: &OpenOffer) -> impl Iterator<Item = &str> {
+        self.of(offer.rewarded).map(|reward| reward.name.as_str())
+    }
+
     fn names(&self, bits: u16) -> Vec<String> {
         self.of(bits).map(|reward| reward.name.clone()).collect()
     }

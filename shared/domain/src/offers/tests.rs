@@ -14,15 +14,10 @@ use crate::profile::Profile;
 use crate::rules::tests::{record, records};
 use crate::snapshots::Snapshots;
 use crate::testing::{MINUTE_MS, arrived, event, journey, time};
-use crate::timers;
+use crate::timers::next_due;
 use crate::trigger::Trigger;
 
 const HOUR_MS: i64 = 60 * MINUTE_MS;
-
-fn next_due(journey: &Journey, profile: &Profile) -> Option<Timestamp> {
-    let dues = [timers::next_due(journey, profile), next_expiry(profile)];
-    dues.into_iter().flatten().min()
-}
 
 /// Plans batches one after the other, with the outbox sent between plans.
 fn run<'b>(

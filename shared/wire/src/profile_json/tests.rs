@@ -3,6 +3,7 @@ use usher_domain::guard::ShardKey;
 use usher_domain::plan::plan_user;
 use usher_domain::sequence_number::Position;
 use usher_domain::snapshots::Snapshots;
+use usher_domain::trigger::TriggerId;
 
 use super::*;
 
@@ -92,7 +93,17 @@ triggers: [{ id: welcome, on: sign_up, offer: tour, slot: side }]
             [("sign_up", 0)],
             r#","rules":{"welcome":{"fired":0,"last_fired_at":null,"put_off":{"until":"2026-01-05T11:30:00.000Z","offer":"tour"}}}}"#,
         ),
+        (
+            plain.to_owned() + "outcomes: { within: 2h, reward: { click: 1 } }\n",
+            [("sign_up", 0)],
+            concat!(
+                r#","open_offers":[{"trigger_id":"TRIGGER","rule":"welcome","offer":"tour","#,
+                r#""since":"2026-01-05T10:00:00.000Z","until":"2026-01-05T12:00:00.000Z","rewards":[],"reward":0.0}]}"#
+            ),
+        ),
     ] {
+        let trigger = TriggerId::of("ann", "welcome", "e0").to_string();
+        let tail = tail.replace("TRIGGER", &trigger);
         assert_eq!(line_of(&journey, &events), format!("{head}{tail}"), "{journey}");
     }
 }

@@ -468,6 +468,33 @@ fn p8_what_is_kept_for_rules_is_small() {
             value: Scalar::Text("Europe/London".to_owned()),
         });
     };
+    let open_offer = |numbers: Option<i64>| {
+        let journey = &journey;
+        move |profile: &mut Profile| {
+            let numbers = numbers.map(|numbers| (0..numbers).map(|number| number * 12_345).collect());
+            profile.open_offers = vec![OpenOffer {
+                trigger: TriggerId(u128::MAX),
+                rule: journey.rules[3].fingerprint,
+                content: journey.contents[0].fingerprint,
+                decided_at: hours_ago(3),
+                since: hours_ago(3),
+                until: hours_ago(-21),
+                rewarded: 1,
+                reward: 1.0,
+                expired: false,
+                told: true,
+                held_out: false,
+                propensity: 0.25,
+                seen: numbers.map(|numbers| SeenByLearner {
+                    layout: u32::MAX,
+                    context: Context::from_units(numbers),
+                    content: Content::default(),
+                    model_version: Some(u64::MAX),
+                }),
+                decided_for: None,
+            }];
+        }
+    };
     for (what, cost, bytes_max) in [
         ("nothing", cost(&|_| {}), 0),
         ("a running timer", cost(&timer), 15),
@@ -481,6 +508,8 @@ fn p8_what_is_kept_for_rules_is_small() {
         ),
         ("membership", cost(&entered), 8),
         ("a time zone", cost(&timezone), 30),
+        ("an open offer", cost(&open_offer(None)), 80),
+        ("one with a context of 32 numbers", cost(&open_offer(Some(32))), 200),
         ("one merged profile", cost(&alias), 12),
     ] {
         println!("{what}: {cost} bytes");

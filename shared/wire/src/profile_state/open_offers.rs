@@ -1,4 +1,4 @@
-//! Open offers, as they are stored: about 50 bytes each, and with what a learner saw two to three more for each number of the
+//! Open offers, as they are stored: about 50 to 75 bytes each, and with what a learner saw two to three more for each number of the
 //! context that is not 0.
 
 use minicbor::{Decode, Encode};
