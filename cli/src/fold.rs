@@ -123,16 +123,23 @@ impl LineCounts {
 /// The profiles, and what happened to them.
 pub struct Fold<'j> {
     journey: &'j Journey,
+    snapshots: &'j Snapshots,
     shard: Shard,
     users: Household,
     counts: LineCounts,
 }
 
 impl<'j> Fold<'j> {
-    /// No profiles yet.
+    /// No profiles yet, and nothing learned from all users.
     pub fn new(journey: &'j Journey) -> Fold<'j> {
+        Fold::by(journey, Snapshots::none())
+    }
+
+    /// No profiles yet.
+    pub fn by(journey: &'j Journey, snapshots: &'j Snapshots) -> Fold<'j> {
         Fold {
             journey,
+            snapshots,
             shard: replayed_shard(),
             users: Household::new(),
             counts: LineCounts::default(),
@@ -154,7 +161,7 @@ impl<'j> Fold<'j> {
             Ok(event) => {
                 let step = self.users.apply(
                     self.journey,
-                    Snapshots::none(),
+                    self.snapshots,
                     &ArrivedEvent {
                         event,
                         arrived_at,
@@ -181,7 +188,7 @@ impl<'j> Fold<'j> {
     pub fn fire_due_timers(&mut self) -> Vec<Trigger> {
         let latest = latest_arrival(&self.users);
         let mut triggers = Vec::new();
-        for step in wake_all(self.journey, &mut self.users, &self.shard, latest) {
+        for step in wake_all(self.journey, self.snapshots, &mut self.users, &self.shard, latest) {
             triggers.extend(step.triggers);
         }
         triggers.sort_by(order_of_timers);
@@ -221,7 +228,13 @@ pub fn order_of_timers(one: &Trigger, other: &Trigger) -> std::cmp::Ordering {
 }
 
 /// Lets everybody's timers fire that are due at `now`, as the sweeper does: no event came that would have.
-pub fn wake_all(journey: &Journey, users: &mut Household, shard: &Shard, now: Timestamp) -> Vec<HouseholdStep> {
+pub fn wake_all(
+    journey: &Journey,
+    snapshots: &Snapshots,
+    users: &mut Household,
+    shard: &Shard,
+    now: Timestamp,
+) -> Vec<HouseholdStep> {
     let is_due = |profile: &Profile| profile.wake_at.is_some_and(|wake_at| wake_at <= now);
     let mut due: Vec<String> = users
         .profiles()
@@ -243,7 +256,7 @@ pub fn wake_all(journey: &Journey, users: &mut Household, shard: &Shard, now: Ti
             };
             let step = users.apply(
                 journey,
-                Snapshots::none(),
+                snapshots,
                 &ArrivedEvent {
                     event,
                     arrived_at: now,

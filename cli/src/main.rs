@@ -18,6 +18,7 @@ mod gzip;
 mod import;
 mod journey_file;
 mod local;
+mod models_file;
 mod patience;
 mod people;
 mod profile_text;

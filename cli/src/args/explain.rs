@@ -58,6 +58,10 @@ pub struct ExplainOptions {
     /// Where DynamoDB is, such as the local cloud's address; without it, as the environment says
     #[arg(long, value_name = "URL", value_parser = endpoint_url)]
     pub endpoint_url: Option<String>,
+    /// The slots' models, as `usher models export` writes them: how rules that choose would choose. Without it, as if nothing
+    /// was learned
+    #[arg(long, value_name = "MODELS.jsonl")]
+    pub models: Option<PathBuf>,
     /// Write one JSON object in place of text
     #[arg(long)]
     pub json: bool,

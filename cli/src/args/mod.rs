@@ -24,7 +24,7 @@ pub use check::{CheckOptions, SchemaOptions};
 pub use evaluate::{EvaluateOptions, JudgedFormat};
 pub use explain::ExplainOptions;
 pub use export::{DecisionsTable, ExportCommand, ExportDecisionsOptions, ExportOptions, LogFormat};
-pub use import::{ImportCommand, ImportOptions, ImportTraitsOptions, RowFormat};
+pub use import::{ImportCommand, ImportOptions, ImportScoresOptions, ImportTraitsOptions, RowFormat};
 pub use local::{ClockChoice, LocalOptions};
 pub use redrive::{PassedByChoice, RedriveOptions};
 pub use rejected::{

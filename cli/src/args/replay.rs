@@ -23,6 +23,7 @@ const THREADS_MAX: i64 = 256;
   usher replay --journey new.yaml --events week.jsonl.gz --triggers new.jsonl
   usher replay --journey new.yaml --against journey/journey.yaml --events week.jsonl.gz --changes changes.jsonl
   usher replay --journey new.yaml --against journey/journey.yaml --events week.jsonl.gz --user ann
+  usher replay --journey new.yaml --events week.jsonl.gz --models models.jsonl --triggers new.jsonl
   usher replay --journey new.yaml --record stream.jsonl --profiles profiles.jsonl
   zcat day-*.jsonl.gz | usher replay --journey new.yaml --events - --profiles profiles.jsonl
 
@@ -32,6 +33,10 @@ pub struct ReplayOptions {
     /// The journey file
     #[arg(long, value_name = "JOURNEY.yaml")]
     pub journey: PathBuf,
+    /// The slots' models, as `usher models export` writes them, for rules that choose; without it, they choose as if nothing
+    /// was learned. Trends are 0 in either case
+    #[arg(long, value_name = "MODELS.jsonl")]
+    pub models: Option<PathBuf>,
     /// The events: native JSON, one a line, plain or gzip; `-` reads standard input
     #[arg(long, value_name = "FILE", required_unless_present = "record")]
     pub events: Option<PathBuf>,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use usher_domain::journey::Journey;
+use usher_domain::snapshots::Snapshots;
 use usher_domain::trigger::Trigger;
 use usher_wire::trigger;
 
@@ -21,10 +22,10 @@ const LINES_PER_PROGRESS: u64 = 4096;
 ///
 /// # Errors
 /// When it can't be read, or has no event of the user.
-pub fn find(path: &Path, asked: &str, journey: &Journey) -> Result<Found> {
+pub fn find(path: &Path, asked: &str, journey: &Journey, snapshots: &Snapshots) -> Result<Found> {
     let mut events = EventsFile::open(path)?;
     let progress = Progress::of_file(events.size(), events.bytes_read());
-    let mut fold = Fold::new(journey);
+    let mut fold = Fold::by(journey, snapshots);
     let mut triggers = Vec::new();
     while let Some(line) = events.next_line()? {
         let arrived_at = data_arrival(line.bytes).unwrap_or_else(wall_clock);

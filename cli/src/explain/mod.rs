@@ -16,6 +16,7 @@ use usher_domain::time::Timestamp;
 use usher_wire::trigger::DecisionDetails;
 
 use crate::args::ExplainOptions;
+use crate::models_file::ModelsFile;
 use crate::people::say;
 use crate::users::Moment;
 use crate::{Verdict, journey_file, project};
@@ -32,15 +33,19 @@ pub async fn run(options: ExplainOptions) -> Result<Verdict> {
     let journey = journey_file::load(&journey_path)?;
     let rule = options.rule.as_deref().map(|id| rule_index(&journey, id)).transpose()?;
     let moment = options.at.as_deref().map(Moment::parse).transpose()?;
+    let snapshots = match &options.models {
+        Some(path) => ModelsFile::load(path)?.snapshots(&journey),
+        None => Snapshots::default(),
+    };
     let found = match &options.events {
-        Some(path) => events::find(path, &options.user, &journey)?,
+        Some(path) => events::find(path, &options.user, &journey, &snapshots)?,
         None => tables::find(&options, &journey).await?,
     };
     let now = match moment {
         Some(moment) => moment.of(&found.profile),
         None => found.now,
     };
-    let explanation = explain(&journey, Snapshots::none(), &found.profile, &found.user, now, rule);
+    let explanation = explain(&journey, &snapshots, &found.profile, &found.user, now, rule);
     let told = Told {
         timeline: Timeline::of(&found.decisions, options.rule.as_deref(), options.last),
         journey: &journey,

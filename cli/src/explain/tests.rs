@@ -37,7 +37,7 @@ fn journey() -> Journey {
 fn find(user: &str) -> Result<Found> {
     let mut file = tempfile::NamedTempFile::new().expect("a place for files");
     file.write_all(EVENTS.as_bytes()).expect("to a file");
-    events::find(file.path(), user, &journey())
+    events::find(file.path(), user, &journey(), Snapshots::none())
 }
 
 fn told(found: &Found, rule: Option<&str>, last: usize) -> (String, serde_json::Value) {

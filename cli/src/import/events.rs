@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::identify::{Reading, Understood};
 use super::rows::Rows;
+use super::scores::Meaning;
 
 /// Rows that are told by line.
 pub const ROWS_TOLD_MAX: usize = 20;
@@ -89,6 +90,7 @@ impl Tally {
 /// The events that rows say, one a line.
 pub struct RowEvents {
     rows: Rows,
+    meaning: Meaning,
     reading: Reading,
     tally: Tally,
     /// Whether a row that can't be used ends it.
@@ -98,9 +100,10 @@ pub struct RowEvents {
 
 impl RowEvents {
     /// The events of these rows.
-    pub fn new(rows: Rows, reading: Reading, strict: bool) -> RowEvents {
+    pub fn new(rows: Rows, meaning: Meaning, reading: Reading, strict: bool) -> RowEvents {
         RowEvents {
             rows,
+            meaning,
             reading,
             strict,
             tally: Tally::default(),
@@ -121,8 +124,8 @@ impl Read for RowEvents {
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
-            let reading = &self.reading;
-            let next = self.rows.next(|row| reading.understand(row));
+            let (reading, meaning) = (&self.reading, &self.meaning);
+            let next = (self.rows).next(|row| meaning.of(row).and_then(|row| reading.understand(&row)));
             let Some((line, understood)) = next.map_err(|error| io::Error::other(format!("{error:#}")))? else {
                 return Ok(0);
             };

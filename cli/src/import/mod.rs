@@ -3,6 +3,7 @@
 mod events;
 mod identify;
 mod rows;
+mod scores;
 mod traits;
 
 use anyhow::Result;
@@ -17,5 +18,6 @@ use crate::args::{ImportCommand, ImportOptions};
 pub async fn run(options: ImportOptions) -> Result<Verdict> {
     match options.command {
         ImportCommand::Traits(options) => traits::run(options).await,
+        ImportCommand::Scores(options) => scores::run(options).await,
     }
 }

@@ -10,6 +10,7 @@ use usher_aws::kinesis::KinesisStream;
 use super::events::{Counts, ROWS_TOLD_MAX, RowEvents};
 use super::identify::Reading;
 use super::rows::{Columns, Rows};
+use super::scores::Meaning;
 use crate::Verdict;
 use crate::args::{ImportTraitsOptions, RowFormat};
 use crate::arrival_clock::wall_clock;
@@ -27,10 +28,18 @@ use crate::sender::{self, SendOutcome, SendProgress};
 /// # Errors
 /// When the file can't be read, the state file is about something else, or the stream does not take the events.
 pub async fn run(options: ImportTraitsOptions) -> Result<Verdict> {
+    import(options, Meaning::Traits).await
+}
+
+/// Sends what rows say, whatever their columns mean.
+///
+/// # Errors
+/// As [`run`].
+pub async fn import(options: ImportTraitsOptions, meaning: Meaning) -> Result<Verdict> {
     let name = options.rows.display().to_string();
     let file = EventsFile::open(&options.rows)?;
     let (size, bytes_read) = (file.size(), file.bytes_read());
-    let row_events = row_events(&options, file)?;
+    let row_events = row_events(&options, file, meaning)?;
     let tally = row_events.tally();
     let mut events = EventsFile::of(&name, row_events, None)?;
     if options.dry_run {
@@ -91,7 +100,11 @@ pub async fn run(options: ImportTraitsOptions) -> Result<Verdict> {
     Ok(if is_whole { verdict } else { Verdict::Wrong })
 }
 
-fn row_events(options: &ImportTraitsOptions, file: EventsFile) -> Result<RowEvents> {
+/// The events that the rows of a file say.
+///
+/// # Errors
+/// When it can't be read, or a column that is asked for is not there.
+pub fn row_events(options: &ImportTraitsOptions, file: EventsFile, meaning: Meaning) -> Result<RowEvents> {
     let columns = Columns {
         id: options.id_column.clone(),
         anonymous_id: options.anonymous_id_column.clone(),
@@ -112,7 +125,7 @@ fn row_events(options: &ImportTraitsOptions, file: EventsFile) -> Result<RowEven
             options.rows.display()
         ),
     };
-    Ok(RowEvents::new(rows, reading, options.strict))
+    Ok(RowEvents::new(rows, meaning, reading, options.strict))
 }
 
 /// How the rows of a file are written, by its name, whether it is compressed or not.

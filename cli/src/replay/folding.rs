@@ -23,6 +23,7 @@ use super::families::Families;
 use super::threads::in_parallel;
 use crate::arrival_clock::wall_clock;
 use crate::fold::{LineCounts, latest_arrival, order_of_timers, replayed_shard, wake_all};
+use crate::models_file::ModelsFile;
 
 /// The number of what no line made fire.
 pub const AFTER_ALL_LINES: u64 = u64::MAX;
@@ -32,6 +33,8 @@ pub const SIZES_TAKEN_OF: u64 = 64;
 /// All users' profiles, under each of the journeys.
 pub struct Folding<'j> {
     journeys: &'j [&'j Journey],
+    /// What was learned from all users, for each journey.
+    snapshots: Vec<Snapshots>,
     watch: Watch,
     threads: usize,
     shard: Shard,
@@ -116,12 +119,21 @@ impl<'j> Folding<'j> {
         let households = || journeys.iter().map(|_| Household::new()).collect();
         Folding {
             journeys,
+            snapshots: vec![Snapshots::default(); journeys.len()],
             watch,
             threads,
             shard: replayed_shard(),
             lanes: (0..LANES).map(|_| Mutex::new(households())).collect(),
             families: Families::default(),
         }
+    }
+
+    /// The same, where rules choose by these models.
+    pub fn with_models(mut self, models: Option<&ModelsFile>) -> Folding<'j> {
+        if let Some(models) = models {
+            self.snapshots = self.journeys.iter().map(|journey| models.snapshots(journey)).collect();
+        }
+        self
     }
 
     /// How many threads fold.
@@ -144,8 +156,9 @@ impl<'j> Folding<'j> {
             }
         }
         let (journeys, watch, lanes) = (self.journeys, &self.watch, &self.lanes);
+        let snapshots = self.snapshots.as_slice();
         let by_lane = in_parallel(self.threads, LANES, |lane| {
-            let mut folded = FoldedLane::new(journeys, watch);
+            let mut folded = FoldedLane::new(journeys, snapshots, watch);
             folded.fold(&mut locked(&lanes[lane]), lane, &decoded);
             folded
         });
@@ -173,6 +186,7 @@ impl<'j> Folding<'j> {
     /// Fires the timers that are due by the latest arrival, of users to whom nothing happened since.
     pub fn fire_due_timers(&mut self) -> Vec<Folded> {
         let (journeys, lanes, shard) = (self.journeys, &self.lanes, &self.shard);
+        let snapshots = self.snapshots.as_slice();
         let latest: Vec<Timestamp> = (0..journeys.len())
             .map(|journey| {
                 lanes
@@ -184,11 +198,11 @@ impl<'j> Folding<'j> {
             .collect();
         let by_lane = in_parallel(self.threads, LANES, |lane| {
             let mut households = locked(&lanes[lane]);
-            let fired = journeys.iter().zip(households.iter_mut()).zip(&latest);
+            let fired = journeys.iter().zip(snapshots).zip(households.iter_mut()).zip(&latest);
             fired
-                .map(|((journey, users), latest)| {
+                .map(|(((journey, snapshots), users), latest)| {
                     let mut folded = Folded::default();
-                    for step in wake_all(journey, users, shard, *latest) {
+                    for step in wake_all(journey, snapshots, users, shard, *latest) {
                         folded.rules.add(&step.rules);
                         folded.fire(AFTER_ALL_LINES, step.triggers);
                         folded.tell(AFTER_ALL_LINES, step.outcomes);
@@ -268,15 +282,17 @@ fn join_families(decoded: &[Decoded<'_>], families: &mut Families, lanes: &mut [
 /// What came of some lines in one lane.
 struct FoldedLane<'l> {
     journeys: &'l [&'l Journey],
+    snapshots: &'l [Snapshots],
     watch: &'l Watch,
     folded: Vec<Folded>,
     seen: Vec<Seen>,
 }
 
 impl<'l> FoldedLane<'l> {
-    fn new(journeys: &'l [&'l Journey], watch: &'l Watch) -> FoldedLane<'l> {
+    fn new(journeys: &'l [&'l Journey], snapshots: &'l [Snapshots], watch: &'l Watch) -> FoldedLane<'l> {
         FoldedLane {
             journeys,
+            snapshots,
             watch,
             folded: journeys.iter().map(|_| Folded::default()).collect(),
             seen: Vec::new(),
@@ -287,10 +303,10 @@ impl<'l> FoldedLane<'l> {
         for block in decoded {
             for event in &block.lanes[lane] {
                 let (number, arrived) = &block.events[*event as usize];
-                match (self.journeys, &mut *households, &mut *self.folded) {
+                match (self.journeys, self.snapshots, &mut *households, &mut *self.folded) {
                     // By far the most usual, and the one that is to be quick.
-                    ([journey], [users], [folded]) => {
-                        folded.add(*number, users.apply(journey, Snapshots::none(), arrived));
+                    ([journey], [snapshots], [users], [folded]) => {
+                        folded.add(*number, users.apply(journey, snapshots, arrived));
                     }
                     _ => self.fold_beside(households, *number, arrived),
                 }
@@ -303,8 +319,9 @@ impl<'l> FoldedLane<'l> {
         let steps: Vec<HouseholdStep> = self
             .journeys
             .iter()
+            .zip(self.snapshots)
             .zip(&mut *households)
-            .map(|(journey, users)| users.apply(journey, Snapshots::none(), arrived))
+            .map(|((journey, snapshots), users)| users.apply(journey, snapshots, arrived))
             .collect();
         let event = &arrived.event;
         let watched = self.watch.user.as_deref();

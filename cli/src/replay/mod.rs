@@ -24,6 +24,7 @@ use usher_wire::{outcome, trigger};
 use crate::Verdict;
 use crate::args::ReplayOptions;
 use crate::fold::{LineCounts, Rejected};
+use crate::models_file::ModelsFile;
 use crate::people::{counted, grouped, say, table};
 use crate::triggers_file::TriggersFile;
 use crate::{journey_file, profiles_file};
@@ -48,7 +49,8 @@ pub fn run(options: &ReplayOptions) -> Result<Verdict> {
     let mut kept = Kept::new(options)?;
     let started = Instant::now();
     let journeys = [&journey];
-    let mut folding = Folding::new(&journeys, threads(options), Watch::default());
+    let models = options.models.as_deref().map(ModelsFile::load).transpose()?;
+    let mut folding = Folding::new(&journeys, threads(options), Watch::default()).with_models(models.as_ref());
     fold_all(&mut folding, source, |round| {
         kept.lines(&round.counts);
         round.folded.iter().try_for_each(|folded| kept.folded(folded))

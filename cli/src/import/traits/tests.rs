@@ -38,7 +38,7 @@ fn options(path: PathBuf) -> ImportTraitsOptions {
 /// The lines that would be sent, and what came of the rows.
 fn lines(options: &ImportTraitsOptions) -> (Vec<(u64, Vec<u8>)>, Tally) {
     let file = EventsFile::open(&options.rows).expect("readable");
-    let events = row_events(options, file).expect("the columns are there");
+    let events = row_events(options, file, Meaning::Traits).expect("the columns are there");
     let tally = events.tally();
     let mut events = EventsFile::of("rows", events, None).expect("readable");
     let mut lines = Vec::new();
@@ -103,7 +103,7 @@ fn strict_ends_at_the_first_bad_row() {
         strict: true,
         ..options(path.clone())
     };
-    let events = row_events(&strict, EventsFile::open(&path).expect("readable")).expect("columns");
+    let events = row_events(&strict, EventsFile::open(&path).expect("readable"), Meaning::Traits).expect("columns");
     let mut events = EventsFile::of("rows", events, None).expect("the first row is good");
     let mut sent = HashSet::new();
     let error = loop {

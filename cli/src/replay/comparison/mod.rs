@@ -19,6 +19,7 @@ use super::source::Source;
 use super::{Kept, fold_all, threads, write_profiles};
 use crate::args::ReplayOptions;
 use crate::fold::LineCounts;
+use crate::models_file::ModelsFile;
 use crate::people::say;
 use crate::{Verdict, journey_file};
 
@@ -77,7 +78,8 @@ pub fn run(options: &ReplayOptions, against: &Path) -> Result<Verdict> {
         sizes: true,
         user: options.user.clone(),
     };
-    let mut folding = Folding::new(&journeys, threads(options), watch);
+    let models = options.models.as_deref().map(ModelsFile::load).transpose()?;
+    let mut folding = Folding::new(&journeys, threads(options), watch).with_models(models.as_ref());
     let mut matching = Matching::default();
     let mut lines = LineCounts::default();
     let mut old = Folded::default();
