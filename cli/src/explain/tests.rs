@@ -244,3 +244,53 @@ fn a_time_that_passed_is_told_in_two_units_at_most() {
         assert_eq!(text::lateness_text(ms), told);
     }
 }
+
+#[test]
+fn a_choice_is_told_with_its_candidates() {
+    const CHOOSES: &str = "journey: chooses
+features: { clicks: { count: click } }
+steps: [{ id: done, on: done }]
+slots:
+  in_app:
+    learner: linear_thompson
+    context: { clicks: features.clicks }
+    contents: { minutes: content.minutes }
+contents:
+  - { id: tour, attributes: { minutes: 3 } }
+  - { id: demo, attributes: { minutes: 5 } }
+  - { id: call, when: steps.done.done }
+triggers:
+  - { id: r, on: click, choose: all, slot: in_app }
+";
+    const CLICK: &str = r#"{"event_id":"1","event_type":"click","timestamp":"2026-01-05T10:00:00Z","user_id":"ann"}"#;
+    let journey = Journey::parse(CHOOSES).unwrap_or_else(|errors| panic!("{}", errors.render("journey.yaml", CHOOSES)));
+    let mut file = tempfile::NamedTempFile::new().expect("a place for files");
+    file.write_all(CLICK.as_bytes()).expect("to a file");
+    let found = events::find(file.path(), "ann", &journey, Snapshots::none()).expect("she is there");
+    let told = Told {
+        timeline: Timeline::of(&found.decisions, None, 20),
+        journey: &journey,
+        found: &found,
+        explanation: explain(&journey, Snapshots::none(), &found.profile, "ann", found.now, None),
+    };
+    let text = text::render(&told);
+    for part in [
+        "    chosen by linear_thompson as if it had learned nothing (there was no model), where ",
+        " was likely to 50.0%\n      clicks = 1\n",
+        "      tour   50.0%  0.000 ± ",
+        "  minutes = 3\n",
+        "r: chooses from tour, demo, call in in_app on click\n",
+        "    chooses by linear_thompson as if it had learned nothing (there was no model)\n      clicks = 1\n",
+        "      call  is not eligible\n",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&json::render(&told)).expect("JSON");
+    let choice = &json["rules"][0]["choice"];
+    assert_eq!(
+        (&choice["fallback"], &choice["context"]["clicks"]),
+        (&"missing".into(), &1.into())
+    );
+    assert_eq!(choice["candidates"][2]["eligible"], false);
+    assert_eq!(json["decisions"][0]["decision"]["choice"]["learner"], "linear_thompson");
+}

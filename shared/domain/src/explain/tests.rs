@@ -1,6 +1,7 @@
 use super::*;
 use crate::journey::LimitPer;
 use crate::plan::plan_user;
+use crate::rules::Refused;
 use crate::snapshots::Snapshots;
 use crate::testing::{MINUTE_MS, arrived, event, journey, time};
 
@@ -234,5 +235,76 @@ fn p10_a_profile_that_does_not_fit_its_journey_is_no_panic() {
         explain(&journey, Snapshots::none(), &profile, "u", time(0), None)
             .rules
             .is_empty()
+    );
+}
+
+#[test]
+fn a_rule_that_chooses_tells_how_its_candidates_stand() {
+    let journey = journey(
+        r#"
+journey: chooses
+steps: [{ id: project, on: project_created }]
+features: { clicks: { count: click } }
+slots: { in_app: { learner: linear_thompson, context: { clicks: features.clicks } } }
+contents:
+  - { id: tour, unless: steps.project.done }
+  - { id: demo, cooldown: 1h }
+  - { id: call }
+  - { id: book }
+policy: { quiet_hours: { from: "22:00", to: "08:00" } }
+triggers:
+  - { id: r, on: click, choose: all, slot: in_app }
+  - { id: only_demo, on: demo, offer: demo, slot: side }
+"#,
+    );
+    let noon = 12 * 60;
+    let at = |minutes: i64| time(minutes * MINUTE_MS);
+    let arrived = |number: u64, event_type: &str, minutes: i64| {
+        arrived(
+            event(&format!("e{number}"), event_type, at(minutes)),
+            0,
+            number,
+            at(minutes),
+        )
+    };
+    let events = [
+        arrived(1, "demo", noon),
+        arrived(2, "project_created", noon + 1),
+        // In quiet hours: it is put off.
+        arrived(3, "click", 23 * 60),
+    ];
+    let profile = plan_user(&journey, Snapshots::none(), Profile::new(&journey), &events).profile;
+    let standing = |minutes: i64| {
+        let explanation = explain(&journey, Snapshots::none(), &profile, "u", at(minutes), Some(0));
+        explanation.rules[0].clone()
+    };
+    let choice = standing(noon + 2).choice.expect("it chooses");
+    assert_eq!((choice.learner, choice.model_version), ("linear_thompson", None));
+    assert_eq!(choice.fallback, Some(crate::trigger::Fallback::Missing));
+    assert_eq!(
+        (choice.context[0].name.as_str(), choice.context[0].json.as_str()),
+        ("clicks", "1")
+    );
+    let refused: Vec<_> = choice.candidates.iter().map(|candidate| candidate.refused).collect();
+    let until = at(noon + 60);
+    assert_eq!(
+        refused,
+        [
+            Some(Refused::Ineligible),
+            Some(Refused::CoolingUntil(until)),
+            None,
+            None
+        ]
+    );
+    let probabilities = choice.candidates.iter().filter_map(|candidate| candidate.score);
+    let probabilities: Vec<f64> = probabilities.map(|score| score.probability).collect();
+    assert_eq!(probabilities, [0.5, 0.5]);
+
+    let later = standing(23 * 60);
+    assert_eq!(later.put_off, Some((at(32 * 60), None)), "it is chosen then");
+    let conditions = later.conditions.iter().map(|condition| condition.role.clone());
+    assert_eq!(
+        conditions.collect::<Vec<_>>(),
+        [ConditionRole::ContentUnless("tour".to_owned())]
     );
 }
