@@ -18,7 +18,6 @@ mod gzip;
 mod import;
 mod journey_file;
 mod local;
-mod models_file;
 mod patience;
 mod people;
 mod profile_text;

@@ -24,7 +24,7 @@ pub use check::{CheckOptions, SchemaOptions};
 pub use evaluate::{EvaluateOptions, JudgedFormat};
 pub use explain::ExplainOptions;
 pub use export::{DecisionsTable, ExportCommand, ExportDecisionsOptions, ExportOptions, LogFormat};
-pub use import::{ImportCommand, ImportOptions, ImportScoresOptions, ImportTraitsOptions, RowFormat};
+pub use import::{ImportCommand, ImportOptions, ImportTraitsOptions, RowFormat};
 pub use local::{ClockChoice, LocalOptions};
 pub use redrive::{PassedByChoice, RedriveOptions};
 pub use rejected::{
@@ -35,6 +35,7 @@ pub use report::ReportOptions;
 pub use simulate::{SimulateOptions, Variant};
 pub use soak::{RUNS_DEFAULT, SoakOptions};
 pub use trends::{ListedBy, TrendsOptions};
+pub use import::ImportScoresOptions;
 
 const EXIT_CODES: &str = "Exit codes:\n  0  all is well\n  1  something is wrong with the input, or missing in the result\n  2  the command was not understood";
 

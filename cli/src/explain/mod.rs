@@ -16,8 +16,8 @@ use usher_domain::time::Timestamp;
 use usher_wire::trigger::DecisionDetails;
 
 use crate::args::ExplainOptions;
-use crate::models_file::ModelsFile;
 use crate::people::say;
+use crate::replay::models_file::ModelsFile;
 use crate::users::Moment;
 use crate::{Verdict, journey_file, project};
 

@@ -20,10 +20,10 @@ use usher_wire::profile_state;
 use super::blocks::Block;
 use super::decode::{Decoded, LANES, decode, lane_of};
 use super::families::Families;
+use super::models_file::ModelsFile;
 use super::threads::in_parallel;
 use crate::arrival_clock::wall_clock;
 use crate::fold::{LineCounts, latest_arrival, order_of_timers, replayed_shard, wake_all};
-use crate::models_file::ModelsFile;
 
 /// The number of what no line made fire.
 pub const AFTER_ALL_LINES: u64 = u64::MAX;

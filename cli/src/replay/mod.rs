@@ -5,6 +5,7 @@ mod comparison;
 mod decode;
 mod families;
 mod folding;
+pub mod models_file;
 mod source;
 mod threads;
 
@@ -24,13 +25,13 @@ use usher_wire::{outcome, trigger};
 use crate::Verdict;
 use crate::args::ReplayOptions;
 use crate::fold::{LineCounts, Rejected};
-use crate::models_file::ModelsFile;
 use crate::people::{counted, grouped, say, table};
 use crate::triggers_file::TriggersFile;
 use crate::{journey_file, profiles_file};
 
 use blocks::{Block, read_ahead};
 use folding::{Folded, Folding, Round, Watch};
+use models_file::ModelsFile;
 use source::Source;
 
 /// Blocks that are folded at once, for each thread: enough that none waits long for the last one.

@@ -15,11 +15,11 @@ use usher_domain::journey::Journey;
 use usher_domain::rules::{RuleCounts, RuleOutcome};
 
 use super::folding::{Folded, Folding, Watch};
+use super::models_file::ModelsFile;
 use super::source::Source;
 use super::{Kept, fold_all, threads, write_profiles};
 use crate::args::ReplayOptions;
 use crate::fold::LineCounts;
-use crate::models_file::ModelsFile;
 use crate::people::say;
 use crate::{Verdict, journey_file};
 
