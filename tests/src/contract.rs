@@ -4,6 +4,7 @@
 //! Each function takes a port and panics where the port breaks the contract. They may share a table or stream with
 //! others and run again on it, because `run` (any text that is new each time) is part of every key that they use.
 
+mod models;
 mod trends;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use usher_pipeline::ports::{
     ProfileItem, ProfileTable, PutAnswer, PutOutcome, RecordAnswer, RecordStream, StreamRecord, due_shard,
 };
 
+pub use models::model_table;
 pub use trends::trend_table;
 
 /// A state that leaves room for the rest of an item of 400 KB.

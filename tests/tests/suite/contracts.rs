@@ -12,14 +12,18 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_sdk_kinesis::types::StreamStatus;
 use usher_aws::clients::Clients;
-use usher_aws::dynamodb::{DUE_INDEX, DynamoDecisionTable, DynamoDueIndex, DynamoProfileTable, DynamoTrendTable};
+use usher_aws::dynamodb::{
+    DUE_INDEX, DynamoDecisionTable, DynamoDueIndex, DynamoModelTable, DynamoProfileTable, DynamoTrendTable,
+};
 use usher_aws::kinesis::KinesisStream;
 use usher_domain::time::Timestamp;
 use usher_local::Clock;
 use usher_local::dynamodb::{DynamoDb, DynamoDbOptions};
 use usher_local::faults::Faults;
 use usher_local::kinesis::{Kinesis, KinesisOptions};
-use usher_pipeline::memory::{MemoryDecisionTable, MemoryDueIndex, MemoryProfileTable, MemoryStream, MemoryTrendTable};
+use usher_pipeline::memory::{
+    MemoryDecisionTable, MemoryDueIndex, MemoryModelTable, MemoryProfileTable, MemoryStream, MemoryTrendTable,
+};
 use usher_pipeline::ports::{ParkAnswer, ParkTarget, ProfileTable};
 use usher_tests::contract;
 
@@ -43,6 +47,7 @@ async fn the_memory_adapters_keep_the_contract() {
     contract::due_index(&profiles, &MemoryDueIndex::of(&profiles), &run).await;
     contract::decision_table(&MemoryDecisionTable::default(), &run).await;
     contract::trend_table(&MemoryTrendTable::default(), &run).await;
+    contract::model_table(&MemoryModelTable::default(), &run).await;
     contract::record_stream(&MemoryStream::with_shards(2), &run).await;
     contract::record_stream_limits(&MemoryStream::default()).await;
 }
@@ -141,16 +146,18 @@ struct Adapters {
     due: DynamoDueIndex,
     decisions: DynamoDecisionTable,
     trends: DynamoTrendTable,
+    models: DynamoModelTable,
     stream: KinesisStream,
     run: String,
 }
 
 impl Adapters {
     async fn make(clients: &Clients, run: &str) -> Adapters {
-        let (profiles, decisions, trends, stream) = (
+        let (profiles, decisions, trends, models, stream) = (
             format!("profiles-{run}"),
             format!("decisions-{run}"),
             format!("trends-{run}"),
+            format!("models-{run}"),
             format!("stream-{run}"),
         );
         create_profiles_table(clients, &profiles).await;
@@ -166,12 +173,14 @@ impl Adapters {
             &[("minute", KeyType::Hash), ("shard", KeyType::Range)],
         )
         .await;
+        create_table(clients, &models, &[("slot", KeyType::Hash), ("part", KeyType::Range)]).await;
         create_stream(clients, &stream).await;
         Adapters {
             due: DynamoDueIndex::new(clients.dynamodb.clone(), profiles.clone()),
             profiles: DynamoProfileTable::new(clients.dynamodb.clone(), profiles),
             decisions: DynamoDecisionTable::new(clients.dynamodb.clone(), decisions),
             trends: DynamoTrendTable::new(clients.dynamodb.clone(), trends),
+            models: DynamoModelTable::new(clients.dynamodb.clone(), models),
             stream: KinesisStream::new(clients.kinesis.clone(), stream),
             run: run.to_owned(),
         }
@@ -182,6 +191,7 @@ impl Adapters {
         contract::due_index(&self.profiles, &self.due, &self.run).await;
         contract::decision_table(&self.decisions, &self.run).await;
         contract::trend_table(&self.trends, &self.run).await;
+        contract::model_table(&self.models, &self.run).await;
         contract::record_stream(&self.stream, &self.run).await;
     }
 }

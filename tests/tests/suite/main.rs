@@ -10,6 +10,7 @@ mod examples;
 mod fault_runs;
 mod hostile;
 mod house_rules;
+mod learning;
 mod redrive;
 mod scenarios;
 mod trends;
