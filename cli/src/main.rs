@@ -18,6 +18,7 @@ mod gzip;
 mod import;
 mod journey_file;
 mod local;
+mod models;
 mod patience;
 mod people;
 mod profile_text;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::Send(options) => in_runtime(send::run(options)),
         Command::Import(options) => in_runtime(import::run(options)),
         Command::Users(options) => in_runtime(users::run(options)),
+        Command::Models(options) => in_runtime(models::run(options)),
         Command::Explain(options) => in_runtime(explain::run(options)),
         Command::Export(options) => in_runtime(export::run(options)),
         Command::Evaluate(options) => evaluate::run(&options),

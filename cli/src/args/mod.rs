@@ -6,6 +6,7 @@ mod explain;
 mod export;
 mod import;
 mod local;
+mod models;
 mod redrive;
 mod rejected;
 mod replay;
@@ -26,6 +27,9 @@ pub use explain::ExplainOptions;
 pub use export::{DecisionsTable, ExportCommand, ExportDecisionsOptions, ExportOptions, LogFormat};
 pub use import::{ImportCommand, ImportOptions, ImportTraitsOptions, RowFormat};
 pub use local::{ClockChoice, LocalOptions};
+pub use models::{
+    ExportModelOptions, ImportModelOptions, ModelsCommand, ModelsOptions, ModelsPlace, ResetModelOptions,
+};
 pub use redrive::{PassedByChoice, RedriveOptions};
 pub use rejected::{
     ListOptions, RejectedCommand, RejectedOptions, RejectedSelection, ResendOptions, ShowRejectedOptions,
@@ -61,6 +65,7 @@ pub enum Command {
     Import(ImportOptions),
     Users(UsersOptions),
     Explain(ExplainOptions),
+    Models(ModelsOptions),
     Export(ExportOptions),
     Evaluate(EvaluateOptions),
     Report(ReportOptions),
@@ -210,6 +215,9 @@ mod tests {
             "usher users show ann --endpoint-url ftp://127.0.0.1/",
             "usher users show ",
             "usher explain",
+            "usher models",
+            "usher models show",
+            "usher models import in_app",
             "usher explain ann --last many",
             "usher explain ann --events e.jsonl --endpoint-url http://127.0.0.1:4568",
             "usher export",
@@ -250,6 +258,9 @@ mod tests {
             "usher import traits - --format jsonl --stream s --at-column t --traits a,b --text a --resume f",
             "usher users show ann --at latest",
             "usher explain ann",
+            "usher models list --table m --journey j.yaml",
+            "usher models export in_app - --endpoint-url http://127.0.0.1:4568",
+            "usher models reset in_app --yes",
             "usher explain ann --rule welcome --last 5 --at latest --json",
             "usher explain anonymous:1 --events - --journey j.yaml",
             "usher explain ann --profiles p --decisions d --endpoint-url http://127.0.0.1:4568",
