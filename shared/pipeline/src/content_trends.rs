@@ -254,6 +254,7 @@ where
                 state: trend_tile::encode(&tile),
                 expires_at_epoch_s,
             };
+            let mut may_be_stored = false;
             let put = async {
                 // The same item again, while it is not known whether it is there.
                 loop {
@@ -262,6 +263,7 @@ where
                         Ok(Ok(answer)) => return Ok(answer),
                         Ok(Err(error @ CallError::Refused { .. })) => return Err(chain(&error)),
                         Ok(Err(error @ CallError::Retry { .. })) => {
+                            may_be_stored = true;
                             if !backoff.pause(deadline).await {
                                 return Err(chain(&error));
                             }
@@ -269,7 +271,8 @@ where
                     }
                 }
             };
-            let current = match put.await {
+            let answer = put.await;
+            let current = match answer {
                 Err(why) => return fail(written, why),
                 Ok(TrendPutAnswer::Unreadable { why }) => return self.left_out(written, &work, &why),
                 Ok(TrendPutAnswer::Written { write_units }) => {
@@ -280,7 +283,7 @@ where
                     written.write_units += write_units;
                     // An earlier try whose answer was lost.
                     let is_own = |current: &TrendItem| current.version == item.version && current.state == item.state;
-                    if current.as_ref().is_some_and(is_own) {
+                    if may_be_stored && current.as_ref().is_some_and(is_own) {
                         None
                     } else {
                         Some(current)
