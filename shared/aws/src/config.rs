@@ -707,7 +707,10 @@ mod tests {
             (vec![models, trends, ("USHER_SNAPSHOT_REFRESH_MS", "10000")], None),
             (vec![models], Some("USHER_TRENDS_TABLE")),
             (vec![trends], Some("USHER_MODELS_TABLE")),
-            (vec![models, trends, ("USHER_SNAPSHOT_REFRESH_MS", "5")], Some("USHER_SNAPSHOT_REFRESH_MS")),
+            (
+                vec![models, trends, ("USHER_SNAPSHOT_REFRESH_MS", "5")],
+                Some("USHER_SNAPSHOT_REFRESH_MS"),
+            ),
         ] {
             let all: Vec<_> = WRITER_REQUIRED.iter().chain(&set).copied().collect();
             match ProfileWriterSettings::read(&lookup_in(&all)) {
