@@ -1,6 +1,7 @@
 //! A profile and a trigger for people.
 
 use usher_domain::journey::Journey;
+use usher_domain::offers::OpenOffer;
 use usher_domain::profile::{Profile, RuleState};
 use usher_domain::time::Timestamp;
 use usher_domain::value::Value;
@@ -63,6 +64,7 @@ pub fn profile_text(user: &str, profile: &Profile, journey: &Journey, now: Times
         .filter(|(_, (_, state))| **state != RuleState::default())
         .map(|(index, (rule, state))| (rule.id.clone(), rule_text(profile, journey, index, state)));
     section(&mut text, "rules", rules.collect());
+    section(&mut text, "open offers", open_offers(profile, journey, now));
     let waiting = profile
         .outbox
         .iter()
@@ -97,6 +99,28 @@ fn rule_text(profile: &Profile, journey: &Journey, index: usize, state: &RuleSta
         parts.push("its condition held at the last look".to_owned());
     }
     parts.join("; ")
+}
+
+/// The offers that may still come to something: what was offered, until when it counts, and what was rewarded so far.
+fn open_offers(profile: &Profile, journey: &Journey, now: Timestamp) -> Vec<(String, String)> {
+    let Some(outcomes) = &journey.outcomes else {
+        return Vec::new();
+    };
+    let open = profile.open_offers.iter().filter(|offer| offer.until >= now);
+    let row = |offer: &OpenOffer| {
+        let rule = journey.rules.iter().find(|rule| rule.fingerprint == offer.rule)?;
+        let content = (journey.contents.iter()).find(|content| content.fingerprint == offer.content)?;
+        let rewards: Vec<&str> = outcomes.rewards_of(offer).collect();
+        let so_far = match rewards.is_empty() {
+            true => "nothing yet".to_owned(),
+            false => format!("{} so far: {}", offer.reward, rewards.join(", ")),
+        };
+        Some((
+            rule.id.clone(),
+            format!("{} until {}; {so_far}", content.id, offer.until),
+        ))
+    };
+    open.filter_map(row).collect()
 }
 
 fn section(text: &mut String, heading: &str, rows: Vec<(String, String)>) {

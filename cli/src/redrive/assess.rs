@@ -8,6 +8,7 @@ use usher_domain::journey::Journey;
 use usher_domain::limits::POINTERS_MAX;
 use usher_domain::profile::Profile;
 use usher_pipeline::ports::{GET_USERS_MAX, ProfileTable};
+use usher_wire::outcome::OUTCOME_KIND;
 use usher_wire::trigger::{DECISION_KIND, TriggerRecord};
 use usher_wire::{event, profile_state};
 
@@ -29,7 +30,7 @@ pub enum Kind {
         /// The hash of its id.
         id_hash: u64,
     },
-    /// A decision on the triggers stream: consumers act once by its id.
+    /// A decision on the triggers stream, or what came of one: consumers act once by its id.
     Decision,
     /// What wakes a user's timers. It is nothing to be counted, and whoever is still due is woken again anyway.
     WakeUp,
@@ -47,9 +48,15 @@ pub fn kind_of(record: &FailedRecord) -> Kind {
             user: event.user.to_string(),
             id_hash: event.id_hash,
         },
-        Err(_) if TriggerRecord::parse(bytes).is_ok_and(|trigger| trigger.kind == DECISION_KIND) => Kind::Decision,
+        Err(_) if is_of_triggers(bytes) => Kind::Decision,
         Err(_) => Kind::Unusable,
     }
+}
+
+/// Whether it is a record of the triggers stream.
+fn is_of_triggers(bytes: &[u8]) -> bool {
+    let record = TriggerRecord::parse(bytes);
+    record.is_ok_and(|record| record.kind == DECISION_KIND || record.kind == OUTCOME_KIND)
 }
 
 /// The profiles of some users.
