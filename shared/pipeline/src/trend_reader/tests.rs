@@ -83,7 +83,7 @@ async fn all_shards_and_minutes_add_up_and_what_changes_is_found_at_the_next_loo
     for shard in 0..40 {
         put(&table, 0, shard, &[("a", 2), ("b", 1)]);
         put(&table, -9, shard, &[("a", 1)]);
-        put(&table, -10, shard, &[("a", 100)]);
+        put(&table, -11, shard, &[("a", 100)]);
     }
     let mut reader = TrendReader::for_trends(&[clicks(10)]);
     let trends = refreshed(&mut reader, &table, at(0, 59)).await.trends;
@@ -120,10 +120,11 @@ async fn only_what_may_have_changed_is_read_again() {
         (0, 36, &[-2, 0]),
         (0, 39, &[-3, 0]),
         (1, 2, &[-4, 0, 1]),  // since the last look
-        (1, 5, &[-1, 0, 1]),  // -4 has left; the turn begins anew
-        (1, 15, &[-2, 0, 1]), // the one before is not settled
-        (1, 26, &[-3, 0, 1]),
-        (1, 40, &[0, 1]),
+        (1, 5, &[-1, 0, 1]),  // each had its turn
+        (1, 15, &[-2, 0, 1]), // the one before was not settled at the last look
+        (1, 26, &[-3, 1]),
+        (1, 40, &[-4, 1]),
+        (1, 43, &[0, 1]),
         (20, 0, &[15, 16, 17, 18, 19, 20]), // a long time between two looks
     ] {
         let calls_before = table.faults().calls().len();
