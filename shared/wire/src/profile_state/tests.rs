@@ -8,7 +8,7 @@ use usher_domain::plan::plan_user;
 use usher_domain::snapshots::Snapshots;
 
 use super::*;
-use crate::{profile_json, trigger};
+use crate::{outcome, profile_json, trigger};
 
 const DEFAULT_JOURNEY: &str = include_str!("../../../../journey/journey.yaml");
 /// The names and small values of an item's attributes: user_id (36 bytes of id), version, state, updated_at, layout.
@@ -377,8 +377,11 @@ fn told(profile: &Profile, journey: &Journey) -> String {
     if let Some(timezone) = &profile.timezone {
         writeln!(told, "time zone {timezone:?}").expect("to memory");
     }
-    for trigger in &profile.outbox {
-        let json = trigger::to_json(trigger);
+    for offer in &profile.open_offers {
+        writeln!(told, "open offer {offer:?}").expect("to memory");
+    }
+    let outcomes = profile.outcomes.iter().map(outcome::to_json);
+    for json in profile.outbox.iter().map(trigger::to_json).chain(outcomes) {
         writeln!(told, "outbox {}", String::from_utf8_lossy(&json)).expect("to memory");
     }
     told
@@ -391,7 +394,7 @@ fn from_hex(text: &str) -> Vec<u8> {
 
 /// Profiles that each layout's version of Usher wrote. They are in tables: the bytes never change, and a new layout adds
 /// its own three files. So does what a layout learns to keep later on.
-const LAYOUTS: [(u8, &str, &str, &str); 2] = [
+const LAYOUTS: [(u8, &str, &str, &str); 3] = [
     (
         1,
         include_str!("layouts/1.yaml"),
@@ -403,6 +406,12 @@ const LAYOUTS: [(u8, &str, &str, &str); 2] = [
         include_str!("layouts/1-rules.yaml"),
         include_str!("layouts/1-rules.hex"),
         include_str!("layouts/1-rules.txt"),
+    ),
+    (
+        1,
+        include_str!("layouts/1-offers.yaml"),
+        include_str!("layouts/1-offers.hex"),
+        include_str!("layouts/1-offers.txt"),
     ),
 ];
 
