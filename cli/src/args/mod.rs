@@ -25,7 +25,7 @@ pub use check::{CheckOptions, SchemaOptions};
 pub use evaluate::{EvaluateOptions, JudgedFormat};
 pub use explain::ExplainOptions;
 pub use export::{DecisionsTable, ExportCommand, ExportDecisionsOptions, ExportOptions, LogFormat};
-pub use import::{ImportCommand, ImportOptions, ImportTraitsOptions, RowFormat};
+pub use import::{ImportCommand, ImportOptions, ImportScoresOptions, ImportTraitsOptions, RowFormat};
 pub use local::{ClockChoice, LocalOptions};
 pub use models::{
     ExportModelOptions, ImportModelOptions, ModelsCommand, ModelsOptions, ModelsPlace, ResetModelOptions,
@@ -39,7 +39,6 @@ pub use report::ReportOptions;
 pub use simulate::{SimulateOptions, Variant};
 pub use soak::{RUNS_DEFAULT, SoakOptions};
 pub use trends::{ListedBy, TrendsOptions};
-pub use import::ImportScoresOptions;
 
 const EXIT_CODES: &str = "Exit codes:\n  0  all is well\n  1  something is wrong with the input, or missing in the result\n  2  the command was not understood";
 
