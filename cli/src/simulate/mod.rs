@@ -263,3 +263,26 @@ fn points(outcome: &Outcome, part: impl Fn(&Counts) -> u64) -> Vec<(f64, f64)> {
         .map(|(minute, counts)| (*minute as f64 + 0.5, share(part(counts), *counts)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_examples_journeys_offer_what_the_world_knows() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/bandit/simulation");
+        let world = World::read(&folder.join("world.json")).expect("a world");
+        let known: BTreeSet<&str> = world
+            .slots
+            .values()
+            .flat_map(|slot| slot.clicks.keys().map(String::as_str))
+            .collect();
+        for file in ["journey.yaml", "fixed_split.yaml"] {
+            let journey = journey_file::load(&folder.join(file)).expect("a journey");
+            let offered: BTreeSet<&str> = journey.contents.iter().map(|content| content.id.as_str()).collect();
+            assert_eq!(offered, known, "{file}");
+        }
+    }
+}
