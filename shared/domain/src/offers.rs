@@ -18,7 +18,7 @@
 mod life;
 mod merging;
 
-pub(crate) use life::{expire, next_expiry, note, open, open_offers_left_over, touched_max};
+pub(crate) use life::{expire, next_expiry, note, open, told_by_opening, touched_max};
 pub(crate) use merging::merge;
 
 use crate::bandit::context::{Content, Context};

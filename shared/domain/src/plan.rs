@@ -144,7 +144,14 @@ impl<'j> Planning<'j> {
 
     fn apply(&mut self, dispatch: &Dispatch, arrived: &ArrivedEvent<'_>) -> Applied {
         if let Some(alias) = unmerged_alias(&self.profile, arrived) {
-            return Applied::Not(Stopped::AliasToMerge(alias.to_owned()));
+            // What was left over when the outbox was full was due before the two became one (P7).
+            let now = self.profile.now;
+            let made = if self.waits() {
+                self.make_due(arrived, now)
+            } else {
+                Ok(())
+            };
+            return Applied::Not(made.err().unwrap_or_else(|| Stopped::AliasToMerge(alias.to_owned())));
         }
         if self.waits() {
             // What was left over when the outbox was full was due by now.
@@ -246,8 +253,8 @@ impl<'j> Planning<'j> {
     /// to leave for the new ones. An empty one can: what one moment makes is sent together.
     fn has_room(&self, looks: usize, outcomes: usize) -> bool {
         let held = self.profile.outbox.len() + self.profile.outcomes.len();
-        let left_over = offers::open_offers_left_over(self.journey, &self.profile, looks);
-        held == 0 || held + looks + outcomes + left_over <= OUTBOX_TRIGGERS_MAX
+        let opening = offers::told_by_opening(self.journey, &self.profile, looks);
+        held == 0 || held + looks + outcomes + opening <= OUTBOX_TRIGGERS_MAX
     }
 
     /// Sets when the user is woken next, for a profile that is written. Where nothing else changed it is only written when

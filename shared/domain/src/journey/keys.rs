@@ -111,6 +111,8 @@ pub(super) const LEARNERS: [&str; 6] = [
 pub(super) const LEARNER_FEATURE_KINDS: [&str; 3] = ["number", "bool", "text"];
 /// What a rewarded event may be about.
 pub(super) const REWARDED_CONTENTS: [&str; 2] = ["same", "any"];
+/// What an offer may count as until something comes of it.
+pub(super) const UNTIL_THEN_WORDS: [&str; 2] = ["unknown", "zero"];
 /// What a rule's `limit` may count for.
 pub(super) const LIMIT_SCOPES: [&str; 3] = ["user", "session", "version"];
 /// What quiet hours may do with an offer.
@@ -281,6 +283,11 @@ pub(super) static OUTCOMES: Mapping = Mapping::of(&[
         "within",
         Shape::Duration,
         "For how long after an offer what happens counts, at most 30d.",
+    ),
+    key(
+        "until_then",
+        Shape::Words(&UNTIL_THEN_WORDS),
+        "What a chosen offer counts as while nothing has come of it: `unknown`, and as nothing when the time has run out (unless it says otherwise), or `zero` from the start.",
     ),
     needed(
         "reward",

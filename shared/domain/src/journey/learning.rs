@@ -90,9 +90,22 @@ pub enum ContentSource {
 pub struct Outcomes {
     /// For how long after an offer, in milliseconds.
     pub within_ms: i64,
+    /// What an offer counts as before anything came of it.
+    pub until_then: UntilThen,
     /// What is rewarded. An offer keeps a bit for each, so there are at most
     /// [`crate::limits::REWARDS_MAX`].
     pub rewards: Vec<Reward>,
+}
+
+/// What a chosen offer counts as while its window is open and nothing has come of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UntilThen {
+    /// Nothing is known of it: its learner hears of it when something comes, or when its window ran out with nothing.
+    #[default]
+    Unknown,
+    /// It counts as one that came to nothing: its learner hears of it at once, and again when something comes. So
+    /// successes, which are told early, don't outnumber failures, which are told late; and nobody is woken for a window's end.
+    Zero,
 }
 
 /// Something that is rewarded, once for each offer.

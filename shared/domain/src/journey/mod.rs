@@ -19,7 +19,7 @@ use hashbrown::HashMap;
 pub use analysis::{Checked, Finding, Severity};
 pub use diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 pub use learning::{
-    ContentSource, ContentValue, ContextValue, Outcomes, Reward, RewardOn, SlotLearner, Trend, TrendBy,
+    ContentSource, ContentValue, ContextValue, Outcomes, Reward, RewardOn, SlotLearner, Trend, TrendBy, UntilThen,
 };
 pub use policy::{Cap, Experiment, Group, Policy, QuietAction, QuietHours, Reentry, share_of};
 pub use rule::{Due, Holdout, Limit, LimitPer, Moment, Rule, Since, Timer};

@@ -10,7 +10,7 @@ use super::read::{Entry, Entry3, Node, Reader};
 use super::read_rule::find;
 use super::{
     Content, ContentSource, ContentValue, ContextValue, EventTypes, Feature, Outcomes, Reward, RewardOn, Rule,
-    SlotLearner, Trend, TrendBy, did_you_mean,
+    SlotLearner, Trend, TrendBy, UntilThen, did_you_mean,
 };
 use crate::bandit::context::{Feature as LearnerFeature, FeatureKind, Layout, LayoutError};
 use crate::bandit::learner::{Algorithm, Learner, Scope};
@@ -28,6 +28,11 @@ const TRENDS_BY: &[(&str, TrendBy)] = &[
 ];
 
 const SAME_CONTENT: &[(&str, bool)] = &[(keys::REWARDED_CONTENTS[0], true), (keys::REWARDED_CONTENTS[1], false)];
+
+const UNTIL_THEN: &[(&str, UntilThen)] = &[
+    (keys::UNTIL_THEN_WORDS[0], UntilThen::Unknown),
+    (keys::UNTIL_THEN_WORDS[1], UntilThen::Zero),
+];
 
 /// The name of a reward that is any step.
 const STEP_COMPLETED: &str = "step_completed";
@@ -637,6 +642,15 @@ impl Reader {
                 None
             }
         };
+        let until_then = match find(&entries, "until_then") {
+            Some(value) => self.one_of(
+                value,
+                "outcomes.until_then",
+                "nothing that an offer can count as",
+                UNTIL_THEN,
+            )?,
+            None => UntilThen::default(),
+        };
         let rewards = match find(&entries, "reward") {
             Some(value) => {
                 let named = self.named(value, "outcomes.reward", REWARDS_MAX);
@@ -656,6 +670,7 @@ impl Reader {
         };
         Some(Outcomes {
             within_ms: within_ms?,
+            until_then,
             rewards: rewards?,
         })
     }

@@ -5,7 +5,7 @@ use crate::condition::Scope;
 use crate::event::{ArrivedEvent, Event, TIMER_EVENT};
 use crate::fold::Folded;
 use crate::hash::hash_parts;
-use crate::journey::{Dispatch, Journey, Outcomes, Reward, RewardOn};
+use crate::journey::{Dispatch, Journey, Outcomes, Reward, RewardOn, UntilThen};
 use crate::limits::{OPEN_OFFERS_MAX, OUTCOME_LATE_MS_MAX, REWARDS_MAX};
 use crate::profile::Profile;
 use crate::snapshots::Snapshots;
@@ -89,7 +89,7 @@ pub(crate) fn open(journey: &Journey, profile: &mut Profile, trigger: &Trigger, 
         return;
     }
     let now = profile.now;
-    let offer = OpenOffer {
+    let mut offer = OpenOffer {
         trigger: trigger.id,
         rule,
         content,
@@ -110,16 +110,21 @@ pub(crate) fn open(journey: &Journey, profile: &mut Profile, trigger: &Trigger, 
         seen: trigger.choice.as_ref().map(|choice| choice.seen.clone()),
         decided_for: None,
     };
-    let place = profile
-        .open_offers
-        .partition_point(|known| known.order() < offer.order());
-    profile.open_offers.insert(place, offer);
-    forget(profile);
     let record = Told {
         user: &trigger.user,
         cause: &trigger.cause,
         made_at: trigger.decided_at,
     };
+    if outcomes.until_then == UntilThen::Zero && offer.seen.is_some() && !offer.held_out {
+        offer.told = true;
+        let told = outcome(journey, &offer, Vec::new(), now, &record);
+        profile.outcomes.extend(told);
+    }
+    let place = profile
+        .open_offers
+        .partition_point(|known| known.order() < offer.order());
+    profile.open_offers.insert(place, offer);
+    forget(profile);
     make_room(journey, profile, &record);
 }
 
@@ -219,10 +224,18 @@ pub(crate) fn touched_max(journey: &Journey, dispatch: &Dispatch, profile: &Prof
         .count()
 }
 
-/// How many offers would have to leave, and be told of, if so many more were opened.
-pub(crate) fn open_offers_left_over(journey: &Journey, profile: &Profile, opened: usize) -> usize {
-    match journey.outcomes {
-        Some(_) => (profile.open_offers.len() + opened).saturating_sub(OPEN_OFFERS_MAX),
+/// How many outcomes opening so many more offers may tell: those of offers that have to leave, or of the new ones where they
+/// count as nothing at once.
+pub(crate) fn told_by_opening(journey: &Journey, profile: &Profile, opened: usize) -> usize {
+    match &journey.outcomes {
+        Some(outcomes) => {
+            let at_once = if outcomes.until_then == UntilThen::Zero {
+                opened
+            } else {
+                0
+            };
+            at_once + (profile.open_offers.len() + opened).saturating_sub(OPEN_OFFERS_MAX)
+        }
         None => 0,
     }
 }

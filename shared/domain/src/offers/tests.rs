@@ -88,7 +88,29 @@ outcomes: { within: 60m, reward: { any_click: { on: click, content: any, reward:
 triggers: [{ id: r, on: start, offer: c, slot: s }]
 policy: { quiet_hours: { from: \"00:30\", to: \"02:00\" } }
 outcomes: { within: 60m, reward: { click: 1 } }";
+    let zero = "contents: [{ id: c }]
+triggers: [{ id: r, on: start, choose: [c], slot: s }, { id: o, on: other, offer: c, slot: t }]
+outcomes: { within: 60m, until_then: zero, reward: { click: 1 } }";
+    let zero_held = zero.replace("slot: s", "slot: s, holdout: 100%");
     let rows: &[(&str, &str, &[&str], &[&str])] = &[
+        (
+            "nothing at once of what was chosen, and then what comes, but no end of its window",
+            zero,
+            &["0 start", "5 click content=c", "10 start", "600 wake"],
+            &["r 0  = 0", "r 5 click = 1 (0)", "r 10  = 0"],
+        ),
+        (
+            "only at its window's end of what was not chosen",
+            zero,
+            &["0 other", "600 wake"],
+            &["o 60 - = 0"],
+        ),
+        (
+            "and of what nobody is shown",
+            &zero_held,
+            &["0 start", "600 wake"],
+            &["r 60 - = 0 held"],
+        ),
         (
             "a click on what was offered",
             REWARDED,

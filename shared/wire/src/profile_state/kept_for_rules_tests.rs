@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use usher_domain::bandit::context::{Content, Context};
-use usher_domain::journey::{Due, Limit, LimitPer, Moment, Outcomes, Reward, RewardOn, Since, Timer};
+use usher_domain::journey::{Due, Limit, LimitPer, Moment, Outcomes, UntilThen, Reward, RewardOn, Since, Timer};
 use usher_domain::limits::{CANDIDATES_SHOWN_MAX, OFFERS_MADE_MAX, OPEN_OFFERS_MAX, REMINDERS_MAX};
 use usher_domain::offers::{OpenOffer, Outcome, SeenByLearner};
 use usher_domain::profile::{OfferMade, PutOff, RuleState, TimerState, WithinLimit};
@@ -38,6 +38,7 @@ fn journey() -> Journey {
     let condition = journey.rules[2].when.take().expect("a condition");
     journey.rules[2].moment = Moment::Enters(condition);
     journey.outcomes = Some(Outcomes {
+        until_then: UntilThen::Unknown,
         within_ms: 1000,
         rewards: REWARDS.map(reward).into(),
     });
@@ -358,7 +359,7 @@ proptest! {
         // The rewards change their places, one is gone, one is new, and so is a rule.
         let mut other = journey();
         other.rules.remove(3);
-        other.outcomes = Some(Outcomes { within_ms: 5, rewards: ["came_back", "new", "click"].map(reward).into() });
+        other.outcomes = Some(Outcomes { within_ms: 5, until_then: UntilThen::Unknown, rewards: ["came_back", "new", "click"].map(reward).into() });
         let read = decode(&bytes, 0, "u1", &other).expect("a profile");
         let gone = journey().rules[3].fingerprint;
         let kept: Vec<OpenOffer> = profile.open_offers.iter().filter(|offer| offer.rule != gone).cloned().map(|offer| {
