@@ -5,8 +5,9 @@
 //! the in-memory fakes.
 //!
 //! [`profile_writer`] is interactions → profiles, triggers, rejected; [`content_trends`] is interactions → trends, which
-//! [`trend_reader`] reads; [`trigger_delivery`] is triggers → decisions and whoever shows them; [`timer_sweeper`] wakes the
-//! users whose next timer is due; [`redrive_user`] is a parked user's events from `rejected` into the mended profile.
+//! [`trend_reader`] reads; [`trigger_delivery`] is triggers → decisions and whoever shows them; [`outcome_learner`] is triggers →
+//! models, which [`snapshots`] keeps at hand for deciding; [`timer_sweeper`] wakes the users whose next timer is due;
+//! [`redrive_user`] is a parked user's events from `rejected` into the mended profile.
 
 pub mod content_trends;
 pub mod following_writer;
