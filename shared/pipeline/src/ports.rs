@@ -373,7 +373,7 @@ pub enum RecordAnswer {
 /// What came of a decision, as it is filed under it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutcomeItem {
-    /// The table's partition key. After a merge it is another user than the decision was about.
+    /// The table's partition key: the user that the decision names, whoever that is by now.
     pub user_id: String,
     /// The table's sort key: the decision's id.
     pub trigger_id: String,

@@ -76,6 +76,8 @@ pub struct ProfileWriterBatch {
     /// Events that named another profile which could not be merged for now: it is parked, can't be read, makes the user's
     /// too large, or too many were named. A later one tries again.
     pub merges_deferred: u64,
+    /// Users with wake-ups that did nothing, because with what is due the profile would be too large. They are woken again.
+    pub wake_ups_too_large: u64,
     /// Triggers put on the stream, those again that may have been put before included.
     pub triggers: u64,
     /// Outcomes put on the stream, those again that may have been put before included.

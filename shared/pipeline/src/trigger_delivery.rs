@@ -87,11 +87,14 @@ enum Outcome {
     Malformed,
 }
 
-/// How far an outcome is ahead of others of its decision.
+/// How far an outcome is ahead of others of its decision, and where that is.
 #[derive(Deserialize)]
 struct RewardsSoFar<'a> {
     #[serde(borrow)]
     rewards_so_far: Vec<Cow<'a, str>>,
+    /// The user that the decision names, where that one turned out to be the outcome's since.
+    #[serde(borrow, default)]
+    decided_for: Option<Cow<'a, str>>,
 }
 
 /// Something about a user that came.
@@ -236,13 +239,17 @@ where
     }
 
     fn read_outcome(&self, record: TriggerRecord<'_>, text: &str) -> Result<Incoming, Outcome> {
-        let RewardsSoFar { rewards_so_far } = serde_json::from_str(text).map_err(|_| Outcome::Malformed)?;
+        let RewardsSoFar {
+            rewards_so_far,
+            decided_for,
+        } = serde_json::from_str(text).map_err(|_| Outcome::Malformed)?;
         let rewards_so_far = u32::try_from(rewards_so_far.len()).map_err(|_| Outcome::Malformed)?;
-        if text.len() > OUTCOME_BYTES_MAX {
+        let user_id = decided_for.unwrap_or(record.user_id);
+        if text.len() > OUTCOME_BYTES_MAX || !fits(&user_id, IDENTIFIER_BYTES_MAX) {
             return Err(Outcome::Malformed);
         }
         Ok(Incoming::Outcome(OutcomeItem {
-            user_id: record.user_id.into_owned(),
+            user_id: user_id.into_owned(),
             trigger_id: record.trigger_id.into_owned(),
             rewards_so_far,
             outcome: text.to_owned(),

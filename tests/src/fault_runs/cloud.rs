@@ -1,4 +1,6 @@
-//! Both functions over the in-memory ports, and what came of a run.
+//! All functions over the in-memory ports, and what came of a run.
+
+mod learning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +15,8 @@ use usher_domain::journey::Journey;
 use usher_domain::sequence_number::Position;
 use usher_domain::time::Timestamp;
 use usher_pipeline::memory::{
-    Call, Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryDueIndex, MemoryProfileTable, MemorySink,
-    MemoryStream, Operation,
+    Call, Fault, MemoryClock, MemoryDecisionTable, MemoryDelivery, MemoryDueIndex, MemoryModelTable,
+    MemoryProfileTable, MemorySink, MemoryStream, MemoryTrendTable, Operation,
 };
 use usher_pipeline::ports::{CallError, DecisionStatus, ProfileItem, ProfileTable};
 use usher_pipeline::profile_writer::{ProfileWriter, ProfileWriterConfig, ProfileWriterPorts};
@@ -25,9 +27,12 @@ use usher_pipeline::redrive_user::{
 use usher_pipeline::response::BatchResponse;
 use usher_pipeline::timer_sweeper::{SweepError, Swept, TimerSweeper, TimerSweeperConfig, TimerSweeperPorts};
 use usher_pipeline::trigger_delivery::{TriggerDelivery, TriggerDeliveryConfig, TriggerDeliveryPorts};
+use usher_wire::outcome::OUTCOME_KIND;
 use usher_wire::profile_state;
 use usher_wire::reject::{RejectReason, RejectedRecord};
 use usher_wire::trigger::TriggerRecord;
+
+use learning::shown_outcomes;
 
 use super::serial::{Outcome, Place, compared, fold, lane_of, position_of, user_of};
 use super::survived::Port;
@@ -112,6 +117,8 @@ pub struct MemoryCloud {
     /// Who is due, and where wake-ups go.
     due: MemoryDueIndex,
     wake_ups: MemoryStream,
+    trends: MemoryTrendTable,
+    models: MemoryModelTable,
     writes: Arc<Mutex<Writes>>,
     delivery_log: Arc<Mutex<DeliveryLog>>,
 }
@@ -147,6 +154,8 @@ struct Written {
     guards: Guards,
     /// The key that became a pointer to the user with it.
     merged: Option<String>,
+    /// The profile's *now* after it.
+    now: Timestamp,
 }
 
 /// Who writes a profile.
@@ -181,6 +190,7 @@ impl Writes {
                 by,
                 guards: profile.guard.entries().iter().copied().collect(),
                 merged,
+                now: profile.now,
             });
         }
     }
@@ -206,6 +216,8 @@ impl MemoryCloud {
             parked_reads: MemoryProfileTable::default(),
             decisions: MemoryDecisionTable::default(),
             delivery,
+            trends: MemoryTrendTable::default(),
+            models: MemoryModelTable::default(),
             writes: Arc::default(),
             delivery_log: Arc::default(),
         };
@@ -328,6 +340,10 @@ impl MemoryCloud {
         let hook = fault.clone();
         self.wake_ups.faults().on_call(move |call| hook(Port::WakeUps, call));
         let hook = fault.clone();
+        self.trends.faults().on_call(move |call| hook(Port::Trends, call));
+        let hook = fault.clone();
+        self.models.faults().on_call(move |call| hook(Port::Models, call));
+        let hook = fault.clone();
         self.decisions.faults().on_call(move |call| hook(Port::Decisions, call));
         let (decisions, log) = (self.decisions.clone(), self.delivery_log.clone());
         self.delivery.faults().on_call(move |call| {
@@ -380,12 +396,16 @@ impl MemoryCloud {
             outcome.profiles.insert(item.user_id, shown);
         }
         for stored in self.triggers.records() {
-            let id = trigger_id(&stored.record.data)?;
-            let known = outcome.triggers.insert(id.clone(), stored.record.data.clone());
-            if let Some(known) = known.filter(|known| *known != stored.record.data) {
-                let [one, other] = [&known, &stored.record.data].map(|data| String::from_utf8_lossy(data));
+            let data = stored.record.data;
+            let (kind, id) = kind_and_id(&data)?;
+            let known = match kind {
+                Kind::Decision => outcome.triggers.insert(id.clone(), data.clone()),
+                Kind::Outcome => outcome.outcomes.insert(id.clone(), data.clone()),
+            };
+            if let Some(known) = known.filter(|known| *known != data) {
+                let [one, other] = [&known, &data].map(|data| String::from_utf8_lossy(data));
                 return Err(format!(
-                    "the trigger {id} came with different bytes\n  {one}\n  {other}"
+                    "the {kind:?} {id} came with different bytes\n  {one}\n  {other}"
                 ));
             }
         }
@@ -421,6 +441,10 @@ impl MemoryCloud {
     /// Where keys turn out to be one user's, the same goes for all of them together: what one's events do depends on when
     /// the other's profile became a part of it, and that is a write too.
     ///
+    /// Where an outbox was full, what was due before an event is written before the event is, as by a wake-up. If another lane
+    /// comes in between, it finds that made: then no order of the records tells what comes of them, which the outcome says
+    /// ([`Outcome::was_woken`]).
+    ///
     /// In the end everybody is woken who is due by `end`.
     pub fn expected<'r>(&self, shards: &[Vec<&'r Record>], end: Timestamp) -> Outcome {
         let by_partition_key = self.setup.parallelization_factor > 1;
@@ -449,9 +473,14 @@ impl MemoryCloud {
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
         writes.note(&self.profiles, &self.journey);
         let mut pointers: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut arrived_last: BTreeMap<&str, Timestamp> = BTreeMap::new();
+        let mut was_woken = false;
         for written in &writes.log {
             if let Some(merged) = &written.merged {
                 pointers.insert(merged, &written.user);
+                let others = arrived_last.get(merged.as_str()).copied().unwrap_or_default();
+                let own = arrived_last.entry(&written.user).or_default();
+                *own = others.max(*own);
             }
             let parked = match written.by {
                 WrittenBy::ProfileWriter => Vec::new(),
@@ -488,11 +517,20 @@ impl MemoryCloud {
                 // A redrive takes the records in the order in which they were parked.
                 WrittenBy::Redrive => applied.sort_by_key(|(parked_at, _)| *parked_at),
             }
+            let own = arrived_last.entry(&written.user).or_default();
+            *own = applied
+                .iter()
+                .map(|(_, record)| record.arrived_at)
+                .fold(*own, Timestamp::max);
+            was_woken |= by_writes.contains(&written.user) && written.now > *own;
             ordered.extend(applied.into_iter().map(|(_, record)| record));
         }
         // The rest: the only lane, or records after the last applied one, which can change nothing.
         ordered.extend(lanes.into_values().flatten());
-        fold(&self.journey, ordered, by_partition_key, end)
+        Outcome {
+            was_woken,
+            ..fold(&self.journey, ordered, by_partition_key, end)
+        }
     }
 
     /// From now on, nobody can read the user's stored profile. Gives what was stored; where nothing was, nothing changes.
@@ -756,17 +794,30 @@ impl Drop for MemoryCloud {
             self.delivery.faults(),
             self.due.faults(),
             self.wake_ups.faults(),
+            self.trends.faults(),
+            self.models.faults(),
         ] {
             faults.on_call(|_| None);
         }
     }
 }
 
-/// The id of a trigger on the stream.
-fn trigger_id(data: &[u8]) -> Result<String, String> {
+/// What a record on the triggers stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Decision,
+    Outcome,
+}
+
+/// What a record on the triggers stream is, and its id.
+fn kind_and_id(data: &[u8]) -> Result<(Kind, String), String> {
     let json: Value = serde_json::from_slice(data).map_err(|error| format!("a trigger: {error}"))?;
-    let id = json["trigger_id"].as_str().ok_or("a trigger has no id")?;
-    Ok(id.to_owned())
+    let (kind, id) = match json["kind"].as_str() {
+        Some(OUTCOME_KIND) => (Kind::Outcome, &json["outcome_id"]),
+        _ => (Kind::Decision, &json["trigger_id"]),
+    };
+    let id = id.as_str().ok_or("a trigger has no id")?;
+    Ok((kind, id.to_owned()))
 }
 
 /// The triggers as they are compared. Who wakes a user makes no difference to what a timer decides, but for the place and the
@@ -787,6 +838,31 @@ fn shown(triggers: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, String> {
         trigger.to_string()
     };
     triggers.iter().map(|(id, bytes)| (id.clone(), one(bytes))).collect()
+}
+
+/// What differs of what does not go by what was chosen: pointers, rejects, and of each user what follows from their events
+/// alone.
+///
+/// # Errors
+/// Where something does.
+pub fn compare_histories(expected: &Outcome, found: &Outcome) -> Result<(), String> {
+    let history = |profile: &String| {
+        let mut values = serde_json::Deserializer::from_str(profile).into_iter::<Value>();
+        let profile = values.next().and_then(Result::ok).unwrap_or_default();
+        let parts = ["features", "steps", "sessions", "applied_events", "traits"];
+        Value::from_iter(parts.map(|part| (part, profile[part].clone()))).to_string()
+    };
+    let only = |outcome: &Outcome| Outcome {
+        profiles: outcome
+            .profiles
+            .iter()
+            .map(|(user, profile)| (user.clone(), history(profile)))
+            .collect(),
+        pointers: outcome.pointers.clone(),
+        rejected: outcome.rejected.clone(),
+        ..Outcome::default()
+    };
+    compare(&only(expected), &only(found))
 }
 
 /// What differs, in a few lines.
@@ -814,10 +890,12 @@ pub fn compare(expected: &Outcome, found: &Outcome) -> Result<(), String> {
     first("pointer", &expected.pointers, &found.pointers, String::clone)?;
     first("profile", &expected.profiles, &found.profiles, String::clone)?;
     if let Some(id) = expected.decided_twice.first() {
-        return Err(format!("one by one, the trigger {id} is decided twice"));
+        return Err(format!("one by one, {id} is decided or told twice"));
     }
     let (expected_triggers, found_triggers) = (shown(&expected.triggers), shown(&found.triggers));
     first("trigger", &expected_triggers, &found_triggers, String::clone)?;
+    let (expected_outcomes, found_outcomes) = (shown_outcomes(expected), shown_outcomes(found));
+    first("outcome", &expected_outcomes, &found_outcomes, String::clone)?;
     first("reject", &expected.rejected, &found.rejected, |reason| {
         reason.to_string()
     })

@@ -3,7 +3,8 @@
 //! The run has two shards, two containers of profile-writer, users in parallel and a user in both shards, triggers that
 //! need an outbox, bad records, a producer's repeats, late events, batches that come again and users who turn out to be
 //! one; then timer-sweeper wakes
-//! those whose timers are due, and trigger-delivery takes what came on the triggers stream. Its calls are counted without faults. Then, for each call and each fault that
+//! those whose timers are due, trigger-delivery and outcome-learner take what came on the triggers stream, and content-trends
+//! takes the interactions. Its calls are counted without faults. Then, for each call and each fault that
 //! the call can meet, it runs with exactly that fault at that call, and also with a second one at a later call.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -30,6 +31,8 @@ const TRIES_MAX: u32 = 10;
 const CONTAINERS: usize = 2;
 /// Triggers of a batch of trigger-delivery.
 const TRIGGERS_IN_BATCH: usize = 3;
+/// Records of a batch of outcome-learner or content-trends.
+const RECORDS_TO_LEARN: usize = 8;
 /// Keys of a call up to which every subset of them is left over; of larger calls, those that differ in kind.
 const ALL_SUBSETS_KEYS_MAX: usize = 3;
 /// Second faults that are tried with each first one.
@@ -54,6 +57,8 @@ triggers:
   - { id: each_click, on: click, offer: b, slot: side }
   - { id: keen, on: click, when: features.clicks_5m == 2, offer: a, slot: top }
   - { id: stalled, after: [90m, 120m], since: steps.signed_up, offer: b, slot: mail }
+  - { id: next, on: page_view, choose: [a, b], slot: feed }
+outcomes: { within: 30m, reward: { click: 1, step_completed: 2 } }
 "#;
 /// When the sweeper looks: all timers are due.
 const SWEPT_AT_MS: i64 = START_MS + 6 * 60 * MINUTE_MS;
@@ -128,6 +133,7 @@ fn shards() -> Vec<Vec<Record>> {
             "event_type": event_type,
             "timestamp": arrived_at.minus_ms(late_min * MINUTE_MS).to_string(),
             "category": format!("c-{}", event_number % 3),
+            "content_id": if event_number % 2 == 0 { "a" } else { "b" },
         });
         let members = match (user.strip_prefix('?'), user.split_once('+'), user.split_once('<')) {
             (Some(anonymous), ..) => vec![("anonymous_id", anonymous)],
@@ -309,7 +315,8 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
         };
         deliver(&mut writers, || cloud.writer(), batch, one, &hangs, &mut survived).await?;
     }
-    let shards: Vec<Vec<&Record>> = shards.iter().map(|shard| shard.iter().collect()).collect();
+    let interactions = shards;
+    let shards: Vec<Vec<&Record>> = interactions.iter().map(|shard| shard.iter().collect()).collect();
     let all: Vec<&Record> = shards.iter().flatten().copied().collect();
     let end = Timestamp::from_epoch_ms(SWEPT_AT_MS);
     let expected = cloud.expected(&shards, end);
@@ -325,6 +332,29 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
         }
     }
     cloud.check_decisions(&found.triggers, true)?;
+    cloud.check_outcomes(&found)?;
+    let mut learners: Vec<_> = (0..CONTAINERS).map(|_| Arc::new(cloud.learner())).collect();
+    for shard in cloud.trigger_shards() {
+        for records in shard.chunks(RECORDS_TO_LEARN) {
+            let batch = Batch { records, container: 0 };
+            deliver(&mut learners, || cloud.learner(), batch, one, &hangs, &mut survived).await?;
+        }
+    }
+    survived.learned = cloud.check_models().await?;
+    let mut counters: Vec<_> = (0..CONTAINERS).map(|_| Arc::new(cloud.trend_counter())).collect();
+    for records in interactions.iter().flat_map(|shard| shard.chunks(RECORDS_TO_LEARN)) {
+        let batch = Batch { records, container: 0 };
+        deliver(
+            &mut counters,
+            || cloud.trend_counter(),
+            batch,
+            one,
+            &hangs,
+            &mut survived,
+        )
+        .await?;
+    }
+    survived.counted = cloud.check_trends(&interactions, RECORDS_TO_LEARN)?;
 
     // Whatever befell profile-writer, each decision reached the receiver exactly once. Only what befell a delivery, or the
     // note of it, may bring one again, under the same id; and so may too little time, which waiting for a hang leaves.
@@ -338,7 +368,8 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
     }
     survived.triggers = expected.triggers.len() as u64;
     survived.pointers = expected.pointers.len() as u64;
-    survived.repeated_triggers = cloud.trigger_records() as u64 - survived.triggers;
+    survived.outcomes = expected.outcomes.len() as u64;
+    survived.repeated_triggers = cloud.trigger_records() as u64 - survived.triggers - survived.outcomes;
     for (fault, port, operation) in met.iter() {
         survived.note(fault, *port, *operation);
     }

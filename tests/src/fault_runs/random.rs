@@ -1,4 +1,6 @@
-//! Runs from seeds: random events, batches, redelivery, containers and faults.
+//! Runs from seeds: random events, batches, redelivery, containers and faults. profile-writer takes the events, timer-sweeper
+//! wakes whose timers are due, trigger-delivery takes what comes on the triggers stream; and content-trends and
+//! outcome-learner learn from both streams.
 //!
 //! Containers take turns call by call, in an order that the seed gives, and whether a call fails follows from the seed and
 //! from which call of which invocation it is. Real time only passes in pauses and in calls that never answer; a run waits
@@ -24,7 +26,7 @@ use usher_pipeline::ports::ProfileItem;
 use usher_pipeline::redrive_user::{PassedBy, RedriveEnd, RedriveUserError, RedriveUserReport};
 use usher_pipeline::response::BatchResponse;
 
-use super::cloud::{Function, MemoryCloud, Setup, compare};
+use super::cloud::{Function, MemoryCloud, Setup, compare, compare_histories};
 use super::serial::user_of;
 use super::survived::{Port, Survived, has_parts};
 use crate::lambda_event::{LONG, Record, payload};
@@ -49,6 +51,11 @@ const INVOCATIONS_MAX: u64 = 1000;
 const DISTURBED_REDRIVES_MAX: u64 = 12;
 /// Redrives after which a run that has not ended never will.
 const REDRIVES_MAX: u64 = 100;
+/// The number of the first invocation of each function that learns, and of profile-writer once it was learned: beyond all
+/// others.
+const FIRST_OF_TRENDS: u64 = 1 << 33;
+const FIRST_OF_LEARNER: u64 = 1 << 34;
+const FIRST_OF_SECOND_PART: u64 = 1 << 35;
 /// The number of the first redrive, where invocations have theirs: beyond all of them.
 const FIRST_REDRIVE: u64 = 1 << 32;
 
@@ -71,7 +78,7 @@ features:
   last_seen: { last_seen: any }
   sessions: { sessions: count }
   duration: { sessions: duration }
-contents: [{ id: a }, { id: b, unless: steps.busy.done }]
+contents: [{ id: a, attributes: { kind: video } }, { id: b, attributes: { kind: text }, unless: steps.busy.done }]
 triggers:
   - { id: welcome, on: sign_up, offer: a, slot: top, limit: 1 }
   - { id: keen, on: click, when: features.clicks_5m >= 2, offer: b, slot: top, cooldown: 2m }
@@ -85,22 +92,56 @@ const TIMERS: &str = r#"  - { id: stalled, after: 20m, since: steps.signed_up, u
   - { id: quiet, after: 40m, since: any, offer: b, slot: top, cooldown: 1h }
   - { id: ended, after: 10m, since: session.end, offer: a, slot: mail, limit: 3 }
   - { id: calm, enters: features.clicks_5m == 0, offer: a, slot: side, cooldown: 10m }
-policy:
+"#;
+const QUIET_HOURS: &str = r#"policy:
   quiet_hours: { from: "11:00", to: "14:00", then: defer, slots: [mail], timezone: UTC }
+"#;
+/// What is added to see offers chosen, and what comes of them learned: by event and by time, with and without a context,
+/// forgetting, and a holdout.
+const CHOICES: &str = r#"  - { id: next, on: [click, page_view], when: features.clicks % 2 == 0, choose: [a, b], slot: feed }
+  - { id: nudge, after: 15m, since: any, choose: all, slot: nudges, holdout: 30% }
+  - { id: hot, on: click, when: "trends.clicks_10m['a'] > 1", choose: [a, b], slot: hot, cooldown: 5m }
+"#;
+const LEARNING: &str = r#"trends:
+  clicks_10m: { count: click, within: 10m }
+  hot_categories: { count: [click, page_view], within: 24h, by: category }
+slots:
+  feed:
+    learner: linear_thompson
+    shared: true
+    context:
+      clicks: features.clicks_5m
+      plan: { value: traits.plan, one_of: [free, team] }
+      busy: steps.busy.done
+    contents:
+      kind: { value: content.kind, one_of: [video, text] }
+      hot: trends.clicks_10m
+  nudges: { learner: epsilon_greedy, epsilon: 20%, half_life: 1h }
+outcomes:
+  within: 1h
+  reward:
+    click: 1
+    step_completed: 5
+    viewed: { on: page_view, when: features.clicks > 1, reward: 0.5, content: any }
 "#;
 /// Timers are due until so long after the last event.
 const TIME_AFTER_MS: i64 = 6 * 60 * 60 * SECOND_MS;
 
-/// Remembers few ids, so that only the guard knows a redelivery.
-pub static FEW_IDS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(8, ""));
-/// Remembers all ids of a run.
-static ALL_IDS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(128, ""));
-/// The same with timers.
-static FEW_IDS_AND_TIMERS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(8, TIMERS));
-static ALL_IDS_AND_TIMERS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(128, TIMERS));
+/// How many ids a profile remembers: few, so that only the guard knows a redelivery, or all of a run.
+const FEW: usize = 8;
+const ALL: usize = 128;
 
-fn journey(dedupe_last: usize, timers: &str) -> Arc<Journey> {
-    let text = JOURNEY.replace("DEDUPE", &dedupe_last.to_string()) + timers;
+/// Remembers few ids.
+pub static FEW_IDS: LazyLock<Arc<Journey>> = LazyLock::new(|| journey(FEW, ""));
+/// The journeys by what they have beside that, remembering few ids and all.
+static JOURNEYS: LazyLock<[[Arc<Journey>; 2]; 3]> = LazyLock::new(|| {
+    let timers = format!("{TIMERS}{QUIET_HOURS}");
+    let choices = format!("{TIMERS}{CHOICES}{QUIET_HOURS}{LEARNING}");
+    ["", &timers, &choices].map(|more| [FEW, ALL].map(|dedupe_last| journey(dedupe_last, more)))
+});
+
+fn journey(dedupe_last: usize, more: &str) -> Arc<Journey> {
+    let text = JOURNEY.replace("DEDUPE", &dedupe_last.to_string()) + more;
     let journey = Journey::parse(&text).unwrap_or_else(|errors| panic!("{}", errors.render("journey.yaml", &text)));
     Arc::new(journey)
 }
@@ -141,11 +182,20 @@ pub async fn run_plan(plan: &Plan, seed: u64) -> Result<Survived, String> {
         .collect();
     let disturbance = Disturbance::of(&mut random);
     let mut damage = plan.damage.as_ref().map(|plan| Damage::new(plan, &cloud, &lanes));
+    let mut first_invocation = 0;
+    if plan.learns_meanwhile {
+        let parts: Vec<Vec<Record>> = lanes.iter().map(|lane| lane[..lane.len() / 2].to_vec()).collect();
+        let writer = || cloud.learned_writer();
+        deliver(writer, &parts, disturbance, 0, None, &mut random, &mut survived).await?;
+        learn(&cloud, &plan.shards, 0, &mut random, &mut survived).await?;
+        first_invocation = FIRST_OF_SECOND_PART;
+    }
+    // Where a part was delivered before, it comes again.
     deliver(
-        || cloud.writer(),
+        || cloud.new_writer(plan.learns_meanwhile),
         &lanes,
         disturbance,
-        0,
+        first_invocation,
         damage.as_mut(),
         &mut random,
         &mut survived,
@@ -155,11 +205,17 @@ pub async fn run_plan(plan: &Plan, seed: u64) -> Result<Survived, String> {
     let all: Vec<&Record> = shards.iter().flatten().copied().collect();
     let last = all.iter().map(|record| record.arrived_at).max().unwrap_or_default();
     let end = last.plus_ms(TIME_AFTER_MS);
-    let factor = plan.setup.parallelization_factor;
     let expected = cloud.expected(&shards, end);
-    sweeps::until_nobody_is_due(&cloud, factor, end, &mut random, &mut survived).await?;
+    sweeps::until_nobody_is_due(&cloud, plan, end, &mut random, &mut survived).await?;
     let found = cloud.outcome(&all)?;
-    compare(&expected, &found)?;
+    if expected.was_woken {
+        // Each decision and outcome is still told once, and what is learned of them is right.
+        survived.woken_runs = 1;
+    } else if plan.learns_meanwhile {
+        compare_histories(&expected, &found)?;
+    } else {
+        compare(&expected, &found)?;
+    }
     let damaged = plan.damage.as_ref().map(|damage| damage.user.as_str());
     survived.parked_records = cloud.check_parked(damaged, &all)?;
 
@@ -177,12 +233,53 @@ pub async fn run_plan(plan: &Plan, seed: u64) -> Result<Survived, String> {
     )
     .await?;
     cloud.check_decisions(&found.triggers, !disturbance.overlaps)?;
+    cloud.check_outcomes(&found)?;
+    learn(&cloud, &plan.shards, INVOCATIONS_MAX, &mut random, &mut survived).await?;
+    survived.counted = cloud.check_trends(&plan.shards, BATCH_RECORDS_MAX)?;
+    survived.learned = cloud.check_models().await?;
 
-    survived.triggers = expected.triggers.len() as u64;
+    survived.triggers = found.triggers.len() as u64;
+    survived.outcomes = found.outcomes.len() as u64;
     survived.pointers = expected.pointers.len() as u64;
-    survived.repeated_triggers = cloud.trigger_records() as u64 - survived.triggers;
+    survived.repeated_triggers = cloud.trigger_records() as u64 - survived.triggers - survived.outcomes;
     faults.count_into(&mut survived);
     Ok(survived)
+}
+
+/// Runs content-trends over the interactions and outcome-learner over the triggers stream, as disturbed as the others. What
+/// was delivered before comes again.
+async fn learn(
+    cloud: &MemoryCloud,
+    shards: &[Vec<Record>],
+    number: u64,
+    random: &mut Rng,
+    survived: &mut Survived,
+) -> Result<(), String> {
+    let disturbance = Disturbance::of(random);
+    let counter = || cloud.trend_counter();
+    deliver(
+        counter,
+        shards,
+        disturbance,
+        FIRST_OF_TRENDS + number,
+        None,
+        random,
+        survived,
+    )
+    .await?;
+    let disturbance = Disturbance::of(random);
+    let learner = || cloud.learner();
+    let triggers = cloud.trigger_shards();
+    deliver(
+        learner,
+        &triggers,
+        disturbance,
+        FIRST_OF_LEARNER + number,
+        None,
+        random,
+        survived,
+    )
+    .await
 }
 
 /// What happens in a run, apart from how it is disturbed.
@@ -196,6 +293,9 @@ pub struct Plan {
     pub shards: Vec<Vec<Record>>,
     /// Whose profile can't be read for a while, if anybody's.
     pub damage: Option<DamagePlan>,
+    /// Whether decisions go by what was learned before. Then what is chosen goes by who was quicker, so profiles and
+    /// triggers are not those of a serial fold; what is learned of them is.
+    pub learns_meanwhile: bool,
 }
 
 /// A user whose stored profile can't be read for a while. Times are counted in invocations of profile-writer; what is
@@ -237,20 +337,18 @@ impl Plan {
         let merges_users = random.bool();
         // A repeat that was settled in one lane and comes again is known by its id only while that is remembered, and
         // other lanes fill that window meanwhile: the limit that P2 names. With one lane the guard knows.
-        let journey = match (spreads_users || merges_users, random.bool()) {
-            (true, false) => ALL_IDS.clone(),
-            (true, true) => ALL_IDS_AND_TIMERS.clone(),
-            (false, false) => FEW_IDS.clone(),
-            (false, true) => FEW_IDS_AND_TIMERS.clone(),
-        };
+        let of_kind = &JOURNEYS[random.usize(0..3)];
+        let journey = of_kind[usize::from(spreads_users || merges_users)].clone();
         let shards = shards(random, spreads_users, merges_users);
         // A profile that can't be read isn't merged until it can be, which no fold of all records tells.
         let damage = (!merges_users && random.bool()).then(|| DamagePlan::of(random));
+        let learns_meanwhile = damage.is_none() && journey.outcomes.is_some() && random.bool();
         Plan {
             journey,
             setup,
             shards,
             damage,
+            learns_meanwhile,
         }
     }
 }
@@ -384,6 +482,7 @@ fn event(random: &mut Rng, index: usize, ids: Ids, arrived_at: Timestamp) -> Val
         "event_type": random.choice(TYPES).unwrap_or("click"),
         "timestamp": arrived_at.minus_ms(late_s * SECOND_MS).to_string(),
         "category": format!("c-{category}"),
+        "content_id": if category % 2 == 0 { "a" } else { "b" },
         "properties": { "ms": f64::from(category) + 0.1 },
     });
     ids.write(&mut event);

@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use usher_domain::event::{ArrivedEvent, Event, Shard, TIMER_EVENT};
 use usher_domain::guard::ShardKey;
 use usher_domain::journey::Journey;
-use usher_domain::merge::Household;
+use usher_domain::merge::{Household, HouseholdStep};
 use usher_domain::profile::Profile;
 use usher_domain::sequence_number::Position;
 use usher_domain::snapshots::Snapshots;
 use usher_domain::time::Timestamp;
-use usher_domain::trigger::Trigger;
 use usher_wire::reject::RejectReason;
-use usher_wire::{profile_json, trigger};
+use usher_wire::{outcome, profile_json, trigger};
 
 use crate::lambda_event::{Record, STREAM_ARN};
 
@@ -31,18 +30,29 @@ pub struct Outcome {
     pub pointers: BTreeMap<String, String>,
     /// The triggers, by id, as they are on the stream.
     pub triggers: BTreeMap<String, Vec<u8>>,
-    /// The ids that more than one decision has: none.
+    /// What came of offers, by the outcomes' ids, as it is on the stream.
+    pub outcomes: BTreeMap<String, Vec<u8>>,
+    /// The ids that more than one decision or outcome has: none.
     pub decided_twice: BTreeSet<String>,
+    /// Whether something that was due was made ahead of the event that it is due before, so that no order of the records
+    /// tells what comes of them.
+    pub was_woken: bool,
     /// The rejected records, with the reason.
     pub rejected: BTreeMap<Place, RejectReason>,
 }
 
 impl Outcome {
-    /// Takes what was decided.
-    fn decide(&mut self, triggers: impl IntoIterator<Item = Trigger>) {
-        for decided in triggers {
+    /// Takes what was decided and told.
+    fn take(&mut self, step: HouseholdStep) {
+        for decided in step.triggers {
             let id = decided.id.to_string();
             if self.triggers.insert(id.clone(), trigger::to_json(&decided)).is_some() {
+                self.decided_twice.insert(id);
+            }
+        }
+        for told in step.outcomes {
+            let id = told.id.to_string();
+            if self.outcomes.insert(id.clone(), outcome::to_json(&told)).is_some() {
                 self.decided_twice.insert(id);
             }
         }
@@ -53,8 +63,13 @@ impl Outcome {
 /// far the guard is past the last applied event depend on how often it was written.
 pub fn compared(user: &str, profile: &Profile, journey: &Journey) -> String {
     let json = profile_json::to_json(user, profile, journey, profile.now);
+    // Those that may still come to something, but for when a timer's was decided, which is when somebody woke the user.
+    let offers = profile.open_offers.iter().filter(|open| open.until > profile.now);
+    let offers: Vec<_> = offers
+        .map(|open| (open.trigger, open.since, open.until, open.rewarded, open.reward))
+        .collect();
     format!(
-        "{json} {:?} {:?} {:?} {:?}",
+        "{json} {:?} {:?} {:?} {:?} {offers:?}",
         profile.recent_event_ids, profile.rules, profile.now, profile.aliases
     )
 }
@@ -87,8 +102,8 @@ pub fn user_of(record: &Record) -> Option<String> {
     Some(event.user.into_owned())
 }
 
-/// Wakes everybody who is due by `end`, and gives what that decided.
-fn wake_all(journey: &Journey, household: &mut Household, end: Timestamp) -> Vec<Trigger> {
+/// Wakes everybody who is due by `end`.
+fn wake_all(journey: &Journey, household: &mut Household, end: Timestamp, outcome: &mut Outcome) {
     let shard = Shard {
         key: ShardKey::of(STREAM_ARN, WAKE_UP_SHARD),
         id: WAKE_UP_SHARD.to_owned(),
@@ -96,7 +111,6 @@ fn wake_all(journey: &Journey, household: &mut Household, end: Timestamp) -> Vec
     let is_due = |profile: &Profile| profile.wake_at.is_some_and(|wake_at| wake_at <= end);
     let due = household.profiles().filter(|(_, profile)| is_due(profile));
     let due: Vec<String> = due.map(|(user, _)| user.to_owned()).collect();
-    let mut decided = Vec::new();
     for user in due {
         // Each time around, what is due is bounded by the outbox.
         for number in 0.. {
@@ -120,10 +134,9 @@ fn wake_all(journey: &Journey, household: &mut Household, end: Timestamp) -> Vec
                 shard: &shard,
                 position,
             };
-            decided.extend(household.apply(journey, Snapshots::none(), &woken).triggers);
+            outcome.take(household.apply(journey, Snapshots::none(), &woken));
         }
     }
-    decided
 }
 
 /// Folds records one by one in the order in which they are given. What matters is each user's own order, and where users
@@ -155,9 +168,9 @@ pub fn fold<'r>(
             shard: &shard,
             position: position_of(record),
         };
-        outcome.decide(household.apply(journey, Snapshots::none(), &arrived).triggers);
+        outcome.take(household.apply(journey, Snapshots::none(), &arrived));
     }
-    outcome.decide(wake_all(journey, &mut household, end));
+    wake_all(journey, &mut household, end, &mut outcome);
     outcome.pointers = household
         .pointers()
         .map(|(key, user)| (key.to_owned(), user.to_owned()))

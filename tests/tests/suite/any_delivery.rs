@@ -108,7 +108,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60), damage in damage(), seed: u32,
     ) {
         let setup = Setup { parallelization_factor: 1, concurrency: 3, needs_receipt: true };
-        let plan = Plan { journey: FEW_IDS.clone(), setup, shards: shards(&steps), damage };
+        let plan = Plan { journey: FEW_IDS.clone(), setup, shards: shards(&steps), damage, learns_meanwhile: false };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let ended = runtime.block_on(run_plan(&plan, u64::from(seed)));
         prop_assert!(ended.is_ok(), "{}", ended.err().unwrap_or_default());

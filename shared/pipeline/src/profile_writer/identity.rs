@@ -4,8 +4,8 @@
 //! one, the other profile is looked up: none is stored, or one that is to be merged, or a pointer that tells whose it is
 //! already. Then the event is planned on both as one, and one transaction writes both items.
 //!
-//! Within a batch, everything goes in the batch's order as far as it matters: the other profile's events before that event
-//! are applied to it before the merge, and the later ones follow it to the user.
+//! Within a batch, everything goes in the batch's order: the other profile's events before that event are applied to it
+//! before the merge, and the later ones follow it to the user, in their places among the user's own.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -263,6 +263,8 @@ where
                 match &users[other].profile {
                     Some(profile) if !is_before && users[other].blocked.is_none() => {
                         let profile = profile.clone();
+                        // The other's next event comes before what follows it, as one user's: that is the next round's.
+                        users[place].bound = users[place].bound.min(users[other].next_event());
                         // Whoever else wants it waits until it is a pointer.
                         found.remove(&key);
                         users[place].meeting = Meeting::Ready(Box::new(Other {

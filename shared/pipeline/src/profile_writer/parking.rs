@@ -178,6 +178,15 @@ where
                 Err(reject) => records.push((record, reject)),
             }
         }
+        if records.is_empty() && parking.reason == RejectReason::ProfileTooLarge {
+            // There is no event to park, and a mark without one would have nothing to redrive.
+            tally.telemetry.wake_ups_too_large += 1;
+            tracing::warn!(
+                why = parking.detail,
+                "what is due of a user does not fit the profile, so it is not made, and the user is woken again each minute; \
+                 have the journey keep less of a user: `usher check` estimates what each feature takes"
+            );
+        }
         tally.note_parked(&records);
         let mut named = HashMap::new();
         if matches!(parking.mark, Mark::Nothing) {

@@ -550,6 +550,19 @@ async fn p5_outcomes_are_filed_once_and_in_any_order_the_one_with_the_most_rewar
 }
 
 #[tokio::test]
+async fn after_a_merge_an_outcome_is_filed_under_the_user_that_the_decision_names() {
+    let world = World::new();
+    let later = outcome(2, "ann", "1", &["click"]);
+    let text = String::from_utf8(later.data).expect("JSON");
+    let text = text.replace('}', r#","decided_for":"anonymous:x"}"#);
+    let ran = world
+        .run(&[trigger(1, "anonymous:x", "1"), TestRecord::new(2, text)])
+        .await;
+    assert_eq!((ran.retried_from, ran.counted.outcomes_filed), (None, 1));
+    assert_eq!(world.outcomes_of("1").user_id, "anonymous:x");
+}
+
+#[tokio::test]
 async fn an_outcome_whose_decision_is_elsewhere_is_kept_and_does_not_stand_in_for_it() {
     let world = World::new();
     let ran = world.run(&[outcome(0, "a", "1", &["click"])]).await;

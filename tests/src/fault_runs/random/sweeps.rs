@@ -9,7 +9,7 @@ use usher_domain::time::Timestamp;
 use usher_pipeline::memory::Container;
 use usher_pipeline::timer_sweeper::{SweepError, Swept};
 
-use super::{Disturbance, INVOCATION, INVOCATIONS_MAX, InvocationContext, SHORT, deliver, parallel_lanes};
+use super::{Disturbance, INVOCATION, INVOCATIONS_MAX, InvocationContext, Plan, SHORT, deliver, parallel_lanes};
 use crate::fault_runs::cloud::MemoryCloud;
 use crate::fault_runs::survived::Survived;
 use crate::lambda_event::LONG;
@@ -29,7 +29,7 @@ const FIRST_ROUND: u64 = 2 * INVOCATIONS_MAX;
 /// When that never comes.
 pub(super) async fn until_nobody_is_due(
     cloud: &MemoryCloud,
-    parallelization_factor: u32,
+    plan: &Plan,
     end: Timestamp,
     random: &mut Rng,
     survived: &mut Survived,
@@ -65,12 +65,12 @@ pub(super) async fn until_nobody_is_due(
         let lanes: Vec<_> = cloud
             .take_wake_ups(end)
             .iter()
-            .flat_map(|shard| parallel_lanes(shard, parallelization_factor))
+            .flat_map(|shard| parallel_lanes(shard, plan.setup.parallelization_factor))
             .collect();
         survived.wake_ups += lanes.iter().map(Vec::len).sum::<usize>() as u64;
         let first_invocation = FIRST_ROUND + round * INVOCATIONS_MAX;
         deliver(
-            || cloud.writer(),
+            || cloud.new_writer(plan.learns_meanwhile),
             &lanes,
             Disturbance {
                 fault_one_in,
