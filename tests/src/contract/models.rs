@@ -25,7 +25,7 @@ fn item(run: &str, part: &str, version: u64, state: &[u8]) -> ModelItem {
         version,
         state: state.to_vec(),
         updated_at: Timestamp::from_epoch_ms(1_767_607_200_123),
-        expires_at_epoch_s: (version % 2 == 0).then_some(4_000_000_000),
+        expires_at_epoch_s: version.is_multiple_of(2).then_some(4_000_000_000),
     }
 }
 
@@ -138,7 +138,10 @@ async fn an_item_may_be_large(table: &impl ModelTable, run: &str) {
     let run = format!("{run}-large");
     let large = item(&run, "head", 1, &vec![0xA5; MODEL_STATE_BYTES_MAX]);
     written(table, &[put(large.clone(), 0)]).await;
-    assert_eq!(read(table, std::slice::from_ref(&large.key)).await, [large.clone()]);
+    assert_eq!(
+        read(table, std::slice::from_ref(&large.key)).await,
+        std::slice::from_ref(&large)
+    );
     let too_large = item(&run, "head", 2, &vec![0xA5; 401 * 1024]);
     match table.write(&[put(too_large, 1)]).await {
         Err(CallError::Refused { .. }) => {}

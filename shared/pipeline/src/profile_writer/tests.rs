@@ -805,7 +805,7 @@ async fn p5_outcomes_are_sent_like_triggers() {
         (0, 0, vec![0])
     );
     let bought = ("a".to_owned(), vec!["bought".to_owned()], 3.0, None);
-    assert_eq!(outcomes(&world), [bought.clone()]);
+    assert_eq!(outcomes(&world), std::slice::from_ref(&bought));
 
     // A redelivered batch finds it in the profile, and sends it again; consumers act once.
     let world = world.restarted();

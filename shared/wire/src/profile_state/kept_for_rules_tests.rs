@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use usher_domain::bandit::context::{Content, Context};
-use usher_domain::journey::{Due, Limit, LimitPer, Moment, Outcomes, UntilThen, Reward, RewardOn, Since, Timer};
+use usher_domain::journey::{Due, Limit, LimitPer, Moment, Outcomes, Reward, RewardOn, Since, Timer, UntilThen};
 use usher_domain::limits::{CANDIDATES_SHOWN_MAX, OFFERS_MADE_MAX, OPEN_OFFERS_MAX, REMINDERS_MAX};
 use usher_domain::offers::{OpenOffer, Outcome, SeenByLearner};
 use usher_domain::profile::{OfferMade, PutOff, RuleState, TimerState, WithinLimit};
