@@ -333,6 +333,17 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
     }
     cloud.check_decisions(&found.triggers, true)?;
     cloud.check_outcomes(&found)?;
+    // Whatever befell profile-writer, each decision reached the receiver exactly once. Only what befell a delivery, or the
+    // note of it, may bring one again, under the same id; and so may too little time, which waiting for a hang leaves.
+    let had_little_time = hangs();
+    let deliveries_were_disturbed = met
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+        .any(|(_, port, _)| matches!(port, Port::Decisions | Port::Delivery));
+    if !deliveries_were_disturbed && !had_little_time && cloud.deliveries().values().any(|count| *count != 1) {
+        return Err(format!("not delivered exactly once: {:?}", cloud.deliveries()));
+    }
     let mut learners: Vec<_> = (0..CONTAINERS).map(|_| Arc::new(cloud.learner())).collect();
     for shard in cloud.trigger_shards() {
         for records in shard.chunks(RECORDS_TO_LEARN) {
@@ -356,16 +367,7 @@ async fn run_with(one: &OneRun, calls: Arc<Mutex<Vec<CallMade>>>) -> Result<Surv
     }
     survived.counted = cloud.check_trends(&interactions, RECORDS_TO_LEARN)?;
 
-    // Whatever befell profile-writer, each decision reached the receiver exactly once. Only what befell a delivery, or the
-    // note of it, may bring one again, under the same id; and so may too little time, which waiting for a hang leaves.
-    let had_little_time = hangs();
     let met = met.lock().unwrap_or_else(PoisonError::into_inner);
-    let deliveries_were_disturbed = met
-        .iter()
-        .any(|(_, port, _)| matches!(port, Port::Decisions | Port::Delivery));
-    if !deliveries_were_disturbed && !had_little_time && cloud.deliveries().values().any(|count| *count != 1) {
-        return Err(format!("not delivered exactly once: {:?}", cloud.deliveries()));
-    }
     survived.triggers = expected.triggers.len() as u64;
     survived.pointers = expected.pointers.len() as u64;
     survived.outcomes = expected.outcomes.len() as u64;

@@ -482,7 +482,7 @@ fn event(random: &mut Rng, index: usize, ids: Ids, arrived_at: Timestamp) -> Val
         "event_type": random.choice(TYPES).unwrap_or("click"),
         "timestamp": arrived_at.minus_ms(late_s * SECOND_MS).to_string(),
         "category": format!("c-{category}"),
-        "content_id": if category % 2 == 0 { "a" } else { "b" },
+        "content_id": if category.is_multiple_of(2) { "a" } else { "b" },
         "properties": { "ms": f64::from(category) + 0.1 },
     });
     ids.write(&mut event);

@@ -18,7 +18,7 @@ use usher_domain::trends::counting::{CountedEvents, Counting, keys_of};
 use usher_pipeline::content_trends::{ContentTrends, ContentTrendsConfig, ContentTrendsPorts};
 use usher_pipeline::journey_source::JourneyKeeper;
 use usher_pipeline::memory::{MemoryClock, MemoryModelTable, MemorySink, MemoryTrendTable};
-use usher_pipeline::models::{FoundModel, head_key, read_items, whole_model};
+use usher_pipeline::models::{FoundModel, head_key, whole_model};
 use usher_pipeline::outcome_learner::{OutcomeLearner, OutcomeLearnerConfig, OutcomeLearnerPorts};
 use usher_pipeline::ports::ReadOf;
 use usher_pipeline::response::BatchResponse;
@@ -68,6 +68,8 @@ impl Function for Learner {
     }
 }
 
+/// Where an event counts: its minute and shard, and its id.
+type EventPlace<'r> = (i64, &'r str, String);
 /// The counts of a tile, by minute and shard.
 type Tiles = BTreeMap<(i64, String), BTreeMap<TrendKey, u64>>;
 
@@ -124,7 +126,7 @@ impl MemoryCloud {
     pub fn check_trends(&self, shards: &[Vec<Record>], batch_records_max: usize) -> Result<u64, String> {
         let counted_events = CountedEvents::of(&self.journey);
         // By minute, shard and id: what it is counted by, and whether it must be.
-        let mut events: BTreeMap<(i64, &str, String), (Vec<TrendKey>, bool)> = BTreeMap::new();
+        let mut events: BTreeMap<EventPlace<'_>, (Vec<TrendKey>, bool)> = BTreeMap::new();
         for shard in shards {
             for (index, record) in shard.iter().enumerate() {
                 let Ok(event) = usher_wire::event::decode(&record.data, record.arrived_at) else {
@@ -146,7 +148,7 @@ impl MemoryCloud {
                 known.1 |= must_count;
             }
         }
-        let tiles_of = |events: &mut dyn Iterator<Item = (&(i64, &str, String), &(Vec<TrendKey>, bool))>| {
+        let tiles_of = |events: &mut dyn Iterator<Item = (&EventPlace<'_>, &(Vec<TrendKey>, bool))>| {
             let stream = STREAM_ARN.rsplit('/').next().unwrap_or_default();
             let mut tiles = Tiles::new();
             for ((minute, shard, _), (keys, _)) in events {
@@ -288,8 +290,8 @@ impl MemoryCloud {
             }
             let key = head_key(&learner.slot, learner.layout.fingerprint());
             let mut units = 0.0;
-            let read = read_items(&self.models, vec![key.clone()], ReadOf::Latest, deadline).await;
-            let head = read.map_err(|error| error.to_string())?.items.remove(&key);
+            // Not by a call, which could fail. A model of a run is one item.
+            let head = self.models.items().into_iter().find(|item| item.key == key);
             let model = whole_model(&self.models, head, ReadOf::Latest, deadline, &mut units).await;
             let found = match model.map_err(|error| error.to_string())? {
                 FoundModel::Ready(model) => Some(model.state),
