@@ -134,7 +134,7 @@ impl Place {
     async fn replace(&self, learner: &SlotLearner, state: &SlotState) -> Result<KeptModel> {
         for _ in 0..CONFLICTS_MAX {
             let stored = self.stored(learner).await?;
-            let model = KeptModel::in_place_of(&learner.slot, state.clone(), &stored);
+            let model = KeptModel::in_place_of(&learner.slot, state.clone(), &stored, wall_clock());
             let writes = model.writes(wall_clock())?;
             let deadline = Instant::now() + PATIENCE;
             let write = || self.table.write(&writes.writes);

@@ -53,8 +53,8 @@ pub const REWARD_VALUE_MAX: f64 = 65_536.0;
 pub const OUTCOME_WITHIN_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
 /// Trends that a journey may define.
 pub const TRENDS_MAX: usize = 16;
-/// Longest window of a trend: 24 hours.
-pub const TREND_WITHIN_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+/// Longest window of a trend: 1 hour. Whoever decides by trends reads all tiles of the window when it starts: 960 queries.
+pub const TREND_WITHIN_MS_MAX: i64 = 60 * 60 * 1000;
 /// How long a minute of trends is kept at least, whatever windows the journey has: an hour, for people who ask.
 pub const TREND_KEPT_MS_MIN: i64 = 60 * 60 * 1000;
 /// The size of the table that a tile of trends counts in: it holds 384 keys exactly, some 9 KB with ids of 20 bytes, and

@@ -64,6 +64,8 @@ pub struct KeptModel {
     pub state: SlotState,
     /// When it was written last.
     pub updated_at: Option<Timestamp>,
+    /// When it was put in place of another by a person: it knows nothing of offers that were decided before.
+    pub replaced_at: Option<Timestamp>,
     parts: Vec<KeptPart>,
     /// Whether it may be kept in fewer items than it is.
     may_shrink: bool,
@@ -189,6 +191,7 @@ pub async fn whole_model(
         return Ok(FoundModel::Missing);
     };
     let mut read = read;
+    let first_version = item.version;
     for _ in 0..TORN_READS_MAX {
         let head = match decode_head(&item.state) {
             Ok(head) => head,
@@ -222,6 +225,10 @@ pub async fn whole_model(
             Some(item) => item,
             None => return Ok(FoundModel::Missing),
         };
+    }
+    if item.version != first_version {
+        // It is whole, and others write it all the time.
+        return Err(Failure::OutOfTime(None));
     }
     let why = "its parts don't belong together: reset it, or import it from an export";
     Ok(FoundModel::Unreadable(why.to_owned()))
@@ -263,6 +270,7 @@ fn joined(item: &ModelItem, head: StoredHead, found: &mut ReadItems) -> Joined {
         guard: head.guard,
         state,
         updated_at: Some(item.updated_at),
+        replaced_at: head.replaced_at,
         parts,
         may_shrink: false,
     }))
@@ -277,6 +285,7 @@ impl KeptModel {
             guard: Guard::default(),
             state: SlotState::new(layout, half_life_ms),
             updated_at: None,
+            replaced_at: None,
             parts: Vec::new(),
             may_shrink: false,
         }
@@ -284,7 +293,7 @@ impl KeptModel {
 
     /// A state to be written in place of whatever is stored of the slot's model for the same layout: these items, readable
     /// as a model or not. How far each shard was learned from stays, so that nothing counts again, unless it can't be read.
-    pub fn in_place_of(slot: &str, state: SlotState, stored: &[ModelItem]) -> KeptModel {
+    pub fn in_place_of(slot: &str, state: SlotState, stored: &[ModelItem], now: Timestamp) -> KeptModel {
         let layout = state.layout();
         let of_key = |key: &ModelKey| stored.iter().find(|item| item.key == *key);
         let head = of_key(&head_key(slot, layout));
@@ -305,6 +314,7 @@ impl KeptModel {
                 .unwrap_or_default(),
             state,
             updated_at: None,
+            replaced_at: Some(now),
             parts: parts.into_iter().take(count).map(part).collect(),
             may_shrink: true,
         }
@@ -325,6 +335,7 @@ impl KeptModel {
             guard: self.guard.clone(),
             slot,
             part_versions: Vec::new(),
+            replaced_at: self.replaced_at,
         };
         let whole_bytes = encode_head(&whole);
         if whole_bytes.len() > MODEL_BYTES_MAX {
@@ -417,30 +428,6 @@ impl KeptModel {
             }
             count = (count * 2).min(PARTS_MAX);
         }
-    }
-
-    /// The same with another half-life, from here on. What was learned keeps the weight that it has at the start of the
-    /// half-life that it is counted in.
-    pub fn with_half_life(mut self, half_life_ms: Option<i64>) -> KeptModel {
-        let stored = self.state.to_stored();
-        if stored.half_life_ms == half_life_ms {
-            return self;
-        }
-        let tile = match (stored.half_life_ms, half_life_ms) {
-            (Some(former), Some(new)) if stored.tile != i64::MIN => {
-                stored.tile.saturating_mul(former).div_euclid(new.max(1))
-            }
-            _ => i64::MIN,
-        };
-        let changed = StoredSlot {
-            half_life_ms,
-            tile,
-            ..stored
-        };
-        if let Some(state) = SlotState::from_stored(changed) {
-            self.state = state;
-        }
-        self
     }
 }
 

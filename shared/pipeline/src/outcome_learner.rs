@@ -89,7 +89,7 @@ enum Fate {
     Redelivered,
     HeldOut,
     NotChosen,
-    /// The journey's slot lays out contexts otherwise, or is gone.
+    /// The journey's slot lays out contexts otherwise, or is gone; or it changes what the model that was replaced knew.
     OtherLayout,
     NoRoom,
     Unreadable,
@@ -336,7 +336,7 @@ where
             Ok(Step::Done(fates.collect()))
         };
         let model = match model {
-            FoundModel::Ready(model) => model.with_half_life(learner.half_life_ms),
+            FoundModel::Ready(model) => *model,
             FoundModel::Missing => KeptModel::new(&learner.slot, &learner.layout, learner.half_life_ms),
             FoundModel::Unreadable(why) => return unreadable(&why, result),
         };
@@ -498,6 +498,9 @@ fn fold(
 }
 
 fn learn(journey: &Journey, learner: &SlotLearner, model: &mut KeptModel, outcome: &Incoming) -> Fate {
+    if outcome.previous.is_some() && model.replaced_at.is_some_and(|at| outcome.decided_at < at) {
+        return Fate::OtherLayout;
+    }
     let state = &mut model.state;
     if !state.arms().contains_key(&outcome.arm) && !has_room(state.estimated_bytes(), state.dimension()) {
         return Fate::NoRoom;

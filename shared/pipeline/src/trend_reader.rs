@@ -25,7 +25,7 @@ use crate::retry::{Failure, until_answered};
 /// For so long after its end a minute is read again at each look: a record is counted within 2 seconds where nothing is
 /// behind, and nearly all are within 10.
 pub const MINUTE_SETTLES_MS: i64 = 10_000;
-/// How long one look may take. The first, over a window of 24 hours, is 23,000 queries: some 4 seconds.
+/// How long one look may take. The first, over a window of an hour, is some 1,000 queries.
 pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(15);
 /// Queries under way at once.
 const QUERIES_AT_ONCE: usize = 32;

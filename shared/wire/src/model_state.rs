@@ -16,6 +16,7 @@ use usher_domain::bandit::state::StoredSlot;
 use usher_domain::bandit::statistics::Statistics;
 use usher_domain::guard::{Guard, ShardKey};
 use usher_domain::sequence_number::Position;
+use usher_domain::time::Timestamp;
 
 use crate::profile_state::{load_sequence_number, store_sequence_number};
 
@@ -58,6 +59,8 @@ pub struct StoredHead {
     pub slot: StoredSlot,
     /// The version of each part; none where the arms are in the head.
     pub part_versions: Vec<u64>,
+    /// When it was put in place of another by a person: it knows nothing of offers that were decided before.
+    pub replaced_at: Option<Timestamp>,
 }
 
 #[derive(Encode, Decode)]
@@ -81,6 +84,9 @@ struct HeadRecord {
     part_versions: Vec<u64>,
     #[n(8)]
     arms: Vec<ArmRecord>,
+    // What follows came later.
+    #[n(9)]
+    replaced_at_ms: Option<i64>,
 }
 
 #[derive(Encode, Decode)]
@@ -142,6 +148,7 @@ pub fn encode_head(head: &StoredHead) -> Vec<u8> {
         }),
         part_versions: head.part_versions.clone(),
         arms: slot.arms.iter().filter(|_| is_whole).map(arm_record).collect(),
+        replaced_at_ms: head.replaced_at.map(Timestamp::epoch_ms),
     };
     bytes_of(&record)
 }
@@ -176,6 +183,7 @@ pub fn decode_head(bytes: &[u8]) -> Result<StoredHead, ModelStateError> {
             shared,
         },
         part_versions: record.part_versions,
+        replaced_at: record.replaced_at_ms.map(Timestamp::from_epoch_ms),
     })
 }
 

@@ -15,7 +15,7 @@ use usher_pipeline::ports::{
 };
 
 use super::item::{Item, number, text, wrong_type};
-use super::profiles::{CONDITION_FAILED, is_transient_cancellation, units};
+use super::profiles::{CONDITION_FAILED, TRANSACTION_CONFLICT, is_transient_cancellation, units};
 use super::{call_error, call_name};
 use crate::sdk_error;
 
@@ -142,7 +142,8 @@ impl ModelTable for DynamoModelTable {
                 .filter_map(CancellationReason::code);
             let (mut is_conflict, mut may_pass) = (false, false);
             for code in &mut codes {
-                is_conflict |= code == CONDITION_FAILED;
+                // Another batch is writing the same items: read again what it leaves, like after it.
+                is_conflict |= code == CONDITION_FAILED || code == TRANSACTION_CONFLICT;
                 may_pass |= is_transient_cancellation(code);
             }
             if is_conflict {

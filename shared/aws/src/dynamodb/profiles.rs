@@ -326,6 +326,8 @@ impl ProfileTable for DynamoProfileTable {
 const NO_REASON: &str = "None";
 /// The code of an item whose condition failed.
 pub(super) const CONDITION_FAILED: &str = "ConditionalCheckFailed";
+/// The reason of a cancelled transaction that met another one on an item.
+pub(super) const TRANSACTION_CONFLICT: &str = "TransactionConflict";
 /// Each write of a transaction takes so many times what it takes alone.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis.html>
 const TRANSACTION_UNITS: f64 = 2.0;
@@ -359,11 +361,7 @@ fn conflict_of(reasons: &[CancellationReason]) -> Option<MergeAnswer> {
 
 /// Whether a transaction that was cancelled for this reason may go through the next time.
 pub(super) fn is_transient_cancellation(code: &str) -> bool {
-    const CODES: [&str; 3] = [
-        "TransactionConflict",
-        "ProvisionedThroughputExceeded",
-        "ThrottlingError",
-    ];
+    const CODES: [&str; 3] = [TRANSACTION_CONFLICT, "ProvisionedThroughputExceeded", "ThrottlingError"];
     code != NO_REASON && (CODES.contains(&code) || is_transient_code(code))
 }
 

@@ -183,28 +183,6 @@ async fn a_model_that_outgrows_a_transaction_is_not_written() {
     assert!(written.is_err_and(|error| error.bytes > MODEL_BYTES_MAX));
 }
 
-#[test]
-fn another_half_life_keeps_what_was_learned() {
-    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-    let layout = layout(2);
-    let mut model = KeptModel::new("in_app", &layout, Some(7 * DAY_MS));
-    teach(&mut model, &layout, "a", 1);
-    let count = |model: &KeptModel| model.state.arms()["a"].count();
-    for half_life_ms in [Some(DAY_MS), None, Some(30 * DAY_MS)] {
-        let before = count(&model);
-        model = model.with_half_life(half_life_ms);
-        assert_eq!(model.state.to_stored().half_life_ms, half_life_ms);
-        assert_eq!(count(&model), before);
-        teach(&mut model, &layout, "b", 1);
-        // From the start of a week to a day in it are six halvings at most.
-        assert!(
-            count(&model) <= before && count(&model) >= before / 64.0,
-            "{}",
-            count(&model)
-        );
-    }
-}
-
 #[tokio::test]
 async fn a_state_takes_the_place_of_whatever_is_stored_and_the_guard_stays() {
     let layout = layout(30);
@@ -231,7 +209,11 @@ async fn a_state_takes_the_place_of_whatever_is_stored_and_the_guard_stays() {
             head.state.truncate(3);
         }
         let empty = SlotState::new(&layout, None);
-        let replaced = write(&table, &KeptModel::in_place_of("in_app", empty.clone(), &stored)).await;
+        let replaced = write(
+            &table,
+            &KeptModel::in_place_of("in_app", empty.clone(), &stored, Timestamp::from_epoch_ms(EPOCH_MS)),
+        )
+        .await;
         assert_eq!(table.items().len(), 1, "its parts are gone");
         assert_eq!(
             read(&table, &layout).await,
@@ -244,7 +226,12 @@ async fn a_state_takes_the_place_of_whatever_is_stored_and_the_guard_stays() {
         // And a large one again.
         write(
             &table,
-            &KeptModel::in_place_of("in_app", model.state.clone(), &table.items()),
+            &KeptModel::in_place_of(
+                "in_app",
+                model.state.clone(),
+                &table.items(),
+                Timestamp::from_epoch_ms(EPOCH_MS),
+            ),
         )
         .await;
         assert!(table.items().len() > 8);

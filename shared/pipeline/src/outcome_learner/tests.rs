@@ -9,6 +9,7 @@ use usher_wire::outcome;
 
 use super::*;
 use crate::memory::{Container, Fault, MemoryClock, MemoryModelTable, MemorySink, Operation};
+use crate::ports::ModelWrite;
 use crate::testing::{EPOCH_MS, LONG, TestRecord, invocation, payload, retried_from};
 
 const JOURNEY: &str = r#"
@@ -378,6 +379,34 @@ async fn a_model_that_cannot_be_read_leaves_its_outcomes_out_and_says_so() {
         assert_eq!((retried, told.learned), (None, 1), "P6: the other slot goes on");
         assert_eq!((told.left_out_unreadable, told.models_unreadable), (1, 1));
     }
+}
+
+/// A later record takes what an earlier one said away again, so it must not come to a model that never heard the earlier one.
+#[tokio::test]
+async fn what_more_comes_of_offers_from_before_a_reset_is_left_out() {
+    let world = World::new();
+    // Numbers that 3 divides are second records. Two numbers are 800 ms apart.
+    let (before, after) = (6, 9);
+    world.run(0, &[record(1, &world.outcome("in_app", 1))]).await;
+    let learner = world.slot("in_app");
+    let empty = SlotState::new(&learner.layout, learner.half_life_ms);
+    let reset_at = world.outcome("in_app", after).decided_at;
+    let reset = KeptModel::in_place_of("in_app", empty.clone(), &world.table.items(), reset_at);
+    for write in reset.writes(reset_at).expect("it is small").writes {
+        if let ModelWrite::Put { item, .. } = write {
+            world.table.insert(item);
+        }
+    }
+    let (_, told) = world.run(0, &[record(2, &world.outcome("in_app", before))]).await;
+    assert_eq!((told.learned, told.other_layout), (0, 1));
+    assert_eq!(world.state("in_app").await, empty);
+    // A first record of such an offer is all there is to know of it.
+    let more = [
+        record(3, &world.outcome("in_app", 5)),
+        record(4, &world.outcome("in_app", after)),
+    ];
+    let (_, told) = world.run(0, &more).await;
+    assert_eq!((told.learned, told.other_layout), (2, 0));
 }
 
 #[tokio::test]

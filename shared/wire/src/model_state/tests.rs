@@ -60,6 +60,7 @@ fn head() -> StoredHead {
         guard,
         slot: state.to_stored(),
         part_versions: Vec::new(),
+        replaced_at: None,
     }
 }
 
@@ -70,9 +71,11 @@ fn a_model_comes_back_as_it_was_stored() {
 
     let mut split = head();
     split.part_versions = vec![7, u64::MAX];
+    split.replaced_at = Some(Timestamp::from_epoch_ms(1_767_607_200_000));
     let read = decode_head(&encode_head(&split)).expect("just written");
     assert!(read.slot.arms.is_empty(), "they are in the parts");
     assert_eq!(read.part_versions, split.part_versions);
+    assert_eq!(read.replaced_at, split.replaced_at);
     let part = encode_part(split.slot.dimension, split.slot.arms.iter());
     assert_eq!(
         decode_part(&part, split.slot.dimension).expect("just written"),
