@@ -104,7 +104,7 @@ const CHOICES: &str = r#"  - { id: next, on: [click, page_view], when: features.
 "#;
 const LEARNING: &str = r#"trends:
   clicks_10m: { count: click, within: 10m }
-  hot_categories: { count: [click, page_view], within: 24h, by: category }
+  hot_categories: { count: [click, page_view], within: 1h, by: category }
 slots:
   feed:
     learner: linear_thompson
