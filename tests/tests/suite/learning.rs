@@ -40,7 +40,7 @@ impl World {
             shard_count: Some(2),
             ..TemplateOptions::default()
         };
-        let template = Template::read(&root().join("template.yaml"), &template_options).expect("the template is fine");
+        let template = Template::read(root().join("template.yaml"), &template_options).expect("the template is fine");
         let mut options = LocalCloudOptions::new(template);
         for function in &options.template.functions {
             let source = FunctionSource::executable(binaries().join(&function.binary));
